@@ -1,0 +1,1 @@
+"""YAML -> frozen, typed settings; every complaint with file, line and column."""

@@ -1,0 +1,193 @@
+"""The settings: these types are the schema, the defaults and the documentation.
+
+Between: `config.load` builds one `Settings`; `daemon` hands each service its slice.
+Contract: frozen values. Durations are seconds (float; written `30s`, `5m`, `2h`, `4d`), sizes are octets
+    (int; written `25M`), rates are `Rate` (written `100/min`), paths are absolute after loading.
+Raises: ValueError in `__post_init__` for what two keys forbid each other; `config.load` gives it a place.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, NewType
+
+from mta.core.throttle import Rate
+
+Duration = NewType("Duration", float)  # seconds
+Size = NewType("Size", int)  # octets
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+KIB, MIB = 1024, 1024 * 1024
+
+
+class Endpoint(NamedTuple):
+    """A host and a port, written `127.0.0.1:587` or `[::1]:587`."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """True only for a numeric loopback address."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+ADMIN_BIND = Endpoint("127.0.0.1", 8025)
+ANY_LOOPBACK = Endpoint("127.0.0.1", 0)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One address that takes submissions."""
+
+    bind: Endpoint
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    auth: Literal["password", "network"] = "password"  # network: the client's address is the credential
+
+    def __post_init__(self) -> None:
+        if self.tls == "none" and not (self.auth == "network" and self.bind.is_loopback):
+            raise ValueError("tls: none is only for auth: network on a loopback address")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A class of traffic; a credential names the one that its mail belongs to."""
+
+    expire: Duration = Duration(4 * DAY)  # undelivered for so long: the sender is told
+    retry_first: Duration = Duration(5 * MINUTE)
+    retry_max: Duration = Duration(2 * HOUR)  # the wait doubles up to this
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Limits towards one destination; the key `default` is for every other one."""
+
+    connections: int = 3  # at once
+    messages_per_connection: int = 100
+    recipients_per_message: int = 50  # RCPT in one transaction
+    rate: Rate | None = None  # recipients
+    port: int = 25  # of the MX hosts
+
+
+@dataclass(frozen=True)
+class StaticRoute:
+    """A fixed next hop. Written `host:port` where only the host matters."""
+
+    host: Endpoint
+    connections: int = 20
+    messages_per_connection: int = 1000
+    recipients_per_message: int = 50
+    rate: Rate | None = None
+    user: str = ""
+    password_file: Path | None = None
+    tls: Literal["opportunistic", "required"] = "opportunistic"
+
+    def __post_init__(self) -> None:
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file go together")
+
+
+@dataclass(frozen=True)
+class Dns:
+    """Where names are looked up."""
+
+    servers: tuple[Endpoint, ...] = ()  # none: those of /etc/resolv.conf
+    timeout: Duration = Duration(5.0)  # for one answer, all servers tried
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Our certificate for clients (P-256 is the cheapest to serve)."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Spool:
+    """The durable store."""
+
+    path: Path = Path("/var/lib/mta")
+    memory: Size = Size(64 * MIB)  # fresh contents that may wait in memory
+
+
+@dataclass(frozen=True)
+class Events:
+    """The event log."""
+
+    path: Path | None = None  # none: `events.jsonl` in the spool directory
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Where operators and monitoring ask."""
+
+    bind: Endpoint = ADMIN_BIND  # /metrics /healthz /readyz
+    socket: Path | None = None  # none: `control` in the spool directory
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client, or all of them, may take of this machine."""
+
+    message_size: Size = Size(50 * MIB)
+    recipients: int = 1000  # per message
+    connections: int = 1000  # of clients at once
+    connections_per_client: int = 100  # from one address
+    hops: int = 50  # Received fields in a message before it is taken for a loop
+    command_timeout: Duration = Duration(5 * MINUTE)  # RFC 5321 4.5.3.2.7
+    data_timeout: Duration = Duration(10 * MINUTE)  # for the whole of one message
+    session_timeout: Duration = Duration(4 * HOUR)
+    drain: Duration = Duration(30.0)  # how long a stop waits for transactions under way
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Nothing leaves this machine: every domain's mail goes to a receiving MX of our own."""
+
+    path: Path  # each message is kept there as an .eml
+    bind: Endpoint = ANY_LOOPBACK
+
+    def __post_init__(self) -> None:
+        if not self.bind.is_loopback:
+            raise ValueError("the sandbox binds to a loopback address only")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole of mta.yaml."""
+
+    hostname: str
+    listeners: tuple[Listener, ...] = (
+        Listener(Endpoint("0.0.0.0", 587)),
+        Listener(Endpoint("0.0.0.0", 465), tls="implicit"),
+    )
+    bare_newlines: Literal["refuse", "normalise"] = "refuse"  # bare CR or LF in a message
+    streams: Mapping[str, Stream] = field(
+        default_factory=lambda: {"transactional": Stream(), "bulk": Stream()}
+    )
+    routes: Mapping[str, StaticRoute] = field(default_factory=dict)
+    domains: Mapping[str, Domain] = field(default_factory=lambda: {"default": Domain()})
+    dns: Dns = Dns()
+    tls: Tls = Tls()
+    spool: Spool = Spool()
+    events: Events = Events()
+    admin: Admin = Admin()
+    limits: Limits = Limits()
+    sandbox: Sandbox | None = None
+
+    def __post_init__(self) -> None:
+        needs_tls = any(listener.tls != "none" for listener in self.listeners)
+        if needs_tls and not (self.tls.certificate and self.tls.key):
+            raise ValueError("tls.certificate and tls.key are needed: a listener speaks TLS")
+        if self.sandbox and self.routes:
+            raise ValueError("sandbox and routes exclude each other: in the sandbox nothing leaves")

@@ -1,0 +1,90 @@
+"""The event stream: a closed list of types and the one shape of a record.
+
+Between: intake and outbound make them, the spool commits them with the state that they report,
+    `events` writes them out.
+Contract: one JSON object a line; a field at its default is left out; fields are only ever added.
+    `seq` is unique and increasing; a restart may repeat lines, never change one: drop repeats by it.
+    Times are RFC 3339 in UTC with milliseconds; `duration_ms` is from the first octet of the transaction.
+Raises: nothing.
+Standards: RFC 3339 (time).
+Why: msgspec encodes a batch in one C call and leaves defaults out, so the record's type is its schema.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
+
+
+class Type(enum.Enum):
+    """Every event there is."""
+
+    RECEPTION = "reception"  # we own the message; one event per recipient
+    REJECTION = "rejection"  # a client's message or login was refused
+    DELIVERY = "delivery"
+    DEFERRAL = "deferral"  # the peer, or the network, said later; `due` says when we try again
+    BOUNCE = "bounce"
+    EXPIRATION = "expiration"
+    AMBIGUOUS = "ambiguous"  # the connection was lost after the dot
+    LIMIT = "limit"  # a window or a rate changed
+    STATE = "state"  # a source, site or tenant changed its state
+
+
+class ReplyField(msgspec.Struct, omit_defaults=True):
+    """A peer's (or our own) SMTP reply inside an event."""
+
+    code: int
+    enhanced: str = ""
+    text: str = ""
+    command: str = ""
+
+
+class Event(msgspec.Struct, omit_defaults=True, eq=False):
+    """One record of the event log."""
+
+    seq: int = 0
+    time: str = ""
+    type: Type | None = None
+    queue_id: str = ""
+    recipient: str = ""
+    sender: str | None = None
+    tenant: str = ""
+    stream: str = ""
+    credential: str = ""
+    message_id: str = ""
+    size: int = 0
+    source: str = ""
+    site: str = ""
+    provider: str = ""
+    host: str = ""
+    attempt: int = 0
+    reply: ReplyField | None = None
+    subject: str = ""
+    permanent: bool | None = None
+    reason: str = ""
+    due: str = ""
+    tls: str = ""
+    duration_ms: int = 0
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_lines(events: Iterable[Event]) -> bytes:
+    """The events as JSON lines, each ended by a line feed."""
+    return _encoder.encode_lines(events)
+
+
+@lru_cache(maxsize=256)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rfc3339(at: float) -> str:
+    """Seconds since the epoch -> "2026-11-21T21:10:00.123Z"."""
+    second = int(at)
+    return f"{_second(second)}.{int((at - second) * 1000):03d}Z"

@@ -1,0 +1,147 @@
+"""The nouns: what a message, a recipient, a reply, a route and an outcome are.
+
+Between: every room; this is the vocabulary that they share.
+Contract: plain values. Times are wall-clock seconds since the epoch (float), sizes are octets.
+    The null sender is "". Domains are lower-case A-labels; addresses are str, UTF-8 on the wire.
+Raises: nothing.
+Standards: RFC 5321 (envelope, replies), RFC 3463 (enhanced status codes).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Option(enum.IntFlag):
+    """What a message asks of its transport; stored with it."""
+
+    NONE = 0
+    EIGHTBIT = 1  # BODY=8BITMIME was declared (RFC 6152)
+    SMTPUTF8 = 2  # SMTPUTF8 was declared (RFC 6531)
+    NOTIFY = 4  # a failure notice goes to the envelope sender
+
+
+@dataclass(slots=True, eq=False)
+class Recipient:
+    """One RCPT of a message; state belongs to it."""
+
+    n: int  # position in the envelope; (message, n) is its key for ever
+    address: str
+    domain: str
+    attempts: int = 1  # tries that were begun, this one included
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One spooled content with its envelope. `content` is None while it is only on disk."""
+
+    id: int
+    sender: str
+    tenant: str
+    stream: str
+    credential: str
+    expires: float
+    size: int
+    message_id: str
+    options: Option
+    recipients: list[Recipient] = field(default_factory=list)
+    content: bytes | None = None
+    whole: bool = False  # `recipients` are all that the spool still holds of this message
+
+
+class Reply(NamedTuple):
+    """One SMTP reply. `text` is free of the codes; lines are joined by a line feed."""
+
+    code: int
+    enhanced: str  # "5.1.1", or "" where the peer gave none
+    text: str
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+
+
+class Kind(enum.Enum):
+    """What became of one recipient in one attempt."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    AMBIGUOUS = "ambiguous"  # the connection was lost after the dot: it may be delivered
+
+
+class Subject(enum.Enum):
+    """Whom an answer is about."""
+
+    RECIPIENT = "recipient"
+    MAILBOX = "mailbox"
+    MESSAGE = "message"
+    SENDER = "sender"
+    SOURCE = "source"
+    RATE = "rate"
+    CONNECTION = "connection"
+    POLICY = "policy"
+    DESTINATION = "destination"
+    NETWORK = "network"
+    TLS = "tls"
+    DNS = "dns"
+    UNKNOWN = "unknown"
+
+
+class Scope(enum.Enum):
+    """Whom our reaction hits."""
+
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+    CONNECTION = "connection"
+    HOST = "host"
+    SITE = "site"
+
+
+class Outcome(NamedTuple):
+    """The result of one attempt for one recipient. A failure is this value, never an exception."""
+
+    kind: Kind
+    subject: Subject
+    scope: Scope
+    reply: Reply
+    host: str = ""  # the peer's name, "" where none was reached
+    command: str = ""  # the command that the reply answers: MAIL, RCPT, DATA, "." ...
+
+
+class Host(NamedTuple):
+    """One name (or numeric address) to connect to."""
+
+    name: str
+    port: int
+    preference: int = 0
+
+
+class Login(NamedTuple):
+    """How to authenticate at a smarthost."""
+
+    user: str
+    password_file: str
+
+
+class Route(NamedTuple):
+    """Where a domain's mail goes: one site, its hosts by preference."""
+
+    site: str
+    hosts: tuple[Host, ...]
+    static: bool = False  # said by a setting: loopback is allowed, limits start high
+    login: Login | None = None
+    tls_required: bool = False
+
+
+class Go(NamedTuple):
+    """A gate is open."""
+
+
+class Wait(NamedTuple):
+    """A gate is shut: not before `until`, because of `reason`."""
+
+    until: float
+    reason: str
