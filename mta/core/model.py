@@ -111,31 +111,6 @@ class Outcome(NamedTuple):
     command: str = ""  # the command that the reply answers: MAIL, RCPT, DATA, "." ...
 
 
-class Host(NamedTuple):
-    """One name (or numeric address) to connect to."""
-
-    name: str
-    port: int
-    preference: int = 0
-
-
-class Login(NamedTuple):
-    """How to authenticate at a smarthost."""
-
-    user: str
-    password_file: str
-
-
-class Route(NamedTuple):
-    """Where a domain's mail goes: one site, its hosts by preference."""
-
-    site: str
-    hosts: tuple[Host, ...]
-    static: bool = False  # said by a setting: loopback is allowed, limits start high
-    login: Login | None = None
-    tls_required: bool = False
-
-
 class Go(NamedTuple):
     """A gate is open."""
 

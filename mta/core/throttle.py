@@ -26,6 +26,15 @@ class Rate(NamedTuple):
     period: float  # seconds
 
 
+class SiteLimits(NamedTuple):
+    """What one lane may do at one site."""
+
+    connections: int  # at once
+    messages_per_connection: int
+    recipients_per_message: int  # RCPT in one transaction
+    rate: Rate | None  # recipients
+
+
 @dataclass(slots=True)
 class RateLimit:
     """At most `rate.amount` in any `rate.period`, all at once if need be."""
