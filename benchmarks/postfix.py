@@ -1,0 +1,89 @@
+"""A private Postfix that relays everything to one port: the rival.
+
+Between: `relay` starts the command that this returns like any other MTA's.
+Contract: settings, queue, data and log live in the given directory. The system's own Postfix and its log are
+    not touched; of /etc/postfix only the list of what a queue directory holds is read.
+Raises: Broken when Postfix is missing, we are not root (it changes users), or it refuses its directory.
+Why: `postfix start` detaches itself. Its master, run directly, is our own child: the root of the tree whose
+    processor time we count, ended by the signal that `postfix stop` sends. Services run outside a chroot (as
+    Postfix ships them; Debian does not): no cost per message, and no copies of /etc. Neither tool speaks TLS.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from benchmarks.process import PATIENCE, Broken, program
+
+# What is not here is as Postfix ships it. It logs to a file of its own, for a mail server must log somewhere.
+MAIN = """\
+compatibility_level = 3.6
+queue_directory = {directory}/queue
+data_directory = {directory}/data
+maillog_file = {directory}/mail.log
+maillog_file_prefixes = {directory}
+myhostname = relay.test
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+mydestination =
+alias_maps =
+local_recipient_maps =
+default_transport = smtp:[127.0.0.1]:{sink}
+"""
+TUNED = """\
+in_flow_delay = 0
+max_use = 5000
+initial_destination_concurrency = 20
+smtpd_client_connection_count_limit = 0
+"""
+MASTER = """\
+127.0.0.1:{listen} inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+def as_shipped(listen: int, sink: int, directory: Path) -> list[str]:
+    """The settings of a fresh installation, and those that make it a relay."""
+    return _prepare(MAIN, listen, sink, directory)
+
+
+def tuned(listen: int, sink: int, directory: Path) -> list[str]:
+    """Tuned for throughput, though on two cores nothing gains more than the noise: count the better one."""
+    return _prepare(MAIN + TUNED, listen, sink, directory)
+
+
+def _prepare(main: str, listen: int, sink: int, directory: Path) -> list[str]:
+    if os.geteuid() != 0:
+        raise Broken("Postfix must be started by root: run as root, or leave it out with --mta ours,none")
+    etc = directory / "etc"
+    etc.mkdir()
+    (directory / "queue").mkdir()
+    (etc / "main.cf").write_text(main.format(directory=directory, sink=sink))
+    (etc / "master.cf").write_text(MASTER.format(listen=listen))
+    _output("postfix", "-c", str(etc), "check")  # also makes the queue's directories, with their owners
+    daemons = _output("postconf", "-c", str(etc), "-xh", "daemon_directory").strip()
+    return [f"{daemons}/master", "-c", str(etc), "-s"]
+
+
+def _output(name: str, *arguments: str) -> str:
+    argv = [program(name), *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    if done.returncode != 0:
+        raise Broken(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
+    return done.stdout

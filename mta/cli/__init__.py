@@ -1,0 +1,1 @@
+"""The commands, by noun: what an operator types, and what he is told."""

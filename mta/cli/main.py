@@ -1,0 +1,48 @@
+"""The group of all commands, and what they share: the settings file.
+
+Between: the shell and the commands; each of these takes `context.obj`, which reads the settings when asked.
+Contract: exit status 0 is done, 1 refused, 2 a wrong command line or wrong settings (each is told).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+
+from mta import __version__
+from mta.cli.credential import credential
+from mta.config.load import SettingsError, load
+from mta.config.settings import Settings
+
+DEFAULT = Path("/etc/mta/mta.yaml")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=DEFAULT,
+    show_default=True,
+    help="The settings file.",
+)
+@click.version_option(__version__)
+@click.pass_context
+def main(context: click.Context, config: Path) -> None:
+    """A mail transfer agent for people who send a lot of mail from their own machines."""
+    settings: Callable[[], Settings] = partial(_settings, context, config)
+    context.obj = settings
+
+
+def _settings(context: click.Context, path: Path) -> Settings:
+    try:
+        return load(path)
+    except SettingsError as error:
+        click.echo(str(error), err=True)
+        context.exit(2)
+
+
+# One line for each command.
+main.add_command(credential)

@@ -1,0 +1,86 @@
+"""Values with their unit: the text an operator writes -> a number, a rate or an endpoint.
+
+Between: `config.load` and the commands, which read the same words in the file and on the command line.
+Contract: durations become seconds, sizes octets (K is 1024), rates an amount and its period in seconds.
+    A number without a unit is refused, except 0: nobody can tell 30 seconds from 30 minutes.
+Raises: ValueError, whose text says what to write.
+Standards: RFC 3986 3.2.2 (an IPv6 address stands in brackets before a port).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from mta.config.settings import DAY, HOUR, KIB, MIB, MINUTE, Duration, Endpoint, Size
+from mta.core.throttle import Rate
+
+# The count of digits is bounded: beyond it int() refuses with other words and float() answers inf.
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,12})([KMG])")
+_RATE = re.compile(r"([0-9]{1,12})/([0-9]{0,9})(s|min|h|day)")
+_NUMERIC_HOST = re.compile(r"[0-9.]+")
+_HOST = re.compile(r"[^\s:\[\]/@,]+")
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY}
+_OCTETS = {"K": KIB, "M": MIB, "G": 1024 * MIB}
+_PERIODS = {"s": 1.0, "min": MINUTE, "h": HOUR, "day": DAY}
+
+
+def duration(text: str) -> Duration:
+    """`250ms`, `30s`, `5m`, `2h`, `4d` -> seconds."""
+    if text == "0":
+        return Duration(0.0)
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: write a number and a unit: 250ms, 30s, 5m, 2h, 4d")
+    return Duration(float(match[1]) * _SECONDS[match[2]])
+
+
+def size(text: str) -> Size:
+    """`64K`, `25M`, `1G` -> octets."""
+    if text == "0":
+        return Size(0)
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write a whole number and a unit: 64K, 25M, 1G")
+    return Size(int(match[1]) * _OCTETS[match[2]])
+
+
+def rate(text: str) -> Rate:
+    """`100/min`, `20/30min` -> so many in so many seconds."""
+    match = _RATE.fullmatch(text)
+    amount, count = (int(match[1]), int(match[2] or 1)) if match else (0, 0)
+    if match is None or not amount or not count:
+        raise ValueError(f"{text!r} is not a rate: write 10/s, 100/min, 20/30min, 5000/h or 100000/day")
+    return Rate(amount, count * _PERIODS[match[3]])
+
+
+def endpoint(text: str) -> Endpoint:
+    """`127.0.0.1:587`, `[::1]:587`, `mx.example.com:25` -> host and port."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{text!r} has no port: write 127.0.0.1:587, [::1]:587 or mx.example.com:25")
+    if host.startswith("[") and host.endswith("]"):
+        return Endpoint(_ipv6(host[1:-1]), int(port))
+    if ":" in host:
+        raise ValueError(f"{text!r} is ambiguous: put an IPv6 address in brackets: [::1]:587")
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{text!r} has no valid host: write 127.0.0.1:587, [::1]:587 or mx.example.com:25")
+    if _NUMERIC_HOST.fullmatch(host):
+        _refuse_bad_ipv4(host)
+    return Endpoint(host, int(port))
+
+
+def _ipv6(host: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(host))
+    except ValueError:
+        raise ValueError(f"{host!r} in brackets is not an IPv6 address: write [::1]:587") from None
+
+
+def _refuse_bad_ipv4(host: str) -> None:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IPv4 address: write 127.0.0.1:587") from None

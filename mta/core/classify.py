@@ -1,0 +1,77 @@
+"""What a peer's answer, or its silence, means: one outcome a recipient.
+
+Between: `outbound.delivery` hands in a transaction that ended; `outbound.outcome` settles the answer.
+Contract: pure; one `Outcome` for each recipient of the transaction, in its order.
+Standards: RFC 5321 4.2.1 (2yz, 4yz, 5yz), 4.5.3.1.10 (552 for too many recipients is transient),
+    RFC 3463 (the second figure of an enhanced code names the subject).
+"""
+
+from __future__ import annotations
+
+from mta.core.dialogue import Stage, Transaction
+from mta.core.model import Kind, Option, Outcome, Reply, Scope, Subject
+
+_SUBJECTS = {
+    "1": Subject.RECIPIENT,
+    "2": Subject.MAILBOX,
+    "3": Subject.DESTINATION,
+    "4": Subject.NETWORK,
+    "5": Subject.CONNECTION,
+    "6": Subject.MESSAGE,
+    "7": Subject.POLICY,
+}
+_TOO_MANY_RECIPIENTS = frozenset({452, 552})
+LOST = Reply(451, "4.4.2", "The connection was lost; it is tried again")
+MAYBE = Reply(451, "4.4.2", "The connection was lost after the final dot: the message may have arrived")
+NO_SMTPUTF8 = Reply(553, "5.6.7", "The address needs SMTPUTF8 and the receiving server does not offer it")
+
+
+def outcomes(transaction: Transaction, host: str) -> list[Outcome]:
+    """The outcomes of a transaction that was answered to its end."""
+    dot = transaction.dot_reply
+    if dot is not None and transaction.accepted == len(transaction.recipients):
+        return [_outcome(dot, Stage.DOT, host)] * transaction.accepted
+    mail = transaction.mail_reply
+    if mail is not None and mail.code >= 300:
+        return [_outcome(mail, Stage.MAIL, host)] * len(transaction.recipients)
+    results = []
+    for reply in transaction.rcpt_replies:
+        if reply.code >= 300:
+            results.append(_outcome(reply, Stage.RCPT, host))
+        elif dot is not None:
+            results.append(_outcome(dot, Stage.DOT, host))
+        else:
+            data = transaction.data_reply
+            assert data is not None, "a transaction ended without an answer"
+            results.append(_outcome(data, Stage.DATA, host))
+    return results
+
+
+def broken(transaction: Transaction, after_dot: bool, host: str) -> Outcome:
+    """The outcome for every recipient of a transaction that got no final reply."""
+    if after_dot and transaction.ended_by is None:
+        return Outcome(Kind.AMBIGUOUS, Subject.NETWORK, Scope.CONNECTION, MAYBE, host, Stage.DOT.value)
+    reply = transaction.ended_by or LOST
+    return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply, host)
+
+
+def unsendable(message_options: Option, smtputf8: bool, host: str) -> Outcome | None:
+    """Why this peer cannot take the message at all, before anything is said."""
+    if message_options & Option.SMTPUTF8 and not smtputf8:
+        return Outcome(Kind.BOUNCED, Subject.DESTINATION, Scope.MESSAGE, NO_SMTPUTF8, host, Stage.MAIL.value)
+    return None
+
+
+def _outcome(reply: Reply, stage: Stage, host: str) -> Outcome:
+    if reply.code < 300:
+        return Outcome(Kind.DELIVERED, Subject.RECIPIENT, Scope.RECIPIENT, reply, host, stage.value)
+    transient = reply.code < 500 or (stage is Stage.RCPT and reply.code in _TOO_MANY_RECIPIENTS)
+    kind = Kind.DEFERRED if transient else Kind.BOUNCED
+    scope = Scope.RECIPIENT if stage is Stage.RCPT else Scope.MESSAGE
+    return Outcome(kind, _subject(reply, stage), scope, reply, host, stage.value)
+
+
+def _subject(reply: Reply, stage: Stage) -> Subject:
+    if reply.enhanced:
+        return _SUBJECTS.get(reply.enhanced.split(".")[1], Subject.UNKNOWN)
+    return Subject.SENDER if stage is Stage.MAIL else Subject.UNKNOWN

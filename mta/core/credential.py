@@ -1,0 +1,127 @@
+"""Who may submit, as whom, from where and how much.
+
+Between: the spool keeps credentials, authentication hands one to the session, admission asks it.
+Contract: a `Credential` that exists is valid: senders and networks are brought to one written form.
+    A sender pattern is `user@example.com`, `example.com` (any address at it) or `*` (any, the null
+    sender too). `message_size` is octets, `recipients` counts those of one message, `rate` all of them.
+Raises: ValueError, whose text says what to write.
+Standards: RFC 4632 (CIDR), RFC 4291 2.5.5.2 (an IPv4 client of an IPv6 socket is ::ffff:a.b.c.d).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Literal
+
+from mta.core.address import PathError, a_label
+from mta.core.throttle import Rate
+
+Kind = Literal["password", "key", "network"]  # network: the client's address is the credential
+Network = IPv4Network | IPv6Network
+
+ANY = "*"
+LONGEST_LOGIN = 255  # octets
+_WIDEST = {4: 8, 6: 16}  # a shorter prefix is the whole internet, by mistake or by ::ffff:0:0/96
+
+
+@dataclass(frozen=True)
+class Credential:
+    """One entitlement to submit; `login` is the user name and its key."""
+
+    login: str
+    tenant: str
+    stream: str
+    senders: tuple[str, ...] = (ANY,)
+    message_size: int | None = None
+    recipients: int | None = None
+    rate: Rate | None = None
+    networks: tuple[str, ...] = ()  # where from; none: anywhere
+    notify: bool = True  # tell the sender of failures
+    kind: Kind = "password"
+
+    def __post_init__(self) -> None:
+        for name in ("login", "tenant", "stream"):
+            _check_name(name, getattr(self, name))
+        for name in ("message_size", "recipients"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name} must be at least 1: to forbid submission, remove the credential")
+        if self.rate is not None and (self.rate.amount < 1 or self.rate.period <= 0):
+            raise ValueError("rate must allow at least one recipient: write 100/min")
+        if not self.senders:
+            raise ValueError("a credential needs a sender: user@example.com, example.com or *")
+        if self.kind == "network" and not self.networks:
+            raise ValueError("a credential without a secret needs the networks that may use it")
+        object.__setattr__(self, "senders", parse_senders(self.senders))
+        object.__setattr__(self, "networks", tuple(str(network) for network in parse_networks(self.networks)))
+
+    def allows(self, address: str) -> bool:
+        """May mail be sent from this address? The null sender is ""."""
+        if ANY in self.senders:
+            return True
+        local, at, domain = address.rpartition("@")
+        try:
+            domain = a_label(domain) if at else ""
+        except PathError:
+            return False
+        return bool(at) and (domain in self.senders or f"{local.lower()}@{domain}" in self.senders)
+
+    def allows_client(self, ip: str) -> bool:
+        """May a client at this numeric address use it?"""
+        client = client_address(ip)
+        return not self.networks or any(client in network for network in parse_networks(self.networks))
+
+
+def client_address(ip: str) -> IPv4Address | IPv6Address:
+    """A peer's numeric address; an IPv4 client of an IPv6 socket is what it is."""
+    address = ipaddress.ip_address(ip)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """`192.0.2.0/24`, `2001:db8::/32`, `192.0.2.1` -> networks, none of them the whole internet."""
+    return tuple(dict.fromkeys(_network(text) for text in texts))
+
+
+def parse_senders(texts: Iterable[str]) -> tuple[str, ...]:
+    """Sender patterns in the form that they are compared in."""
+    return tuple(dict.fromkeys(_sender(text) for text in texts))
+
+
+def _network(text: str) -> Network:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: write a network like 192.0.2.0/24 or 2001:db8::/32") from None
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        network = network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
+    widest = _WIDEST[network.version]
+    if network.prefixlen < widest:
+        raise ValueError(
+            f"{text!r} is too much of the internet: /{widest} is the widest for IPv{network.version}"
+        )
+    return network
+
+
+def _sender(text: str) -> str:
+    words = f"{text!r} is not a sender: write user@example.com, example.com or *"
+    if text == ANY:
+        return ANY
+    local, at, domain = text.rpartition("@")
+    if bool(local) != bool(at) or not local.isprintable() or " " in local:
+        raise ValueError(words)
+    try:
+        return f"{local.lower()}{at}{a_label(domain)}"
+    except PathError:
+        raise ValueError(words) from None
+
+
+def _check_name(name: str, text: str) -> None:
+    if not text or not text.isprintable() or " " in text or len(text.encode()) > LONGEST_LOGIN:
+        raise ValueError(f"{text!r} is no {name}: write 1 to {LONGEST_LOGIN} octets without spaces")

@@ -1,0 +1,249 @@
+"""The client's side of SMTP transactions: replies in, what to say next out.
+
+Between: the SMTP client moves octets; this decides them.
+Contract: pure. `begin` and `feed` give the octets to write and the transactions that are finished; a
+    transaction carries its own replies. `take` is asked for the next transaction where one may follow.
+    A transaction that is dropped (421, a lost connection) says by `after_dot` whether it may have arrived.
+Raises: Desync when the peer answers what was not asked: that connection must never be used again.
+Standards: RFC 5321 3.3 (mail transaction), 4.2.1 (421), RFC 2920 3.1 (pipelining: DATA is the last of a
+    group, and the next MAIL may follow the final dot), RFC 1870 (SIZE), RFC 6152, RFC 6531.
+Why: in the steady state one write carries a body and the next envelope, and one read brings all its
+    replies: half the system calls and one round trip a message.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from mta.core.model import Message, Option, Recipient, Reply
+
+MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would wait for long
+_EMPTY = b".\r\n"
+
+
+class Capabilities(NamedTuple):
+    """What EHLO said."""
+
+    pipelining: bool = False
+    size: bool = False
+    eightbit: bool = False
+    smtputf8: bool = False
+
+
+class Stage(enum.Enum):
+    """The command that a reply answers."""
+
+    RSET = "RSET"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    DOT = "."
+
+
+class Desync(Exception):
+    """The peer and we no longer speak of the same command."""
+
+
+class Transaction:
+    """One message to some of its recipients over one connection, and what was answered."""
+
+    __slots__ = (
+        "accepted", "body", "data_reply", "dot_reply", "ended_by", "envelope", "mail_reply",
+        "message", "rcpt_replies", "recipients", "started",
+    )  # fmt: skip
+
+    def __init__(self, message: Message, recipients: list[Recipient], body: bytes) -> None:
+        self.message = message
+        self.recipients = recipients
+        self.body = body  # stuffed, with the final dot
+        self.envelope: list[bytes] = []  # MAIL, each RCPT; DATA is understood
+        self.started = 0.0  # seconds, on the caller's clock
+        self.mail_reply: Reply | None = None
+        self.rcpt_replies: list[Reply] = []
+        self.accepted = 0
+        self.data_reply: Reply | None = None
+        self.dot_reply: Reply | None = None
+        self.ended_by: Reply | None = None  # a 421 that cut it short
+
+    @property
+    def mail_accepted(self) -> bool:
+        return self.mail_reply is not None and self.mail_reply.code < 300
+
+
+class Step(NamedTuple):
+    """What to do after some replies."""
+
+    write: list[bytes]
+    finished: list[Transaction]
+
+
+class Dialogue:
+    """The transactions of one connection, in order."""
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self._capabilities = capabilities
+        self._pipelining = capabilities.pipelining
+        self._expected: deque[tuple[Stage, Transaction]] = deque()
+        self._reset_first = False  # the peer still holds a transaction that came to nothing
+        self.closing: Reply | None = None  # the 421 that the peer said goodbye with
+
+    @property
+    def idle(self) -> bool:
+        """No reply is awaited."""
+        return not self._expected
+
+    @property
+    def stage(self) -> Stage | None:
+        """What the next reply answers."""
+        return self._expected[0][0] if self._expected else None
+
+    def begin(self, transaction: Transaction) -> bytes:
+        """The octets that open a transaction."""
+        envelope = transaction.envelope = envelope_lines(transaction, self._capabilities)
+        expected = self._expected
+        if not self._pipelining:
+            # A RSET goes alone; its reply is followed by MAIL.
+            first = Stage.RSET if self._reset_first else Stage.MAIL
+            self._reset_first = False
+            expected.append((first, transaction))
+            return b"RSET\r\n" if first is Stage.RSET else envelope[0]
+        reset = b""
+        if self._reset_first:
+            reset = b"RSET\r\n"
+            expected.append((Stage.RSET, transaction))
+            self._reset_first = False
+        expected.append((Stage.MAIL, transaction))
+        expected.extend((Stage.RCPT, transaction) for _ in transaction.recipients)
+        expected.append((Stage.DATA, transaction))
+        return b"".join((reset, *envelope, b"DATA\r\n"))
+
+    def feed(self, replies: Iterable[Reply], take: Callable[[], Transaction | None]) -> Step:
+        """Go on with what the peer said."""
+        step = Step([], [])
+        for reply in replies:
+            if self.closing is not None:
+                break  # nothing after a 421 counts
+            if not self._expected:
+                if reply.code != 421:
+                    raise Desync(f"a reply to nothing: {reply}")
+                self.closing = reply
+                break
+            stage, transaction = self._expected.popleft()
+            if reply.code == 421:
+                self.closing = reply
+                if stage is Stage.DOT:
+                    transaction.dot_reply = reply
+                    step.finished.append(transaction)
+                else:
+                    self._expected.appendleft((stage, transaction))
+                break
+            _HANDLERS[stage](self, transaction, reply, step, take)
+        return step
+
+    def abandon(self) -> list[tuple[Transaction, bool]]:
+        """The transactions that got no final reply, each with True if its final dot was sent."""
+        left: dict[int, tuple[Transaction, bool]] = {}
+        for stage, transaction in self._expected:
+            transaction.ended_by = self.closing
+            left.setdefault(id(transaction), (transaction, stage is Stage.DOT and transaction.accepted > 0))
+        self._expected.clear()
+        return list(left.values())
+
+    # One handler a stage.
+
+    def _on_rset(
+        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
+    ) -> None:
+        if reply.code >= 300:
+            raise Desync(f"RSET was refused: {reply}")
+        if not self._pipelining:
+            self._say(Stage.MAIL, transaction, transaction.envelope[0], step)
+
+    def _on_mail(
+        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
+    ) -> None:
+        transaction.mail_reply = reply
+        if self._pipelining:
+            return
+        if transaction.mail_accepted:
+            self._say(Stage.RCPT, transaction, transaction.envelope[1], step)
+        else:
+            self._finish(transaction, step, take)
+
+    def _on_rcpt(
+        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
+    ) -> None:
+        replies = transaction.rcpt_replies
+        replies.append(reply)
+        transaction.accepted += reply.code < 300
+        if self._pipelining:
+            return
+        if len(replies) < len(transaction.recipients):
+            self._say(Stage.RCPT, transaction, transaction.envelope[1 + len(replies)], step)
+        elif transaction.accepted:
+            self._say(Stage.DATA, transaction, b"DATA\r\n", step)
+        else:
+            self._reset_first = True
+            self._finish(transaction, step, take)
+
+    def _on_data(
+        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
+    ) -> None:
+        if 200 <= reply.code < 300:
+            raise Desync(f"DATA was answered with {reply}")
+        transaction.data_reply = reply
+        if reply.code != 354:
+            self._reset_first = transaction.mail_accepted
+            self._finish(transaction, step, take)
+            return
+        # With no recipient the peer should have said 554; it waits for a message, so it gets an empty one.
+        body = transaction.body if transaction.accepted else _EMPTY
+        self._say(Stage.DOT, transaction, body, step)
+        if self._pipelining and len(body) <= MERGE_LIMIT:
+            following = take()
+            if following is not None:
+                step.write.append(self.begin(following))
+
+    def _on_dot(
+        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
+    ) -> None:
+        transaction.dot_reply = reply
+        self._finish(transaction, step, take)
+
+    def _say(self, stage: Stage, transaction: Transaction, octets: bytes, step: Step) -> None:
+        self._expected.append((stage, transaction))
+        step.write.append(octets)
+
+    def _finish(self, transaction: Transaction, step: Step, take: Callable[[], Transaction | None]) -> None:
+        step.finished.append(transaction)
+        if not self._expected:
+            following = take()
+            if following is not None:
+                step.write.append(self.begin(following))
+
+
+_HANDLERS = {
+    Stage.RSET: Dialogue._on_rset,
+    Stage.MAIL: Dialogue._on_mail,
+    Stage.RCPT: Dialogue._on_rcpt,
+    Stage.DATA: Dialogue._on_data,
+    Stage.DOT: Dialogue._on_dot,
+}
+
+
+def envelope_lines(transaction: Transaction, capabilities: Capabilities) -> list[bytes]:
+    """MAIL and each RCPT, with the parameters that this peer offers."""
+    message = transaction.message
+    mail = f"MAIL FROM:<{message.sender}>"
+    if capabilities.size:
+        mail += f" SIZE={message.size}"
+    if message.options & Option.EIGHTBIT and capabilities.eightbit:
+        mail += " BODY=8BITMIME"
+    if message.options & Option.SMTPUTF8 and capabilities.smtputf8:
+        mail += " SMTPUTF8"
+    lines = [f"{mail}\r\n".encode()]
+    lines += [f"RCPT TO:<{recipient.address}>\r\n".encode() for recipient in transaction.recipients]
+    return lines

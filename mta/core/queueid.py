@@ -1,0 +1,56 @@
+"""Queue ids: short, sortable by time, unique in a spool.
+
+Between: the spool mints them; the 250 reply, every log line and every event show them.
+Contract: an id is an int of 55 bits, milliseconds since the epoch << 13 | a counter; its text is 11
+    letters of Crockford's base 32 in lower case, and texts sort as the ids do.
+Raises: ValueError from `parse` on a text that is no queue id.
+Why: the id is the primary key, so fresh mail is appended to the tables and never inserted in the middle.
+"""
+
+from __future__ import annotations
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
+_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+_COUNTER_BITS = 13
+LENGTH = 11
+
+
+class QueueIds:
+    """Mints ids that only ever grow, also when the clock is set back."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def mint(self, now: float) -> int:
+        self.last = max(int(now * 1000) << _COUNTER_BITS, self.last + 1)
+        return self.last
+
+
+def created(queue_id: int) -> float:
+    """When the id was minted, in seconds since the epoch."""
+    return (queue_id >> _COUNTER_BITS) / 1000
+
+
+def text(queue_id: int) -> str:
+    """As it is read aloud."""
+    return (
+        _ALPHABET[queue_id >> 50]
+        + _PAIRS[queue_id >> 40 & 1023]
+        + _PAIRS[queue_id >> 30 & 1023]
+        + _PAIRS[queue_id >> 20 & 1023]
+        + _PAIRS[queue_id >> 10 & 1023]
+        + _PAIRS[queue_id & 1023]
+    )
+
+
+def parse(shown: str) -> int:
+    """The id behind a text."""
+    if len(shown) != LENGTH:
+        raise ValueError(f"a queue id has {LENGTH} letters: {shown!r}")
+    queue_id = 0
+    for letter in shown.lower():
+        if letter not in _VALUES:
+            raise ValueError(f"no letter of a queue id: {letter!r}")
+        queue_id = queue_id << 5 | _VALUES[letter]
+    return queue_id

@@ -1,0 +1,30 @@
+"""When to try again, and when to give up.
+
+Between: `outbound.outcome` asks after a deferral; the scheduler asks when it leases.
+Contract: pure; times are wall-clock seconds, dice is in [0, 1).
+Standards: RFC 5321 4.5.4.1 (retry for 4 to 5 days).
+Why: doubling alone leaves the last third of the lifetime unused (the next wait would pass the end);
+    so one last attempt is placed just before it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+JITTER = 0.1  # of the wait, either way: what failed together is not to come back together
+LAST_CALL = 60.0  # seconds before expiry at which the last attempt is made
+
+
+class Schedule(NamedTuple):
+    """The waits of one stream: `first`, doubled each time, at most `maximum`."""
+
+    first: float = 300.0
+    maximum: float = 7200.0
+
+    def due(self, attempts: int, now: float, expires: float, dice: float) -> float | None:
+        """When the attempt after number `attempts` is due; None if that was the last one."""
+        last = expires - LAST_CALL
+        if now >= last:
+            return None
+        wait = min(self.first * 2.0 ** min(attempts - 1, 30), self.maximum)
+        return min(now + wait * (1 + JITTER * (2 * dice - 1)), last)

@@ -1,0 +1,1 @@
+"""Names: the resolver, and what is looked up of others' policy."""

@@ -1,0 +1,1 @@
+"""How mail gets in: who may submit, and whether one message is accepted or refused."""

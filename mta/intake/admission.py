@@ -1,0 +1,166 @@
+"""Accept or refuse one message, and own it.
+
+Between: the submission listener hands in a transaction that is complete; the spool commits what is
+    accepted; the scheduler hears of it then.
+Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the
+    reply. Of the content only the header block changes: Received on top, Date and Message-ID where
+    they are missing, Bcc out. The body goes on byte for byte.
+Raises: nothing for what a client can do.
+Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from mta.clock import Clock
+from mta.config.settings import Settings
+from mta.core import message as octets
+from mta.core.address import Path
+from mta.core.credential import ANY, Credential
+from mta.core.event import Event, ReplyField, Type, rfc3339
+from mta.core.model import Message, Option, Recipient, Reply
+from mta.core.queueid import text
+from mta.spool.queue import Spool
+
+Answer = Callable[[Reply], None]
+FULL = Reply(452, "4.3.1", "The spool cannot take the message now; it was not kept, please try again")
+
+
+class Submission(NamedTuple):
+    """A transaction that is complete."""
+
+    credential: Credential
+    protocol: str  # RFC 3848: ESMTPSA ...
+    sender: Path
+    recipients: list[Path]
+    options: Option
+    content: bytes
+
+
+class Admission:
+    """The decision, and the stamp."""
+
+    def __init__(
+        self, settings: Settings, spool: Spool, clock: Clock, accepted: Callable[[Message], None]
+    ) -> None:
+        self._hostname = settings.hostname
+        self._hops = settings.limits.hops
+        self._expire: Mapping[str, float] = {name: stream.expire for name, stream in settings.streams.items()}
+        self._spool = spool
+        self._clock = clock
+        self._accepted = accepted
+
+    def submit(self, submission: Submission, answer: Answer) -> Reply | None:
+        """Refuse now, or own it and answer later."""
+        header = octets.scan(submission.content)
+        refusal = self._judge(submission, header)
+        if refusal is not None:
+            return refusal
+        now = self._clock.now()
+        queue_id = self._spool.mint()
+        message = self._message(submission, header, queue_id, now)
+        self._spool.put(message, _receptions(message, now), partial(self._committed, message, answer))
+        return None
+
+    def _judge(self, submission: Submission, header: octets.Header) -> Reply | None:
+        credential = submission.credential
+        content = submission.content
+        if credential.message_size is not None and len(content) > credential.message_size:
+            return Reply(552, "5.3.4", f"The message is larger than your {credential.message_size} octets")
+        if credential.stream not in self._expire:
+            return Reply(451, "4.3.5", f"The stream {credential.stream} of your credential is not configured")
+        if b"\0" in content:
+            return Reply(550, "5.6.0", "The message holds a NUL octet; encode it (RFC 5321 4.5.2)")
+        if len(header.froms) != 1:
+            return Reply(
+                550, "5.6.0", f"The message has {len(header.froms)} From fields; it needs exactly one"
+            )
+        if header.hops > self._hops:
+            return Reply(554, "5.4.6", f"The message has passed {header.hops} servers: this is a loop")
+        return _judge_from(credential, header.froms[0])
+
+    def _message(self, submission: Submission, header: octets.Header, queue_id: int, now: float) -> Message:
+        shown = text(queue_id)
+        date = _date(int(now))
+        fields = f"Received: by {self._hostname} with {submission.protocol} id {shown};\r\n\t{date}\r\n"
+        if not header.has_date:
+            fields += f"Date: {date}\r\n"
+        message_id = header.message_id.decode("utf-8", "replace") if header.message_id else ""
+        if not message_id:
+            message_id = f"<{shown}@{self._hostname}>"
+            fields += f"Message-ID: {message_id}\r\n"
+        content = octets.stamp(submission.content, header, fields.encode())
+        credential = submission.credential
+        options = submission.options
+        if credential.notify:
+            options |= Option.NOTIFY
+        return Message(
+            queue_id,
+            submission.sender.address,
+            credential.tenant,
+            credential.stream,
+            credential.login,
+            now + self._expire[credential.stream],
+            len(content),
+            message_id[:998],
+            options,
+            [Recipient(n, path.address, path.domain) for n, path in enumerate(submission.recipients)],
+            content,
+            True,
+        )
+
+    def _committed(self, message: Message, answer: Answer, error: Exception | None) -> None:
+        if error is None:
+            answer(Reply(250, "2.0.0", f"Ok: queued as {text(message.id)}"))
+            self._accepted(message)
+        elif isinstance(error, sqlite3.Error):
+            answer(FULL)
+        else:
+            raise error
+
+
+@lru_cache(maxsize=8)
+def _date(second: int) -> str:
+    return formatdate(second, localtime=False)
+
+
+def _judge_from(credential: Credential, value: bytes) -> Reply | None:
+    """May the author's address be used? RFC 6409 6.1."""
+    if ANY in credential.senders:
+        return None
+    addresses = octets.from_addresses(value)
+    if not addresses:
+        return Reply(550, "5.6.0", "The From field cannot be read: write Name <user@domain>")
+    for address in addresses:
+        if not credential.allows(address):
+            return Reply(550, "5.7.1", f"You may not send as {_shown(address)} (From field)")
+    return None
+
+
+def _shown(address: str) -> str:
+    """A client's text, fit for a reply line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in address[:100])
+
+
+def _receptions(message: Message, now: float) -> list[Event]:
+    time, shown = rfc3339(now), text(message.id)
+    return [
+        Event(
+            0, time, Type.RECEPTION, shown, recipient.address, message.sender, message.tenant,
+            message.stream, message.credential, message.message_id, message.size,
+        )
+        for recipient in message.recipients
+    ]  # fmt: skip
+
+
+def rejection(reply: Reply, reason: str, now: float, *, sender: str | None = None, login: str = "") -> Event:
+    """What the event log keeps of a refusal."""
+    return Event(
+        time=rfc3339(now), type=Type.REJECTION, sender=sender, credential=login, reason=reason,
+        reply=ReplyField(reply.code, reply.enhanced, reply.text), permanent=reply.code >= 500,
+    )  # fmt: skip

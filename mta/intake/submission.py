@@ -1,0 +1,212 @@
+"""The submission listener: who may send what, from which address, how much.
+
+Between: `smtp.server` speaks; the authenticator knows clients; admission takes complete messages.
+Contract: a client needs a credential before MAIL: by AUTH under TLS, or by its address on a listener
+    with `auth: network`. An over-limit client gets 4yz with the seconds to wait, never 5yz.
+Raises: nothing to the loop.
+Standards: RFC 6409 (submission), RFC 8314 (implicit TLS), RFC 4954 (AUTH), RFC 5321 4.5.3.1.10 (452).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from typing import cast
+
+from aiosmtpd.smtp import MISSING, AuthResult
+
+from mta.clock import Clock
+from mta.config.settings import Limits
+from mta.core.address import Path
+from mta.core.credential import Credential
+from mta.core.model import Option, Reply, Wait
+from mta.core.throttle import RateLimit
+from mta.intake import admission
+from mta.intake.admission import Admission
+from mta.intake.authentication import Authenticator, Refusal
+from mta.metrics import ListenerName, Metrics
+from mta.smtp.listener import Listener
+from mta.smtp.server import Server
+from mta.spool.queue import Spool
+
+MAX_RATES = 10_000  # credentials whose rate is remembered
+
+AUTH_REQUIRED = Reply(530, "5.7.0", "Authentication required")
+NO_NETWORK = Reply(554, "5.7.1", "No credential is bound to your address")
+TOO_MANY = Reply(421, "4.7.0", "Too many connections; close some and try again in 5 seconds")
+
+
+class Intake:
+    """What all submission listeners share: the handler that aiosmtpd asks for AUTH mechanisms."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        authenticator: Authenticator,
+        admission: Admission,
+        spool: Spool,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self.limits = limits
+        self.authenticator = authenticator
+        self.admission = admission
+        self.spool = spool
+        self.clock = clock
+        self.metrics = metrics
+        self.connections = 0
+        self._rates: dict[str, RateLimit] = {}
+
+    def rate(self, credential: Credential) -> RateLimit:
+        """How much the credential has sent lately."""
+        known = self._rates.get(credential.login)
+        if known is None or known.rate != credential.rate:
+            if len(self._rates) >= MAX_RATES:
+                self._rates.clear()
+            known = self._rates[credential.login] = RateLimit(credential.rate)
+        return known
+
+    # AUTH mechanisms, found by the base by their names
+
+    async def auth_PLAIN(self, connection: Submission, words: list[str]) -> AuthResult:
+        """RFC 4616."""
+        response = await _initial(connection, words, "")
+        if response is None:
+            return AuthResult(success=False, handled=True)
+        _, _, rest = response.partition(b"\0")
+        login, found, secret = rest.partition(b"\0")
+        if not found:
+            await connection.push("501 5.5.2 PLAIN is authorisation, login and password, parted by NUL")
+            return AuthResult(success=False, handled=True)
+        return await self._verify(connection, login, secret)
+
+    async def auth_LOGIN(self, connection: Submission, words: list[str]) -> AuthResult:
+        """draft-murchison-sasl-login."""
+        login = await _initial(connection, words, "Username:")
+        secret = await _initial(connection, [], "Password:") if login is not None else None
+        if login is None or secret is None:
+            return AuthResult(success=False, handled=True)
+        return await self._verify(connection, login, secret)
+
+    async def _verify(self, connection: Submission, login: bytes, secret: bytes) -> AuthResult:
+        answer = await self.authenticator.verify(login, secret, connection.client)
+        if isinstance(answer, Refusal):
+            self.metrics.authentication_failed.inc()
+            name = login[:255].decode("utf-8", "replace")
+            connection.note(answer.reply, f"authentication: {answer.reason}", login=name)
+            return AuthResult(success=False, handled=False, message=str(answer.reply))
+        self.metrics.authenticated.inc()
+        connection.credential = answer
+        return AuthResult(success=True, message="235 2.7.0 Authentication successful")
+
+
+async def _initial(connection: Submission, words: list[str], challenge: str) -> bytes | None:
+    """The client's response, sent along with AUTH or asked for; None if it was no base64."""
+    if len(words) < 2:
+        response = await connection.challenge_auth(challenge)
+        return None if response is MISSING else cast(bytes, response)
+    try:
+        return b"" if words[1] == "=" else base64.b64decode(words[1], validate=True)
+    except (binascii.Error, ValueError):
+        await connection.push("501 5.5.2 The response is not base64")
+        return None
+
+
+class Submission(Server):
+    """One submitting client."""
+
+    event_handler: Intake
+    policy: Listener
+    listener_name: ListenerName
+    network_auth: bool
+    credential: Credential | None
+
+    @classmethod
+    def listening(cls, listener: Listener, intake: Intake, name: ListenerName) -> Submission:
+        """The connection that all of a listener are copied from."""
+        made = cls.template(listener, intake)
+        made.listener_name = name
+        made.network_auth = name == "network"
+        return made
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self.event_handler.connections -= 1
+
+    def on_connect(self) -> Reply | None:
+        intake = self.event_handler
+        self.credential = None
+        intake.connections += 1
+        limits = intake.limits
+        alike = self.policy.clients.get(self.client, 0)
+        if intake.connections > limits.connections or alike >= limits.connections_per_client:
+            return TOO_MANY
+        if self.network_auth:
+            self.credential = intake.authenticator.bound_to(self.client)
+            if self.credential is None:
+                self.note(NO_NETWORK, f"no credential is bound to {self.client}")
+                return NO_NETWORK
+        return None
+
+    def on_mail(self, sender: Path) -> Reply | None:
+        credential = self.credential
+        if credential is None:
+            return AUTH_REQUIRED
+        if not credential.allows(sender.address):
+            refusal = Reply(550, "5.7.1", f"You may not send from <{sender.address}>")
+            self.note(refusal, "sender not allowed", sender=sender.address)
+            return refusal
+        return None
+
+    def on_rcpt(self, recipient: Path) -> Reply | None:
+        credential = self.credential
+        assert credential is not None
+        intake = self.event_handler
+        limit = credential.recipients or intake.limits.recipients
+        if len(self.recipients) >= limit:
+            return Reply(452, "4.5.3", f"Too many recipients: at most {limit} a message")
+        if credential.rate is not None:
+            now = self.policy.clock.monotonic()
+            answer = intake.rate(credential).take(now)
+            if isinstance(answer, Wait):
+                seconds = math.ceil(answer.until - now)
+                return Reply(450, "4.7.1", f"Your rate is used up; try again in {seconds} seconds")
+        return None
+
+    def on_data(self) -> Reply | None:
+        return None
+
+    def on_message(self, content: bytes) -> Reply | None:
+        credential, sender = self.credential, self.sender
+        assert credential is not None
+        assert sender is not None
+        refusal = self.event_handler.admission.submit(
+            admission.Submission(
+                credential, self._protocol(), sender, self.recipients, self.options, content
+            ),
+            self.answer,
+        )
+        if refusal is not None:
+            self.note(refusal, "message refused", sender=sender.address)
+        return refusal
+
+    def answer(self, reply: Reply) -> None:
+        if reply.code == 250:
+            self.event_handler.metrics.receptions[self.listener_name].inc()
+        super().answer(reply)
+
+    def note(self, reply: Reply, reason: str, sender: str | None = None, login: str = "") -> None:
+        """Report a refusal."""
+        intake = self.event_handler
+        (intake.metrics.rejected_5yz if reply.code >= 500 else intake.metrics.rejected_4yz).inc()
+        login = login or (self.credential.login if self.credential else "")
+        event = admission.rejection(reply, reason, intake.clock.now(), sender=sender, login=login)
+        intake.spool.report([event])
+
+    def _protocol(self) -> str:
+        """RFC 3848, RFC 6531 4.3."""
+        extended = "ESMTP" if self.session.extended_smtp else "SMTP"
+        utf8 = "UTF8" if self.options & Option.SMTPUTF8 else ""
+        secure = "S" if self._tls_protocol else ""
+        return f"{utf8}{extended}{secure}{'' if self.network_auth else 'A'}"

@@ -1,0 +1,129 @@
+"""Every metric, with its help and label values.
+
+Between: `daemon` makes one `Metrics` and sets the gauges' functions; services count through the attributes
+    they were given; `ops.admin` shows the registry.
+Contract: children exist from construction, so a series starts at 0 and `inc` is a lock and an addition.
+    Durations are seconds, sizes octets. No label's value ever comes from the internet. A gauge's function
+    runs in the loop at every scrape: it looks at a number, it does not ask the spool.
+Raises: nothing.
+Standards: Prometheus text format and OpenMetrics (units and suffixes of the names).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from mta.core.model import Kind
+
+# IANA's service names for 587 and 465; "network" is where the client's address is the credential.
+ListenerName = Literal["submission", "submissions", "network"]
+Room = Literal["intake", "spool", "outbound", "events", "smtp", "dns", "ops", "sandbox"]
+
+COMMIT_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+COMMIT_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+DELIVERY_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 28800, 86400)
+
+# Otherwise half of all series would be _created; the library's only switch is for the whole process.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """The daemon's metrics; the attributes are what services count with."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._intake()
+        self._outbound()
+        self._spool()
+
+    def _intake(self) -> None:
+        registry = self.registry
+        receptions = Counter(
+            "mta_receptions", "Messages that we answered 250 and own.", ["listener"], registry=registry
+        )
+        self.receptions: Mapping[ListenerName, Counter] = {
+            name: receptions.labels(name) for name in get_args(ListenerName)
+        }
+        rejections = Counter(
+            "mta_rejections",
+            "Commands and messages of clients that we refused, by class of our reply.",
+            ["code"],  # 4yz, 5yz
+            registry=registry,
+        )
+        self.rejected_4yz = rejections.labels("4yz")
+        self.rejected_5yz = rejections.labels("5yz")
+        authentications = Counter(
+            "mta_authentications",
+            "Logins that were checked.",
+            ["result"],  # success, failure
+            registry=registry,
+        )
+        self.authenticated = authentications.labels("success")
+        self.authentication_failed = authentications.labels("failure")
+        self.connections_in = Gauge("mta_connections_in", "Open connections of clients.", registry=registry)
+
+    def _outbound(self) -> None:
+        registry = self.registry
+        outcomes = Counter(
+            "mta_outcomes", "Recipients by what became of an attempt.", ["kind"], registry=registry
+        )
+        self.outcomes: Mapping[Kind, Counter] = {kind: outcomes.labels(kind.value) for kind in Kind}
+        self.delivered = self.outcomes[Kind.DELIVERED]
+        self.deferred = self.outcomes[Kind.DEFERRED]
+        self.bounced = self.outcomes[Kind.BOUNCED]
+        self.expired = self.outcomes[Kind.EXPIRED]
+        self.ambiguous = self.outcomes[Kind.AMBIGUOUS]
+        self.delivery_seconds = Histogram(
+            "mta_delivery_seconds",
+            "From our 250 to the peer's, per delivered recipient.",
+            buckets=DELIVERY_SECONDS,
+            registry=registry,
+        )
+        self.lanes = Gauge("mta_lanes", "Lanes that hold mail or a connection.", registry=registry)
+        self.connections_out = Gauge("mta_connections_out", "Open connections to peers.", registry=registry)
+
+    def _spool(self) -> None:
+        registry = self.registry
+        queue = Gauge(
+            "mta_queue_recipients",
+            "Recipients in the spool.",
+            ["state"],  # fresh (the first attempt is not over), deferred (waits for its due time)
+            registry=registry,
+        )
+        self.queue_fresh = queue.labels("fresh")
+        self.queue_deferred = queue.labels("deferred")
+        self.commits = Counter("mta_commits", "Transactions that the spool committed.", registry=registry)
+        self.commit_batch = Histogram(
+            "mta_commit_batch", "Jobs in one commit.", buckets=COMMIT_BATCH, registry=registry
+        )
+        self.commit_seconds = Histogram(
+            "mta_commit_seconds",
+            "One commit, from BEGIN to synced.",
+            buckets=COMMIT_SECONDS,
+            registry=registry,
+        )
+        self.memory_bodies_bytes = Gauge(
+            "mta_memory_bodies_bytes", "Contents of fresh messages held in memory.", registry=registry
+        )
+        bugs = Counter(
+            "mta_bugs",
+            "Exceptions that are our own fault: any rise is worth a report.",
+            ["module"],  # the rooms
+            registry=registry,
+        )
+        self.bugs: Mapping[Room, Counter] = {room: bugs.labels(room) for room in get_args(Room)}

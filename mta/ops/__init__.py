@@ -1,0 +1,1 @@
+"""How operators and the service manager look in: admin HTTP, control socket, notifications, certificate."""

@@ -1,0 +1,95 @@
+"""A self-signed certificate, for the sandbox and the first minutes of a new machine.
+
+Between: the command line and `daemon` ask; listeners load the two files.
+Contract: P-256, 10 years, for the given host names and addresses, localhost and the loopback addresses.
+    The certificate is its own CA: clients can trust the file itself. The key's mode is 0600 from its first
+    octet on. Files that exist are left alone, whatever their names, age or kind.
+Raises: FileExistsError if one of the two files is there without the other; ValueError for a name that is no
+    A-label; OSError.
+Standards: RFC 5280; RFC 6125 6.4 (names stand in subjectAltName).
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mta.clock import SystemClock
+
+LIFETIME = timedelta(days=3650)
+SKEW = timedelta(days=1)  # a client's clock may be behind ours
+ALWAYS = ("localhost", "127.0.0.1", "::1")
+USAGE = x509.KeyUsage(
+    digital_signature=True,
+    key_cert_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+def self_signed(
+    hostnames: Iterable[str], directory: Path, now: Callable[[], float] = SystemClock.now
+) -> tuple[Path, Path]:
+    """The paths of the certificate and of its key in `directory`, made if they are not there yet."""
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    if certificate.exists() != key.exists():
+        there, missing = (certificate, key) if certificate.exists() else (key, certificate)
+        raise FileExistsError(errno.EEXIST, f"is there without {missing.name}: remove it", str(there))
+    if not key.exists():
+        private = ec.generate_private_key(ec.SECP256R1())
+        signed = _certificate(private, [*hostnames, *ALWAYS], datetime.fromtimestamp(now(), UTC))
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(key, 0o600, _pem(private))
+        _write(certificate, 0o644, signed.public_bytes(serialization.Encoding.PEM))
+    return certificate, key
+
+
+def _certificate(key: ec.EllipticCurvePrivateKey, hostnames: list[str], now: datetime) -> x509.Certificate:
+    # X.520 allows a common name 64 characters; nobody matches names with it any more.
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostnames[0][:64])])
+    names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hostnames)])
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    return (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(now + LIFETIME)
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(USAGE, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, mode: int, content: bytes) -> None:
+    path.touch(mode, exist_ok=False)
+    path.write_bytes(content)

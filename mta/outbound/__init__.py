@@ -1,0 +1,1 @@
+"""How mail gets out: scheduler, router, lanes and connections, delivery, outcome."""

@@ -1,0 +1,1 @@
+"""Nothing leaves this machine: a receiving MX of our own stands for the whole internet."""

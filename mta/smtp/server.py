@@ -1,0 +1,226 @@
+"""The server's side of SMTP: what each command is answered with.
+
+Between: `smtp.stream` hands in commands; a subclass decides (submission, the sandbox's MX).
+Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, or None. Every reply has
+    an enhanced code.
+Raises: PathError, which `smtp.stream` turns into its reply.
+Standards: RFC 5321 3.3, 4.1.1 (commands), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
+    RFC 2034 (ENHANCEDSTATUSCODES), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
+Why: the verbs of the hot path are our own; AUTH, HELP, NOOP, RSET and VRFY are the library's.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+from typing import ClassVar
+
+from aiosmtpd.smtp import SMTP
+
+from mta.core import address
+from mta.core.address import Path, PathError
+from mta.core.model import Option, Reply
+from mta.smtp.stream import Mode, Stream
+
+HANDSHAKE_TIMEOUT = 30.0  # seconds
+
+log = logging.getLogger(__name__)
+
+
+class Server(Stream):
+    """The server's end of one connection."""
+
+    def on_command(self, verb: bytes, argument: bytes) -> None:
+        handler = self._VERBS.get(verb)
+        if handler is not None:
+            handler(self, argument)
+        else:
+            self._base_verb(verb, argument)
+
+    def _base_verb(self, verb: bytes, argument: bytes) -> None:
+        """Verbs that are the library's own."""
+        if verb not in (b"AUTH", b"HELP", b"NOOP", b"RSET", b"VRFY"):
+            name = verb[:20].decode("ascii", "replace")
+            self.refuse(Reply(500, "5.5.1", f"The command is not known: {name}"))
+            return
+        method = getattr(SMTP, f"smtp_{verb.decode()}")
+        text = argument.decode("utf-8", "replace") or None
+        if verb == b"AUTH":
+            # The base compares mechanisms by case; RFC 4954 3 does not.
+            name, _, rest = (text or "").partition(" ")
+            self._start(method(self, f"{name.upper()} {rest}".strip() or None))
+            return
+        try:
+            method(self, text).send(None)  # these never wait: `push` only notes the reply
+        except StopIteration:
+            return
+        raise RuntimeError(f"{verb!r} waited")
+
+    def _ehlo(self, argument: bytes) -> None:
+        name = argument.decode("ascii", "replace")
+        if not name or len(name) > 255 or " " in name:
+            self.refuse(Reply(501, "5.5.4", "Syntax: EHLO name"))
+            return
+        self._set_rset_state()
+        self.session.extended_smtp = True
+        self.session.host_name = name
+        policy = self.policy
+        lines = [policy.hostname, "PIPELINING", f"SIZE {policy.message_size}", "8BITMIME", "SMTPUTF8"]
+        if policy.tls_context is not None and not self._tls_protocol:
+            lines.append("STARTTLS")
+        if policy.offers_auth and self._tls_protocol:
+            lines.append("AUTH PLAIN LOGIN")
+        lines.append("ENHANCEDSTATUSCODES")
+        self._out.append(
+            "".join(f"250-{line}\r\n" for line in lines[:-1]).encode() + f"250 {lines[-1]}\r\n".encode()
+        )
+
+    def _helo(self, argument: bytes) -> None:
+        name = argument.decode("ascii", "replace")
+        if not name or len(name) > 255 or " " in name:
+            self.refuse(Reply(501, "5.5.4", "Syntax: HELO name"))
+            return
+        self._set_rset_state()
+        self.session.extended_smtp = False
+        self.session.host_name = name
+        self._out.append(f"250 {self.policy.hostname}\r\n".encode())
+
+    def _mail(self, argument: bytes) -> None:
+        if not self.session.host_name:
+            self.refuse(Reply(503, "5.5.1", "Send EHLO first"))
+            return
+        if self.sender is not None:
+            self.refuse(Reply(503, "5.5.1", "A transaction is open; send RSET to give it up"))
+            return
+        path, parameters = address.parse(b"FROM", argument)
+        options = Option.NONE
+        if parameters:
+            options = self._mail_options(parameters)
+        if not path.address.isascii() and not options & Option.SMTPUTF8:
+            raise PathError(553, "5.6.7", "The address needs the SMTPUTF8 parameter")
+        refusal = self.on_mail(path)
+        if refusal is not None:
+            self.refuse(refusal)
+            return
+        self.sender, self.options = path, options
+        self._out.append(b"250 2.1.0 Ok\r\n")
+
+    def _mail_options(self, parameters: address.Parameters) -> Option:
+        options = Option.NONE
+        for name, value in parameters.items():
+            if name == "SIZE" and value is not None and value.isdecimal():
+                if int(value[:20]) > self.policy.message_size:
+                    limit = self.policy.message_size
+                    raise PathError(552, "5.3.4", f"The message is larger than {limit} octets")
+            elif name == "BODY" and value is not None and value.upper() in ("7BIT", "8BITMIME"):
+                if value.upper() == "8BITMIME":
+                    options |= Option.EIGHTBIT
+            elif name == "SMTPUTF8" and value is None:
+                options |= Option.SMTPUTF8
+            elif name == "AUTH" and value is not None:
+                pass  # RFC 4954 5: accepted and not passed on; we are the ones who authenticated
+            elif name in ("SIZE", "BODY", "SMTPUTF8", "AUTH"):
+                raise PathError(501, "5.5.4", f"{name} has no such value")
+            else:
+                raise PathError(555, "5.5.4", f"The parameter is not known: {name}")
+        return options
+
+    def _rcpt(self, argument: bytes) -> None:
+        if self.sender is None:
+            self.refuse(Reply(503, "5.5.1", "Send MAIL first"))
+            return
+        path, parameters = address.parse(b"TO", argument)
+        if parameters:
+            raise PathError(555, "5.5.4", f"The parameter is not known: {next(iter(parameters))}")
+        if not path.address.isascii() and not self.options & Option.SMTPUTF8:
+            raise PathError(553, "5.6.7", "The address needs the SMTPUTF8 parameter of MAIL")
+        refusal = self.on_rcpt(path)
+        if refusal is not None:
+            self.refuse(refusal)
+            return
+        self.recipients.append(path)
+        self._out.append(b"250 2.1.5 Ok\r\n")
+
+    def _data_verb(self, argument: bytes) -> None:
+        if argument:
+            self.refuse(Reply(501, "5.5.4", "Syntax: DATA"))
+        elif self.sender is None:
+            self.refuse(Reply(503, "5.5.1", "Send MAIL first"))
+        elif not self.recipients:
+            self.refuse(Reply(554, "5.5.1", "No valid recipients"))
+        elif (refusal := self.on_data()) is not None:
+            self.refuse(refusal)
+        else:
+            self._out.append(b"354 End with <CR><LF>.<CR><LF>\r\n")
+            self._mode = Mode.DATA
+            self._overflow = 0
+            self.deadline = self.policy.clock.monotonic() + self.policy.data_timeout
+            rest = self._in[self._position :]
+            self._in, self._position = b"", 0
+            if rest:
+                self._flush()
+                self._collect(rest)
+
+    def _quit(self, argument: bytes) -> None:
+        self.hang_up(Reply(221, "2.0.0", "Bye"))
+
+    def _starttls(self, argument: bytes) -> None:
+        if argument:
+            self.refuse(Reply(501, "5.5.4", "Syntax: STARTTLS"))
+        elif self._tls_protocol:
+            self.refuse(Reply(503, "5.5.1", "TLS is active"))
+        elif self.policy.tls_context is None:
+            self.refuse(Reply(502, "5.5.1", "TLS is not offered here"))
+        elif self._position < len(self._in):
+            # What stands behind STARTTLS in the clear may be an attacker's (RFC 3207 4.2).
+            self.hang_up(Reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake"))
+        else:
+            self._out.append(b"220 2.0.0 Ready to start TLS\r\n")
+            # Cleared before the handshake: on asyncio what the client says first under TLS can
+            # arrive before `start_tls` returns.
+            self._in, self._position = b"", 0
+            self._start(self._handshake(self.policy.tls_context))
+
+    async def _handshake(self, context: ssl.SSLContext) -> None:
+        try:
+            upgraded = await self.loop.start_tls(
+                self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+            )
+        except OSError as error:  # ssl.SSLError is one
+            log.info("%s: the TLS handshake failed: %s", self.client, error)
+            self.transport.abort()
+            return
+        if upgraded is None:
+            self.transport.abort()
+            return
+        self.transport = upgraded
+        self._tls_protocol = upgraded.get_extra_info("sslcontext")
+        self.session.host_name = None  # RFC 3207 4.2: forget what was said in the clear
+        self.session.extended_smtp = False
+        self.session.authenticated = None
+        self._set_rset_state()
+
+    # What a subclass decides
+
+    def on_mail(self, sender: Path) -> Reply | None:
+        """May it send from here?"""
+        raise NotImplementedError
+
+    def on_rcpt(self, recipient: Path) -> Reply | None:
+        """May it send there?"""
+        raise NotImplementedError
+
+    def on_data(self) -> Reply | None:
+        """May it send now?"""
+        raise NotImplementedError
+
+    _VERBS: ClassVar[dict[bytes, Callable[[Server, bytes], None]]] = {
+        b"EHLO": _ehlo,
+        b"HELO": _helo,
+        b"MAIL": _mail,
+        b"RCPT": _rcpt,
+        b"DATA": _data_verb,
+        b"QUIT": _quit,
+        b"STARTTLS": _starttls,
+    }

@@ -1,0 +1,1 @@
+"""The durable store: the only SQL. Queue, credentials and what was learned live in one directory."""

@@ -1,0 +1,164 @@
+"""One transaction: everything that waited, in few statements.
+
+Between: `spool.queue` gathers a `Batch` in the loop; `commit` runs in the writer's thread.
+Contract: all of a batch is on disk when `commit` returns, or none of it is. Lines get their `seq` here.
+Raises: sqlite3.Error, after a rollback.
+Why: enqueues, settles and leases share one sync; the next batch forms while this one is written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from mta.core.event import Event, encode_lines
+from mta.core.lifecycle import State
+from mta.core.model import Message
+from mta.spool import statements as sql
+
+CHUNKS = (64, 16, 4, 1)  # rows a step; each size is one cached statement
+
+Row = TypeVar("Row")
+Done = Callable[[Exception | None], None]
+
+
+class Put(NamedTuple):
+    """A message to own. `done` hears of the commit, or of its failure."""
+
+    message: Message
+    events: list[Event]
+    done: Done
+
+
+class Update(NamedTuple):
+    """A recipient's next attempt, in the order of the statement's placeholders."""
+
+    state: State
+    attempts: int
+    due: float
+    message: int
+    n: int
+
+
+class Drained(NamedTuple):
+    """Outbox rows up to `seq` are in the event log; these bodies are of no more use."""
+
+    seq: int
+    next_seq: int
+    last_id: int
+    finished: list[int]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one commit will hold."""
+
+    puts: list[Put] = field(default_factory=list)
+    whole: list[int] = field(default_factory=list)  # messages of which every recipient is final
+    done: list[tuple[int, int]] = field(default_factory=list)  # single recipients that are final
+    updates: list[Update] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    drained: Drained | None = None
+    waiters: list[Done] = field(default_factory=list)  # who wants to know, besides the puts
+    outcomes: int = 0  # recipients settled here
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.puts
+            or self.whole
+            or self.done
+            or self.updates
+            or self.events
+            or self.drained
+            or self.waiters
+        )
+
+
+class Committed(NamedTuple):
+    """What the outbox got."""
+
+    seq: int  # of the first line
+    next_seq: int
+    lines: bytes
+    finished: list[int]
+
+
+def commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Committed | None:
+    """Write the batch; None where it had nothing to report."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if batch.puts:
+            _insert_messages(connection, [put.message for put in batch.puts])
+        finished = _settle(connection, batch)
+        if batch.drained is not None:
+            _forget(connection, batch.drained)
+        committed = None
+        events = [event for put in batch.puts for event in put.events] + batch.events
+        if events or finished:
+            for number, event in enumerate(events, seq):
+                event.seq = number
+            lines = encode_lines(events)
+            connection.execute(sql.INSERT_OUTBOX, (seq, lines, json.dumps(finished)))
+            committed = Committed(seq, seq + max(len(events), 1), lines, finished)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return committed
+
+
+def _insert_messages(connection: sqlite3.Connection, messages: Sequence[Message]) -> None:
+    _insert(connection, sql.INSERT_MESSAGES, [
+        (m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, int(m.options))
+        for m in messages
+    ])  # fmt: skip
+    _insert(connection, sql.INSERT_BODIES, [(m.id, m.content) for m in messages])
+    fresh = int(State.FRESH)
+    _insert(connection, sql.INSERT_RECIPIENTS, [
+        (m.id, r.n, r.address, r.domain, m.tenant, fresh, r.attempts, None)
+        for m in messages for r in m.recipients
+    ])  # fmt: skip
+
+
+def _settle(connection: sqlite3.Connection, batch: Batch) -> list[int]:
+    """Apply outcomes; the ids of the messages that have left."""
+    finished = batch.whole
+    if batch.whole:
+        connection.execute(sql.DELETE_WHOLE, (json.dumps(batch.whole),))
+    for rows in _chunks(batch.done):
+        values = sql.DELETE_RECIPIENTS + ",".join(["(?, ?)"] * len(rows)) + ")"
+        connection.execute(values, list(itertools.chain.from_iterable(rows)))
+    if batch.updates:
+        connection.executemany(sql.UPDATE_RECIPIENT, batch.updates)
+    if batch.done:
+        touched = json.dumps(sorted({message for message, _ in batch.done}))
+        finished = finished + json.loads(connection.execute(sql.FINISHED, (touched,)).fetchone()[0])
+    if finished:
+        connection.execute(sql.DELETE_MESSAGES, (json.dumps(finished),))
+    return finished
+
+
+def _forget(connection: sqlite3.Connection, drained: Drained) -> None:
+    connection.execute(sql.DELETE_BODIES, (json.dumps(sorted(drained.finished)),))
+    connection.execute(sql.DELETE_OUTBOX, (drained.seq,))
+    connection.execute(sql.SET_META, ("next_seq", drained.next_seq))
+    connection.execute(sql.SET_META, ("last_id", drained.last_id))
+
+
+def _insert(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    for chunk in _chunks(rows):
+        group = "(" + ",".join("?" * len(chunk[0])) + ")"
+        connection.execute(head + ",".join([group] * len(chunk)), list(itertools.chain.from_iterable(chunk)))
+
+
+def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
+    start = 0
+    for size in CHUNKS:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size

@@ -1,0 +1,254 @@
+"""The store of credentials: who may submit, and what proves it.
+
+Between: `mta credential` writes it, authentication in the running daemon reads it; each process has its own
+    connection, and a change by one is seen by the other at its next question.
+Contract: `current()` is the same mapping until something changed, then another one. A verifier is
+    what is kept of a secret: argon2id for a password, SHA-256 for a key (160 random bits need no slow
+    hash), nothing for a network. The file is 0600 and belongs to the owner of its directory.
+Raises: CredentialError, whose text is for the operator.
+Standards: RFC 9106 (argon2id).
+Why: sqlite3 is used in place: a question costs microseconds, and only the first after a change reads rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
+
+from mta.core.credential import Credential, Kind
+from mta.core.throttle import Rate
+
+_PRAGMAS = (
+    "PRAGMA busy_timeout = 5000",  # milliseconds; first, for the next one takes a lock
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+)
+_SCHEMA = Path(__file__).with_name("schema") / "credentials-0001.sql"
+_SCHEMA_VERSION = 1
+_GET_SCHEMA_VERSION = "PRAGMA user_version"
+# Differs from its last answer when another connection has committed; blind to our own commits.
+_CHANGE = "PRAGMA data_version"
+_COLUMNS = (
+    "login, kind, verifier, tenant, stream, senders, networks, "
+    "message_size, recipients, rate_amount, rate_period, notify"
+)
+_LIST = f"SELECT {_COLUMNS} FROM credential ORDER BY login"
+_ADD = (
+    f"INSERT INTO credential ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT DO NOTHING RETURNING login"
+)
+_REMOVE = "DELETE FROM credential WHERE login = ? RETURNING login"
+_REPLACE = "UPDATE credential SET verifier = ? WHERE login = ? AND kind = ? RETURNING login"
+_BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
+
+ARGON2ID = PasswordHasher()  # RFC 9106 4, the second recommended choice: 64 MiB, about 0.1 s
+KEY_PREFIX = "mta_"  # a key in a log or a repository can be searched for
+SHORTEST_PASSWORD = 8  # characters, NIST SP 800-63B 5.1.1.1
+
+
+class CredentialError(Exception):
+    """The store refuses, or cannot be read."""
+
+
+class StoredCredential(NamedTuple):
+    """A credential and what proves it."""
+
+    credential: Credential
+    verifier: str
+
+
+def generate(kind: Kind) -> str:
+    """A new secret: 192 random bits for a key, 128 for a password."""
+    return KEY_PREFIX + secrets.token_hex(24) if kind == "key" else secrets.token_hex(16)
+
+
+def proves_key(secret: bytes, verifier: str) -> bool:
+    """Is this the key? Microseconds."""
+    return hmac.compare_digest(hashlib.sha256(secret).hexdigest(), verifier)
+
+
+def proves_password(secret: bytes, verifier: str) -> bool:
+    """Is this the password? About 0.1 s with the GIL released: call it in a thread."""
+    try:
+        return ARGON2ID.verify(verifier, secret)  # the cost is the verifier's own
+    except VerifyMismatchError:
+        return False
+
+
+class CredentialStore:
+    """The file `credentials.db`."""
+
+    def __init__(self, path: Path, hasher: PasswordHasher = ARGON2ID) -> None:
+        self._path = path
+        self._hasher = hasher
+        self._connection: sqlite3.Connection | None = None
+        self._change: int | None = None  # data_version of what `_current` holds
+        self._current: Mapping[str, StoredCredential] = MappingProxyType({})
+
+    def open(self) -> None:
+        """Open the file; create it where there is none."""
+        try:
+            _create(self._path)
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+            self._prepare(self._connection)
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            raise CredentialError(f"{self._path}: {error}") from error
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        version = connection.execute(_GET_SCHEMA_VERSION).fetchone()[0]
+        if version == 0:
+            connection.executescript(_SCHEMA.read_text())
+        elif version != _SCHEMA_VERSION:
+            raise sqlite3.NotSupportedError("was written by a newer version of this program")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> CredentialStore:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def current(self) -> Mapping[str, StoredCredential]:
+        """All of them by login, as they are now; the same object as before if nothing changed."""
+        change = self._run(_CHANGE)[0][0]  # asked before the rows: a race costs a second reading, no more
+        if change != self._change:
+            found = {row[0]: _stored(row) for row in self._run(_LIST)}
+            self._current, self._change = MappingProxyType(found), change
+        return self._current
+
+    def get(self, login: str) -> Credential | None:
+        stored = self.current().get(login)
+        return stored.credential if stored else None
+
+    def add(self, credential: Credential, secret: str = "") -> None:
+        """Keep a new credential; a network kind has no secret."""
+        row = _row(credential, self._protect(credential.kind, secret))
+        with self._transaction():
+            self._refuse_bound_twice(credential)
+            if not self._run(_ADD, row):
+                raise CredentialError(f"{credential.login!r} exists already: remove it first")
+
+    def remove(self, login: str) -> None:
+        with self._transaction():
+            if not self._run(_REMOVE, (login,)):
+                raise CredentialError(f"there is no credential {login!r}")
+
+    def replace_secret(self, login: str, secret: str) -> None:
+        """Another secret of the same kind; the old one stops working at once."""
+        credential = self.get(login)
+        if credential is None:
+            raise CredentialError(f"there is no credential {login!r}")
+        if credential.kind == "network":
+            raise CredentialError(f"{login!r} has no secret: its networks are what it is known by")
+        verifier = self._protect(credential.kind, secret)
+        with self._transaction():
+            if not self._run(_REPLACE, (verifier, login, credential.kind)):
+                raise CredentialError(f"{login!r} was changed by someone else meanwhile")
+
+    def impossible(self) -> str:
+        """A verifier that takes as long as any other, and whose password nobody knows."""
+        hasher = self._hasher
+        salt, digest = (b64encode(bytes(n)).decode().rstrip("=") for n in (hasher.salt_len, hasher.hash_len))
+        cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+        return f"$argon2id$v=19${cost}${salt}${digest}"
+
+    def _protect(self, kind: Kind, secret: str) -> str:
+        if kind == "network":
+            return ""
+        if kind == "key":
+            return hashlib.sha256(secret.encode()).hexdigest()
+        if len(secret) < SHORTEST_PASSWORD:
+            raise CredentialError(f"the password is too short: {SHORTEST_PASSWORD} characters are the least")
+        return self._hasher.hash(secret)
+
+    def _refuse_bound_twice(self, new: Credential) -> None:
+        for old, _ in self.current().values():
+            shared = set(old.networks) & set(new.networks)
+            if old.kind == new.kind == "network" and shared and old.login != new.login:
+                raise CredentialError(f"{min(shared)} is bound to {old.login!r} already")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._run(_BEGIN)
+        try:
+            yield
+            self._run(_COMMIT)
+        except BaseException:
+            self._run(_ROLLBACK)
+            raise
+        finally:
+            self._change = None
+
+    def _run(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        if self._connection is None:
+            raise CredentialError(f"{self._path}: is not open")
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise CredentialError(f"{self._path}: {error}") from error
+
+
+def _create(path: Path) -> None:
+    """Make the file ours alone before SQLite sees it; its WAL gets the same mode."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+    if os.geteuid() == 0:  # `sudo mta credential add` must not lock the daemon's own user out
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _row(credential: Credential, verifier: str) -> tuple[object, ...]:
+    amount, period = credential.rate or (None, None)
+    return (
+        credential.login,
+        credential.kind,
+        verifier,
+        credential.tenant,
+        credential.stream,
+        json.dumps(credential.senders),
+        json.dumps(credential.networks),
+        credential.message_size,
+        credential.recipients,
+        amount,
+        period,
+        credential.notify,
+    )
+
+
+def _stored(row: tuple[Any, ...]) -> StoredCredential:
+    login, kind, verifier, tenant, stream, senders, networks, size, recipients, amount, period, notify = row
+    credential = Credential(
+        login=login,
+        tenant=tenant,
+        stream=stream,
+        senders=tuple(json.loads(senders)),
+        message_size=size,
+        recipients=recipients,
+        rate=Rate(amount, period) if amount else None,
+        networks=tuple(json.loads(networks)),
+        notify=bool(notify),
+        kind=kind,
+    )
+    return StoredCredential(credential, verifier)

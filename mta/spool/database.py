@@ -1,0 +1,75 @@
+"""The queue's SQLite file: opened, locked, brought to this version's schema, stamped with its mode.
+
+Between: `spool.queue` opens it; `mta spool` commands take the same lock.
+Contract: one process at a time (flock on `lock`). Schema files are numbered and applied in order;
+    `PRAGMA user_version` is the number of the last one.
+Raises: SpoolError with words for the operator.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from importlib import resources
+from pathlib import Path
+
+from mta.spool import statements as sql
+
+FILE = "queue.db"
+
+
+class SpoolError(Exception):
+    """The spool cannot be used; the text says why and what to do."""
+
+
+def take_lock(directory: Path) -> int:
+    """The descriptor that holds the spool's lock; closing it gives the lock back."""
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise SpoolError(f"{directory} is in use by another process; stop that one first") from None
+    return descriptor
+
+
+def connect(directory: Path) -> sqlite3.Connection:
+    """The writer's connection, statements cached, transactions explicit."""
+    connection = sqlite3.connect(directory / FILE, isolation_level=None, cached_statements=256)
+    for pragma in sql.PRAGMAS:
+        connection.execute(pragma)
+    return connection
+
+
+def connect_reader(directory: Path) -> sqlite3.Connection:
+    """A second connection that can only read; WAL lets it read while the writer writes."""
+    uri = f"{(directory / FILE).absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, isolation_level=None)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to this version's schema."""
+    files = sorted(
+        entry.name for entry in resources.files("mta.spool.schema").iterdir() if entry.name[:4].isdigit()
+    )
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(files):
+        raise SpoolError(
+            f"the spool has schema {version}, this version knows {len(files)}: start the newer version again"
+        )
+    for number, name in enumerate(files[version:], version + 1):
+        script = resources.files("mta.spool.schema").joinpath(name).read_text()
+        connection.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def claim_mode(connection: sqlite3.Connection, mode: str) -> None:
+    """Stamp a new spool with its mode; refuse one that has the other."""
+    row = connection.execute(sql.GET_META, ("mode",)).fetchone()
+    if row is None:
+        connection.execute(sql.SET_META, ("mode", mode))
+    elif row[0] != mode:
+        raise SpoolError(
+            f"this spool was made for {row[0]} mode and the settings say {mode}: "
+            f"use another spool.path, or set the mode back"
+        )

@@ -1,0 +1,336 @@
+"""The spool: what we own until it is delivered or given up.
+
+Between: admission puts messages in, outcome settles recipients, the scheduler leases and reads.
+Contract: `put`, `settle` and `postpone` only note what the next commit holds and return at once; the
+    commit calls back. Reads are coroutines on a connection of their own. Times are wall-clock seconds.
+Raises: SpoolError at `open`; a commit that fails reaches each `done`, and what it settled stays noted.
+Standards: RFC 5321 6.1 (a 250 after the dot is a promise).
+
+What is on disk when we stop, and what happens then:
+
+    stopped                                 | on disk                    | at the next start
+    ----------------------------------------+----------------------------+--------------------------------
+    before the commit of a message          | nothing                    | the client has no 250, keeps it
+    after it, before or during the attempt  | attempts=1, due NULL       | due after the first wait
+    while a retry is under way              | attempts and due committed | due as written
+    after the peer's 250, before its settle | as before the attempt      | it is sent again: at most 256
+                                            |                            | outcomes or 50 ms are unsettled
+    after the settle, before the event log  | an outbox row              | its lines are written
+    after the event log, before the drain   | the same outbox row        | its lines once more, same seq
+
+Why: one writer and group commit; the attempt is recorded with the message itself, so a crash loop
+    cannot hammer a peer, and first attempts need no second write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import aiosqlite
+
+from mta.clock import Clock
+from mta.core.event import Event
+from mta.core.lifecycle import State
+from mta.core.model import Message, Recipient
+from mta.core.queueid import QueueIds
+from mta.metrics import Metrics
+from mta.spool import database
+from mta.spool import statements as sql
+from mta.spool.commit import Batch, Committed, Done, Drained, Put, Update, commit
+from mta.spool.reader import Reader
+
+MAX_UNSETTLED = 256  # outcomes that a crash may repeat
+MAX_UNSETTLED_TIME = 0.05  # seconds
+DRAIN_INTERVAL = 0.25  # seconds between syncs of the event log
+DRAIN_BYTES = 1024 * 1024
+RETRY_AFTER_FAILURE = 1.0  # seconds until a commit that failed is tried again
+
+log = logging.getLogger(__name__)
+
+
+class Spool:
+    """One directory, one writer."""
+
+    def __init__(
+        self,
+        directory: Path,
+        mode: str,
+        memory: int,
+        publish: Callable[[bytes], Awaitable[None]],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._directory = directory
+        self._mode = mode
+        self._publish = publish
+        self._clock = clock
+        self._metrics = metrics
+        self._memory_budget = memory
+        self._memory_used = 0
+        self.reader = Reader()
+        self._batch = Batch()
+        self._wake = asyncio.Event()
+        self._drain_wake = asyncio.Event()
+        self._undrained: list[Committed] = []
+        self._undrained_bytes = 0
+        self._next_seq = 1
+        self._ids = QueueIds(0)
+        self._unsettled = 0
+        self._unsettled_since = 0.0
+        self._closing = False
+        self.failing: str | None = None  # why the last commit failed
+        self.on_room: Callable[[], None] = lambda: None  # outcomes may be noted again
+
+    # Opening and closing
+
+    async def open(self, first_retry: float) -> None:
+        """Take the lock, bring the schema up, recover what was under way."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = database.take_lock(self._directory)
+        try:
+            self._writer = await aiosqlite.Connection(partial(database.connect, self._directory), 64)
+            try:
+                await self._writer._execute(self._prepare, first_retry)  # type: ignore[no-untyped-call]
+                await self.reader.open(self._directory)
+            except BaseException:
+                await self._writer.close()
+                raise
+        except BaseException as error:
+            os.close(self._lock)
+            if isinstance(error, sqlite3.Error):
+                raise database.SpoolError(f"{self._directory / database.FILE}: {error}") from error
+            raise
+
+    def _prepare(self, first_retry: float) -> None:
+        """In the writer's thread: schema, mode, counters, recovery."""
+        connection = self._writer._conn
+        database.migrate(connection)
+        database.claim_mode(connection, self._mode)
+        self._undrained = [
+            Committed(seq, seq + max(lines.count(b"\n"), 1), lines, json.loads(finished))
+            for seq, lines, finished in connection.execute(sql.OUTBOX)
+        ]
+        self._undrained_bytes = sum(len(row.lines) for row in self._undrained)
+        meta = {name: self._meta(connection, name) for name in ("next_seq", "last_id")}
+        self._next_seq = max([meta["next_seq"], 1, *(row.next_seq for row in self._undrained)])
+        (last,) = connection.execute(sql.LAST_MESSAGE).fetchone()
+        finished = [id for row in self._undrained for id in row.finished]
+        self._ids = QueueIds(max([meta["last_id"], last or 0, *finished]))
+        recovered = (int(State.DEFERRED), self._clock.now(), first_retry, first_retry / 10)
+        connection.execute(sql.RECOVER, recovered)
+
+    @staticmethod
+    def _meta(connection: sqlite3.Connection, name: str) -> int:
+        row = connection.execute(sql.GET_META, (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    async def close(self) -> None:
+        """Give the files back. What is noted has been committed by `run`'s end."""
+        await self.reader.close()
+        await self._writer.close()
+        os.close(self._lock)
+
+    # What the next commit holds
+
+    def mint(self) -> int:
+        """A new queue id."""
+        return self._ids.mint(self._clock.now())
+
+    def put(self, message: Message, events: list[Event], done: Done) -> None:
+        """Own a message; `done(None)` is called when it is on disk, `done(error)` when it cannot be."""
+        self._batch.puts.append(Put(message, events, done))
+        self._wake.set()
+
+    def settle(
+        self, message: Message, done: list[Recipient], updates: list[Update], events: Iterable[Event]
+    ) -> None:
+        """Note outcomes: recipients that are final, and the next attempts of others."""
+        batch = self._batch
+        if message.whole and len(done) == len(message.recipients):
+            batch.whole.append(message.id)
+        else:
+            message.whole = False
+            batch.done.extend((message.id, recipient.n) for recipient in done)
+        batch.updates.extend(updates)
+        batch.events.extend(events)
+        if not self._unsettled:
+            self._unsettled_since = self._clock.monotonic()
+        count = len(done) + len(updates)
+        batch.outcomes += count
+        self._unsettled += count
+        self._wake.set()
+
+    def report(self, events: Iterable[Event]) -> None:
+        """Note events that change no recipient; while the disk refuses, they are only counted."""
+        if self.failing is not None:
+            return
+        self._batch.events.extend(events)
+        self._wake.set()
+
+    def lease(self, updates: list[Update]) -> asyncio.Future[None]:
+        """Note attempts that are about to begin; the future is done when they are on disk."""
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._batch.updates.extend(updates)
+        self._batch.waiters.append(partial(_resolve, committed))
+        self._wake.set()
+        return committed
+
+    @property
+    def has_room(self) -> bool:
+        """False while as many outcomes are unsettled as a crash may repeat."""
+        if self._unsettled < MAX_UNSETTLED:
+            if not self._unsettled:
+                return True
+            return self._clock.monotonic() - self._unsettled_since < MAX_UNSETTLED_TIME
+        return False
+
+    # Contents in memory
+
+    def release(self, message: Message) -> None:
+        """The message leaves memory: its content is only on disk from now on."""
+        if message.content is not None:
+            self._memory_used -= len(message.content)
+            message.content = None
+
+    @property
+    def memory_used(self) -> int:
+        """Octets of contents that wait in memory for their first attempt."""
+        return self._memory_used
+
+    # The writer
+
+    async def run(self) -> None:
+        """Commit what is noted until `stop`; the last commit and the last drain are done then."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._drain_until_stopped())
+            while not self._closing or self._batch:
+                if not self._batch:
+                    await self._wake.wait()
+                    self._wake.clear()
+                elif not await self._commit_batch():
+                    if self._closing:
+                        break  # what was settled stays as it is on disk
+                    await self._clock.sleep(RETRY_AFTER_FAILURE)
+        await self._drain()
+        if self._batch:
+            await self._commit_batch()
+
+    def stop(self) -> None:
+        """Let `run` come to its end."""
+        self._closing = True
+        self._wake.set()
+        self._drain_wake.set()
+
+    async def _commit_batch(self) -> bool:
+        batch, self._batch = self._batch, Batch()
+        started = time.perf_counter()
+        try:
+            committed = await asyncio.shield(self._in_thread(batch))
+        except sqlite3.Error as error:
+            self._refuse(batch, error)
+            return False
+        self.failing = None
+        self._metrics.commit_seconds.observe(time.perf_counter() - started)
+        self._metrics.commit_batch.observe(len(batch.puts) + batch.outcomes)
+        if committed is not None:
+            self._report(committed)
+        self._unsettled -= batch.outcomes
+        self._unsettled_since = self._clock.monotonic()
+        for put in batch.puts:
+            self._keep(put.message)
+            put.done(None)
+        for waiter in batch.waiters:
+            waiter(None)
+        if batch.outcomes:
+            self.on_room()
+        return True
+
+    async def _in_thread(self, batch: Batch) -> Committed | None:
+        call = self._writer._execute(commit, self._writer._conn, batch, self._next_seq)  # type: ignore[no-untyped-call]
+        return cast(Committed | None, await call)
+
+    def _keep(self, message: Message) -> None:
+        assert message.content is not None
+        if self._memory_used + len(message.content) <= self._memory_budget:
+            self._memory_used += len(message.content)
+        else:
+            message.content = None
+
+    def _refuse(self, batch: Batch, error: sqlite3.Error) -> None:
+        """A commit failed: refuse what is new, keep what was settled for the next try."""
+        log.error("the spool cannot write: %s; new mail is refused until it can", error)
+        self.failing = str(error)
+        later = self._batch
+        self._batch = Batch(
+            puts=later.puts,
+            whole=batch.whole + later.whole,
+            done=batch.done + later.done,
+            updates=batch.updates + later.updates,
+            events=batch.events + later.events,
+            drained=_join(batch.drained, later.drained),
+            waiters=later.waiters,
+            outcomes=batch.outcomes + later.outcomes,
+        )
+        for put in batch.puts:
+            put.done(error)
+        for waiter in batch.waiters:
+            waiter(error)
+
+    # The drain
+
+    def _report(self, committed: Committed) -> None:
+        """The outbox has a row more: it is drained soon, or now if it has grown."""
+        self._next_seq = committed.next_seq
+        if not self._undrained:
+            self._clock.call_later(DRAIN_INTERVAL, self._drain_wake.set)
+        self._undrained.append(committed)
+        self._undrained_bytes += len(committed.lines)
+        if self._undrained_bytes >= DRAIN_BYTES:
+            self._drain_wake.set()
+
+    async def _drain_until_stopped(self) -> None:
+        while not self._closing:
+            await self._drain_wake.wait()
+            self._drain_wake.clear()
+            await self._drain()
+
+    async def _drain(self) -> None:
+        rows, self._undrained = self._undrained, []
+        if not rows:
+            return
+        self._undrained_bytes = 0
+        try:
+            await self._publish(b"".join(row.lines for row in rows))
+        except OSError as error:
+            log.error("the event log cannot be written: %s; its lines stay in the spool", error)
+            self._undrained = rows + self._undrained
+            self._clock.call_later(RETRY_AFTER_FAILURE, self._drain_wake.set)
+            return
+        finished = [message for row in rows for message in row.finished]
+        drained = Drained(rows[-1].seq, rows[-1].next_seq, self._ids.last, finished)
+        self._batch.drained = _join(self._batch.drained, drained)
+        self._wake.set()
+
+
+def _join(first: Drained | None, second: Drained | None) -> Drained | None:
+    if first is None or second is None:
+        return second or first
+    return second._replace(finished=first.finished + second.finished)
+
+
+def _resolve(committed: asyncio.Future[None], error: Exception | None) -> None:
+    if committed.done():
+        return
+    if error is None:
+        committed.set_result(None)
+    else:
+        committed.set_exception(error)

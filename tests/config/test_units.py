@@ -1,0 +1,90 @@
+"""Values with a unit: what is read, and what is refused with words."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mta.config import units
+from mta.config.settings import Endpoint
+from mta.core.throttle import Rate
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250ms", 0.25), ("30s", 30.0), ("5m", 300.0), ("1.5h", 5400.0), ("4d", 345600.0), ("0", 0.0)],
+)
+def test_duration(text: str, seconds: float) -> None:
+    assert units.duration(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "octets"), [("64K", 65536), ("25M", 26214400), ("1G", 1 << 30), ("0", 0)])
+def test_size(text: str, octets: int) -> None:
+    assert units.size(text) == octets
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("10/s", Rate(10, 1.0)),
+        ("100/min", Rate(100, 60.0)),
+        ("20/30min", Rate(20, 1800.0)),
+        ("9/day", Rate(9, 86400.0)),
+    ],
+)
+def test_rate(text: str, rate: Rate) -> None:
+    assert units.rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:587", "[::1]:587", "[2001:db8::1]:0", "mx.example.com:25", "127.0.0.1:65535"]
+)
+def test_endpoint_reads_what_it_writes(text: str) -> None:
+    assert str(units.endpoint(text)) == text
+
+
+def test_endpoint_brings_an_address_to_its_short_form() -> None:
+    assert units.endpoint("[0:0::1]:25") == Endpoint("::1", 25)
+
+
+@pytest.mark.parametrize("text", ["30", "30 s", "s", "-1s", "1e3s", "9" * 5000 + "s", "٣s"])
+def test_duration_without_a_unit_or_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write a number and a unit: 250ms, 30s, 5m, 2h, 4d"):
+        units.duration(text)
+
+
+@pytest.mark.parametrize("text", ["25", "1.5M", "25MB", "25m", ""])
+def test_size_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write a whole number and a unit: 64K, 25M, 1G"):
+        units.size(text)
+
+
+@pytest.mark.parametrize("text", ["5", "5/", "0/s", "5/0s", "5/m", "/min"])
+def test_rate_that_allows_nothing_or_has_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write 10/s, 100/min"):
+        units.rate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mx.example.com", "has no port"),
+        ("mx.example.com:70000", "has no port"),
+        ("::1:25", "put an IPv6 address in brackets"),
+        ("[127.0.0.1]:25", "not an IPv6 address"),
+        ("300.1.1.1:25", "not an IPv4 address"),
+        (":25", "no valid host"),
+        ("a b:25", "no valid host"),
+    ],
+)
+def test_endpoint_that_is_half_or_ambiguous_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        units.endpoint(text)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
+    for parse in (units.duration, units.size, units.rate, units.endpoint):
+        with suppress(ValueError):
+            parse(text)

@@ -1,0 +1,1 @@
+"""Real servers on loopback that misbehave as they are told."""

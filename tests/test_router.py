@@ -1,0 +1,208 @@
+"""The router over a real resolver and a real name server, with a clock that tests advance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mta.clock import SystemClock, Timer
+from mta.config.settings import Dns, Domain, Duration, Endpoint, Sandbox, Settings, StaticRoute
+from mta.core.model import Kind, Outcome
+from mta.core.routing import Host, Login, Route
+from mta.core.throttle import Rate, SiteLimits
+from mta.dns.resolver import Resolver
+from mta.outbound import router as module
+from mta.outbound.router import Router
+from tests.fakes.dns import Misfortune, NameServer, Zone
+
+SETTINGS = Settings("out.sender.test", listeners=())
+ZONE: Zone = {
+    ("one.test", "MX"): ["10 mx1.test.", "20 mx2.test."],
+    ("two.test", "MX"): ["10 mx2.test.", "20 mx1.test."],
+    ("mx1.test", "A"): ["192.0.2.1", "192.0.2.2"],
+    ("mx1.test", "AAAA"): ["2001:db8::1"],
+    ("trap.test", "A"): ["127.0.0.1"],
+}
+DEFAULT = SiteLimits(3, 100, 50, None)
+
+
+class HandClock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def dice(self) -> float:
+        return 0.5
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        raise NotImplementedError
+
+    async def sleep(self, delay: float) -> None:
+        raise NotImplementedError
+
+
+def routing(
+    server: NameServer, settings: Settings = SETTINGS, clock: HandClock | None = None, timeout: float = 5.0
+) -> Router:
+    resolver = Resolver(Dns((server.endpoint,), Duration(timeout)), SystemClock())
+    return Router(settings, resolver, clock or HandClock(), frozenset({"192.0.2.2"}))
+
+
+async def test_a_domain_goes_to_its_mx_hosts() -> None:
+    async with NameServer(ZONE) as server:
+        router = routing(server)
+        assert router.cached("one.test") is None
+        route = await router.route("one.test")
+    hosts = (Host("mx1.test", 25, 10), Host("mx2.test", 25, 20))
+    assert route == Route("mx1.test,mx2.test", hosts, DEFAULT)
+    assert router.cached("one.test") is route
+
+
+async def test_a_domain_with_terms_of_its_own_is_a_site_of_its_own() -> None:
+    own = Domain(connections=1, rate=Rate(100, 60.0), port=2525)
+    async with NameServer(ZONE) as server:
+        router = routing(server, replace(SETTINGS, domains={"two.test": own}))
+        one, two = await router.route("one.test"), await router.route("two.test")
+    assert isinstance(one, Route)
+    assert isinstance(two, Route)
+    assert (one.site, one.limits) == ("mx1.test,mx2.test", DEFAULT)
+    assert (two.site, two.limits.rate) == ("two.test@mx1.test,mx2.test", Rate(100, 60.0))
+    assert {host.port for host in two.hosts} == {2525}
+
+
+@pytest.mark.parametrize(("ttl", "holds"), [(0, 60.0), (600, 600.0), (86400, 3600.0)])
+async def test_a_route_holds_for_its_ttl_within_bounds(ttl: int, holds: float) -> None:
+    clock = HandClock()
+    async with NameServer(ZONE, ttl) as server:
+        router = routing(server, clock=clock)
+        route = await router.route("one.test")
+    clock.time += holds - 30  # a machine under load may have spent some of the ttl already
+    assert router.cached("one.test") is route
+    clock.time += 30
+    assert router.cached("one.test") is None
+
+
+async def test_an_expired_route_is_looked_up_again() -> None:
+    clock = HandClock()
+    async with NameServer(ZONE, ttl=0) as server:
+        router = routing(server, clock=clock)
+        await router.route("one.test")
+        await router.route("one.test")
+        assert server.asked.total() == 1
+        clock.time += 60
+        await router.route("one.test")
+        assert server.asked.total() == 2
+
+
+@pytest.mark.parametrize(("misfortune", "timeout"), [(Misfortune.SERVFAIL, 5.0), (Misfortune.SILENCE, 0.2)])
+async def test_trouble_is_remembered_for_half_a_minute(misfortune: Misfortune, timeout: float) -> None:
+    clock = HandClock()
+    async with NameServer({("one.test", "MX"): misfortune}) as server:
+        router = routing(server, clock=clock, timeout=timeout)
+        answer = await router.route("one.test")
+        assert isinstance(answer, Outcome)
+        assert (answer.kind, answer.reply.enhanced) == (Kind.DEFERRED, "4.4.3")
+        clock.time += 29.9
+        assert router.cached("one.test") is answer
+        clock.time += 0.1
+        assert router.cached("one.test") is None
+
+
+async def test_fifty_who_ask_at_once_share_one_query_and_one_route() -> None:
+    async with NameServer(ZONE) as server:
+        router = routing(server)
+        routes = await asyncio.gather(*(router.route("one.test") for _ in range(50)))
+    assert len({id(route) for route in routes}) == 1
+    assert server.asked.total() == 1
+
+
+async def test_the_domain_that_was_not_used_for_longest_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CACHE", 2)
+    async with NameServer(ZONE) as server:
+        router = routing(server)
+        for domain in ("one.test", "two.test", "one.test", "three.test"):
+            await router.route(domain)
+    known = [domain for domain in ("one.test", "two.test", "three.test") if router.cached(domain)]
+    assert known == ["one.test", "three.test"]
+
+
+async def test_an_address_literal_needs_no_dns() -> None:
+    async with NameServer(ZONE) as server:
+        route = await routing(server).route("[192.0.2.9]")
+    assert route == Route("[192.0.2.9]", (Host("192.0.2.9", 25),), DEFAULT)
+    assert not server.asked
+
+
+async def test_a_static_route_of_the_domain_comes_before_that_of_every_domain() -> None:
+    relay = StaticRoute(
+        Endpoint("relay.test", 587), user="u", password_file=Path("/p"), tls="required", connections=7
+    )
+    routes = {"*": StaticRoute(Endpoint("::1", 25)), "one.test": relay}
+    async with NameServer(ZONE) as server:
+        router = routing(server, replace(SETTINGS, routes=routes))
+        one, other = router.cached("one.test"), router.cached("[192.0.2.9]")
+        assert await router.route("one.test") is one
+    assert not server.asked
+    limits = SiteLimits(7, 1000, 50, None)
+    hosts = (Host("relay.test", 587),)
+    assert one == Route("relay.test:587", hosts, limits, True, Login("u", "/p"), True)
+    assert isinstance(other, Route)
+    assert (other.site, other.static, other.hosts) == ("[::1]:25", True, (Host("::1", 25),))
+
+
+async def test_two_static_routes_that_differ_never_share_a_site() -> None:
+    relay = Endpoint("relay.test", 25)
+    routes = {
+        "one.test": StaticRoute(relay),
+        "two.test": StaticRoute(relay, connections=1),
+        "three.test": StaticRoute(relay),
+    }
+    async with NameServer(ZONE) as server:
+        router = routing(server, replace(SETTINGS, routes=routes))
+    sites = [route.site for domain in routes if isinstance(route := router.cached(domain), Route)]
+    assert sites == ["relay.test:25", "two.test@relay.test:25", "relay.test:25"]
+
+
+async def test_in_the_sandbox_nothing_leaves() -> None:
+    settings = replace(SETTINGS, sandbox=Sandbox(Path("/box")))
+    resolver = Resolver(Dns(), SystemClock())
+    router = Router(settings, resolver, HandClock(), sandbox=Endpoint("127.0.0.1", 4025))
+    for domain in ("one.test", "[192.0.2.9]", "localhost"):
+        route = router.cached(domain)
+        assert isinstance(route, Route)
+        assert (route.site, route.hosts) == ("127.0.0.1:4025", (Host("127.0.0.1", 4025),))
+        assert await router.addresses(route.hosts[0], route) == ["127.0.0.1"]
+    with pytest.raises(ValueError, match="sandbox"):
+        Router(settings, resolver, HandClock())
+
+
+async def test_addresses_take_turns_and_leave_our_own_out() -> None:
+    async with NameServer(ZONE) as server:
+        router = routing(server)
+        route = await router.route("one.test")
+        assert isinstance(route, Route)
+        assert await router.addresses(route.hosts[0], route) == ["2001:db8::1", "192.0.2.1"]
+
+
+async def test_a_host_that_points_at_loopback_bounces_unless_a_setting_says_so() -> None:
+    host = Host("trap.test", 25)
+    stranger = Route("trap.test", (host,), DEFAULT)
+    async with NameServer(ZONE) as server:
+        router = routing(server)
+        answer = await router.addresses(host, stranger)
+        assert await router.addresses(host, stranger._replace(static=True)) == ["127.0.0.1"]
+    assert isinstance(answer, Outcome)
+    assert (answer.kind, answer.reply.enhanced, answer.host) == (Kind.BOUNCED, "5.4.6", "trap.test")
