@@ -34,8 +34,9 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def exists(pid: int) -> bool:
-    return PROC.joinpath(str(pid)).exists()
+def runs(pid: int) -> bool:
+    """A dead process that nobody has waited for does not."""
+    return _stat(pid)[:1] not in ([], ["Z"])
 
 
 def spent(root: int) -> float:

@@ -68,8 +68,8 @@ class Process:
         """Terminate the first process and wait for the whole tree; kill what stays."""
         tree = cpu.tree(self.pid) if self.alive() else []
         self._popen.terminate()
-        if not _until(lambda: not self.alive() and not any(map(cpu.exists, tree))):
-            for pid in filter(cpu.exists, tree):
+        if not _until(lambda: not self.alive() and not any(map(cpu.runs, tree))):
+            for pid in filter(cpu.runs, tree):
                 os.kill(pid, signal.SIGKILL)
             self._popen.wait(PATIENCE)
             raise Broken(f"{self._argv[0]} would not end, and was killed")

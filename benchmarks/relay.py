@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from socket import socket
 from statistics import median
@@ -71,23 +71,22 @@ class Run(NamedTuple):
         return self.sent == self.counted
 
 
-@dataclass(frozen=True)
-class Row:
-    """All the runs of one MTA under one workload, as medians."""
-
-    workload: str
-    mta: str
-    messages: int
-    per_second: float
-    slowest: float
-    fastest: float
-    accepted_per_second: float
-    cpu_ms: float
-    pss_mb: float
-    other: float
-    ok: int
-    rounds: int
-    ratio: float | None  # to the better Postfix
+# One table row or JSON object: its fields and how the table writes them. All but min, max and ok are medians.
+COLUMNS = {
+    "workload": "",
+    "mta": "",
+    "msg_s": ".0f",
+    "min": ".0f",
+    "max": ".0f",
+    "accept_s": ".0f",
+    "cpu_ms": ".3f",  # a message
+    "pss_mb": ".0f",
+    "other": ".0%",
+    "ok": "",  # runs whose sink counted exactly what was sent
+    "rounds": "",
+    "ratio": ".2f",  # to the better Postfix
+}
+Row = dict[str, str | float | None]
 
 
 def run(prepare: Prepare | None, workload: Workload, messages: int, directory: Path) -> Run:
@@ -184,39 +183,31 @@ def rows(workload: Workload, mtas: list[str], messages: int, rounds: int, direct
     rates = {mta: [result.rate for result in of] for mta, of in runs.items()}
     rival = max((median(rates[mta]) for mta in mtas if mta.startswith("postfix")), default=0.0)
     return [
-        Row(
-            workload=workload.name,
-            mta=mta,
-            messages=messages,
-            per_second=median(rates[mta]),
-            slowest=min(rates[mta]),
-            fastest=max(rates[mta]),
-            accepted_per_second=median(result.sent / result.accepted for result in of),
-            cpu_ms=median(result.cpu / result.sent * 1e3 for result in of),
-            pss_mb=median(result.memory / 1e6 for result in of),
-            other=median(result.other for result in of),
-            ok=sum(result.ok for result in of),
-            rounds=rounds,
-            ratio=median(rates[mta]) / rival if rival else None,
-        )
+        {
+            "workload": workload.name,
+            "mta": mta,
+            "msg_s": median(rates[mta]),
+            "min": min(rates[mta]),
+            "max": max(rates[mta]),
+            "accept_s": median(result.sent / result.accepted for result in of),
+            "cpu_ms": median(result.cpu / result.sent * 1e3 for result in of) or None,
+            "pss_mb": median(result.memory / 1e6 for result in of) or None,
+            "other": median(result.other for result in of),
+            "ok": sum(result.ok for result in of),
+            "rounds": rounds,
+            "ratio": median(rates[mta]) / rival if rival else None,
+        }
         for mta, of in runs.items()
     ]
 
 
 def table(all_rows: list[Row]) -> str:
     """Markdown."""
-    lines = [
-        "| workload | MTA | msg/s | min-max | accept/s | CPU ms/msg | PSS MB | other | ok | ratio |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    lines = [" | ".join(COLUMNS), " | ".join("--:" if form else "---" for form in COLUMNS.values())]
     for row in all_rows:
-        own = f"{row.cpu_ms:.3f} | {row.pss_mb:.0f}" if row.pss_mb else "- | -"
-        ratio = f"{row.ratio:.2f}" if row.ratio else "-"
-        lines.append(
-            f"| {row.workload} | {row.mta} | {row.per_second:.0f} | {row.slowest:.0f}-{row.fastest:.0f} "
-            f"| {row.accepted_per_second:.0f} | {own} | {row.other:.0%} | {row.ok}/{row.rounds} | {ratio} |"
-        )
-    return "\n".join(lines)
+        cells = ((row[column], form) for column, form in COLUMNS.items())
+        lines.append(" | ".join("-" if cell is None else format(cell, form) for cell, form in cells))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def tell(line: str) -> None:
@@ -250,6 +241,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what we started before we end
     all_rows: list[Row] = []
     try:
         refuse_memory(args.directory)
@@ -263,8 +255,8 @@ def main() -> int:
         return 2
     print(table(all_rows), file=sys.stderr if args.json else sys.stdout)
     if args.json:
-        print("\n".join(json.dumps(asdict(row)) for row in all_rows))
-    return 0 if all(row.ok == row.rounds for row in all_rows) else 1
+        print("\n".join(json.dumps(row) for row in all_rows))
+    return 0 if all(row["ok"] == row["rounds"] for row in all_rows) else 1
 
 
 if __name__ == "__main__":

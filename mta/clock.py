@@ -47,3 +47,31 @@ class SystemClock:
 
     async def sleep(self, delay: float) -> None:
         await asyncio.sleep(delay)
+
+
+class timeout:  # noqa: N801 - it is used as asyncio.timeout is
+    """`async with timeout(clock, seconds)`: asyncio.timeout on an injected clock.
+
+    Raises: TimeoutError when the time is over.
+    """
+
+    def __init__(self, clock: Clock, delay: float) -> None:
+        self._clock = clock
+        self._delay = delay
+        self._expired = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._timer = self._clock.call_later(self._delay, self._expire)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self._timer.cancel()
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError(f"no answer in {self._delay:.0f} seconds")
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()

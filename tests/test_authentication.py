@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Coroutine
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +177,19 @@ async def test_client_that_tries_many_logins_waits_and_its_keys_do_not(authentic
 
 
 async def test_hanging_up_does_not_escape_the_count(authenticator: Authenticator) -> None:
-    guesses = [asyncio.create_task(authenticator.verify(b"ann", b"%d" % n, IP)) for n in range(5)]
+    assert await authenticator.verify(b"ann", SECRET, IP) == ANN
+    guesses = [asyncio.create_task(authenticator.verify(b"nobody", b"%d" % n, IP)) for n in range(5)]
     await asyncio.sleep(0)
     for guess in guesses:
         guess.cancel()
-    later = (authenticator.verify(b"nobody", b"%d" % n, f"203.0.113.{n}") for n in range(3))
-    await asyncio.gather(*later)  # the threads take hashes in order: the guesses are through
+    async with asyncio.timeout(10):
+        for _ in count():
+            await asyncio.sleep(0)  # one turn of the loop, until the threads are through
+            answer = at_once(authenticator.verify(b"ann", SECRET, IP))
+            if answer != ANN:
+                break
     assert all(guess.cancelled() for guess in guesses)
-    assert reason(at_once(authenticator.verify(b"ann", SECRET, IP))) == "limited"
+    assert reason(answer) == "limited"
 
 
 async def test_many_connections_of_one_client_share_one_hash(authenticator: Authenticator) -> None:

@@ -146,8 +146,8 @@ class _Walk:
                 values[name] = self.value(child, hints[name], _join(key, name))
                 continue
             meant = difflib.get_close_matches(name, hints, n=1)
-            hint = f"; did you mean '{meant[0]}'?" if meant else ""
-            self._refuse(name_node, _join(key, name), f"unknown key{hint}")
+            advice = f"; did you mean '{meant[0]}'?" if meant else ""
+            self._refuse(name_node, _join(key, name), f"unknown key{advice}")
             for lost in meant:
                 values.setdefault(lost, BROKEN)  # it was meant to be there: not to be called missing as well
         return values

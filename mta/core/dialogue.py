@@ -21,7 +21,7 @@ from typing import NamedTuple
 from mta.core.model import Message, Option, Recipient, Reply
 
 MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would wait for long
-_EMPTY = b".\r\n"
+_END = b".\r\n"
 
 
 class Capabilities(NamedTuple):
@@ -58,7 +58,7 @@ class Transaction:
     def __init__(self, message: Message, recipients: list[Recipient], body: bytes) -> None:
         self.message = message
         self.recipients = recipients
-        self.body = body  # stuffed, with the final dot
+        self.body = body  # stuffed
         self.envelope: list[bytes] = []  # MAIL, each RCPT; DATA is understood
         self.started = 0.0  # seconds, on the caller's clock
         self.mail_reply: Reply | None = None
@@ -200,8 +200,9 @@ class Dialogue:
             self._finish(transaction, step, take)
             return
         # With no recipient the peer should have said 554; it waits for a message, so it gets an empty one.
-        body = transaction.body if transaction.accepted else _EMPTY
-        self._say(Stage.DOT, transaction, body, step)
+        body = transaction.body if transaction.accepted else b""
+        step.write.append(body)
+        self._say(Stage.DOT, transaction, _END, step)
         if self._pipelining and len(body) <= MERGE_LIMIT:
             following = take()
             if following is not None:

@@ -46,10 +46,10 @@ def unstuff(data: bytes) -> bytes:
 
 
 def stuff(content: bytes) -> bytes:
-    """The content as DATA carries it, the final dot included."""
+    """The content as DATA carries it, the final dot not included."""
     if content.startswith(b"."):
         content = b"." + content
-    return content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+    return content.replace(b"\r\n.", b"\r\n..")
 
 
 class Header(NamedTuple):

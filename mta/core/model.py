@@ -49,6 +49,16 @@ class Message:
     recipients: list[Recipient] = field(default_factory=list)
     content: bytes | None = None
     whole: bool = False  # `recipients` are all that the spool still holds of this message
+    held: int = 0  # recipients that are in lanes; the content leaves memory with the last one
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """One message for some of its recipients at one site: what waits in a lane, what one transaction takes."""
+
+    message: Message
+    recipients: list[Recipient]
+    requeued: bool = False  # its connection went away before it was sent
 
 
 class Reply(NamedTuple):

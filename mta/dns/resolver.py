@@ -2,7 +2,7 @@
 
 Between: `outbound.router` asks; dnspython speaks to the name servers.
 Contract: names are A-labels, always taken as absolute; ttl is seconds that are left, of the record that
-    expires first. An answer comes within the timeout of the settings, TROUBLE if need be. Identical
+    expires first. A query ends within the timeout of the settings, with TROUBLE if need be. Identical
     questions under way are one query, which lives on when one of those who wait for it is cancelled.
 Raises: nothing; every failure of DNS is a `Status` and a text for the operator.
 Standards: RFC 1035, RFC 2308 (negative answers), RFC 6891 (EDNS), RFC 6761 6.3 (localhost).

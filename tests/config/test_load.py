@@ -339,7 +339,7 @@ TOKENS = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.binary()
     | st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))
@@ -360,7 +360,7 @@ def test_any_file_gives_settings_or_problems_with_a_place(file: Path, octets: by
 DECIMAL = st.decimals("0", "9999", places=3).map(str)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(
     hostname=st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"])),
     wait=st.builds(str.__add__, DECIMAL, st.sampled_from(["ms", "s", "m", "h", "d"])),

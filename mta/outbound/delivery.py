@@ -1,0 +1,108 @@
+"""Open the best host of a route.
+
+Between: a lane's connection task asks; `smtp.client` opens, the router gives addresses.
+Contract: `connect` gives a Connection, or the Outcome for what waits: hosts are tried by preference,
+    ties shuffled, each with its addresses, at most 5 addresses in all.
+Raises: nothing that a peer can do.
+Standards: RFC 5321 5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 3207.
+Why: a handshake that fails must not lose mail where clear text was good enough yesterday, so a fresh
+    connection goes without; where TLS is required it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+from mta.clock import Clock
+from mta.core.model import Kind, Outcome, Reply, Scope, Subject
+from mta.core.routing import Host, Route, order
+from mta.outbound.router import Router
+from mta.smtp.client import Connection, PeerError, TlsError, open_connection
+
+MAX_ADDRESSES = 5
+NO_STARTTLS = "offers no STARTTLS, and the route requires it"
+
+
+class Delivery:
+    """Dials for lanes."""
+
+    def __init__(self, router: Router, hostname: str, clock: Clock) -> None:
+        self._router = router
+        self._hostname = hostname
+        self._clock = clock
+        # One context for all: loading a CA store takes longer than many a delivery.
+        self._opportunistic = ssl.create_default_context()
+        self._opportunistic.check_hostname = False
+        self._opportunistic.verify_mode = ssl.CERT_NONE
+        self._verified = ssl.create_default_context()
+
+    async def connect(self, route: Route) -> Connection | Outcome:
+        """A connection to the first host that talks to us."""
+        tried = 0
+        said: list[str] = []
+        last: Outcome | None = None
+        for host in order(route.hosts, self._clock.dice):
+            addresses = await self._router.addresses(host, route)
+            if isinstance(addresses, Outcome):
+                said.append(addresses.reply.text)
+                # A host that cannot be looked up now is worth another try; one that is wrong is not.
+                if last is None or last.kind is Kind.BOUNCED:
+                    last = addresses
+                continue
+            for address in addresses[: MAX_ADDRESSES - tried]:
+                tried += 1
+                try:
+                    return await self._open(host, address, route)
+                except PeerError as error:
+                    said.append(f"{host.name} [{address}]: {error}")
+                    last = _unreachable(host, error)
+        return _worded(last, said)
+
+    async def _open(self, host: Host, address: str, route: Route) -> Connection:
+        context = self._verified if route.tls_required else self._opportunistic
+        try:
+            connection = await self._open_with(host, address, route, context)
+        except TlsError:
+            if route.tls_required:
+                raise
+            return await self._open_with(host, address, route, None)
+        if route.tls_required and not connection.tls:
+            connection.drop_unused()
+            raise PeerError(NO_STARTTLS)
+        return connection
+
+    async def _open_with(
+        self, host: Host, address: str, route: Route, context: ssl.SSLContext | None
+    ) -> Connection:
+        login = None
+        if route.login is not None:
+            secret = await asyncio.to_thread(Path(route.login.password_file).read_text)
+            login = (route.login.user, secret.strip())
+        return await open_connection(
+            host=host.name,
+            address=address,
+            port=host.port,
+            ehlo=self._hostname,
+            clock=self._clock,
+            tls_context=context,
+            login=login,
+        )
+
+
+def _unreachable(host: Host, error: PeerError) -> Outcome:
+    if error.reply is not None:
+        # A 5yz greeting is about this connection, not about the mail: it is tried again.
+        return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.SITE, error.reply, host.name, "CONNECT")
+    subject = Subject.TLS if isinstance(error, TlsError) else Subject.NETWORK
+    return Outcome(Kind.DEFERRED, subject, Scope.SITE, Reply(451, "4.4.1", str(error)), host.name, "CONNECT")
+
+
+def _worded(last: Outcome | None, said: list[str]) -> Outcome:
+    """The outcome of a plan that is used up, with what every host said."""
+    assert last is not None, "a route without hosts"
+    if last.kind is Kind.BOUNCED or last.subject is Subject.DNS or last.subject is Subject.CONNECTION:
+        return last
+    text = "No host answered; it is tried again: " + "; ".join(said)
+    return last._replace(reply=Reply(451, last.reply.enhanced or "4.4.1", text[:1000]))

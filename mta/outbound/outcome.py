@@ -1,0 +1,178 @@
+"""What an outcome means for a recipient: state, next attempt, event, notice. All in one commit.
+
+Between: lanes and the scheduler hand in outcomes; the spool commits; the scheduler hears of due times.
+Contract: `settle` takes one outcome for each recipient of the batch, `postpone` gives an attempt back.
+    Neither waits: the commit follows, within what `Spool.has_room` allows to be unsettled.
+Raises: ImpossibleMove where the table has no such move, which is a bug of ours.
+Standards: RFC 5321 4.5.4.1 (retries), 6.1 (notices; never to a null sender), RFC 3464 (their form).
+Why: recording after the peer's answer and before anything else sees it keeps the window in which a
+    crash sends twice to one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mta.clock import Clock
+from mta.core import dsn
+from mta.core.event import Event, ReplyField, Type, rfc3339
+from mta.core.lifecycle import FINAL, Cause, State, move
+from mta.core.model import Batch, Kind, Message, Option, Outcome, Recipient
+from mta.core.queueid import created, text
+from mta.core.retry import Schedule
+from mta.metrics import Metrics
+from mta.spool.commit import Update
+from mta.spool.queue import Spool
+
+_TYPES = {
+    Kind.DELIVERED: Type.DELIVERY,
+    Kind.DEFERRED: Type.DEFERRAL,
+    Kind.BOUNCED: Type.BOUNCE,
+    Kind.EXPIRED: Type.EXPIRATION,
+    Kind.AMBIGUOUS: Type.AMBIGUOUS,
+}
+NOTICE_LIFETIME = 5 * 86400.0  # seconds; a notice is worth as long a try as any mail
+
+
+class Trace(NamedTuple):
+    """How an attempt was made, for its events."""
+
+    site: str = ""
+    tls: str = ""
+    duration: float = 0.0  # seconds
+
+
+@dataclass(slots=True)
+class _Failed:
+    """Recipients of one message that a notice is due for."""
+
+    recipient: Recipient
+    outcome: Outcome
+
+
+class Settler:
+    """The only mover of states while the daemon runs."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        schedules: Mapping[str, Schedule],
+        hostname: str,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._spool = spool
+        self._schedules = schedules
+        self._hostname = hostname
+        self._clock = clock
+        self._metrics = metrics
+        self.on_due: Callable[[str, float], None] = lambda domain, due: None
+        self.on_released: Callable[[Message, Recipient], None] = lambda message, recipient: None
+        self.on_notice: Callable[[Message], None] = lambda message: None
+
+    def settle(self, batch: Batch, outcomes: Sequence[Outcome], trace: Trace) -> None:
+        """Note what became of every recipient of a batch."""
+        message = batch.message
+        now = self._clock.now()
+        done: list[Recipient] = []
+        updates: list[Update] = []
+        events: list[Event] = []
+        failed: list[_Failed] = []
+        for recipient, outcome in zip(batch.recipients, outcomes, strict=True):
+            due = None
+            if outcome.kind is not Kind.DELIVERED:
+                outcome, due = self._next(message, recipient, outcome, now)
+            state = move(State.FRESH if message.whole else State.DEFERRED, outcome.kind)
+            if state in FINAL:
+                done.append(recipient)
+                if outcome.kind is not Kind.DELIVERED:
+                    failed.append(_Failed(recipient, outcome))
+            else:
+                assert due is not None
+                updates.append(Update(state, recipient.attempts, due, message.id, recipient.n))
+                self.on_due(recipient.domain, due)
+            events.append(self._event(message, recipient, outcome, due, now, trace))
+            self._count(message, outcome.kind, now)
+        self._spool.settle(message, done, updates, events)
+        if failed:
+            self._notify(message, failed, now)
+        self._let_go(batch)
+
+    def postpone(self, batch: Batch, until: float) -> None:
+        """A gate of ours said later: the attempt is given back, and the mail waits on disk."""
+        message = batch.message
+        state = move(State.FRESH if message.whole else State.DEFERRED, Cause.POSTPONE)
+        updates = []
+        for recipient in batch.recipients:
+            due = min(until, message.expires)
+            updates.append(Update(state, recipient.attempts - 1, due, message.id, recipient.n))
+            self.on_due(recipient.domain, due)
+        self._spool.settle(message, [], updates, [])
+        self._let_go(batch)
+
+    def _next(
+        self, message: Message, recipient: Recipient, outcome: Outcome, now: float
+    ) -> tuple[Outcome, float | None]:
+        """When a recipient that was not delivered is tried again, if it is."""
+        if outcome.kind is Kind.BOUNCED or outcome.kind is Kind.EXPIRED:
+            return outcome, None
+        schedule = self._schedules.get(message.stream) or Schedule()
+        due = schedule.due(recipient.attempts, now, message.expires, self._clock.dice())
+        if due is None:
+            return outcome._replace(kind=Kind.EXPIRED), None
+        return outcome, due
+
+    def _event(
+        self, message: Message, recipient: Recipient, outcome: Outcome, due: float | None, now: float,
+        trace: Trace,
+    ) -> Event:  # fmt: skip
+        reply = outcome.reply
+        event = Event(
+            0, rfc3339(now), _TYPES[outcome.kind], text(message.id), recipient.address, message.sender,
+            message.tenant, message.stream, message.credential, message.message_id, message.size, "",
+            trace.site, "", outcome.host, recipient.attempts,
+            ReplyField(reply.code, reply.enhanced, reply.text, outcome.command),
+        )  # fmt: skip
+        event.tls = trace.tls
+        event.duration_ms = int(trace.duration * 1000)
+        if outcome.kind is not Kind.DELIVERED:
+            event.subject = outcome.subject.value
+            event.permanent = outcome.kind in (Kind.BOUNCED, Kind.EXPIRED)
+            if due is not None:
+                event.due = rfc3339(due)
+        return event
+
+    def _count(self, message: Message, kind: Kind, now: float) -> None:
+        self._metrics.outcomes[kind].inc()
+        if kind is Kind.DELIVERED:
+            self._metrics.delivery_seconds.observe(now - created(message.id))
+
+    def _notify(self, message: Message, failed: list[_Failed], now: float) -> None:
+        """Tell the sender, in the same commit."""
+        if not message.sender or not message.options & Option.NOTIFY:
+            return
+        queue_id = self._spool.mint()
+        notice = dsn.failure_notice(
+            message,
+            [(each.recipient, each.outcome) for each in failed],
+            notice_id=queue_id,
+            hostname=self._hostname,
+            now=now,
+            expires=now + NOTICE_LIFETIME,
+        )
+        reception = Event(
+            0, rfc3339(now), Type.RECEPTION, text(queue_id), notice.recipients[0].address, "",
+            notice.tenant, notice.stream, "", notice.message_id, notice.size,
+        )  # fmt: skip
+        self._spool.put(notice, [reception], lambda error: None if error else self.on_notice(notice))
+
+    def _let_go(self, batch: Batch) -> None:
+        """The batch leaves memory."""
+        message = batch.message
+        for recipient in batch.recipients:
+            self.on_released(message, recipient)
+        message.held -= len(batch.recipients)
+        if message.held <= 0:
+            self._spool.release(message)

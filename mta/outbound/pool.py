@@ -1,0 +1,202 @@
+"""All lanes, and the tasks of their connections.
+
+Between: the scheduler offers batches with their routes; delivery opens connections; the spool says when
+    outcomes may be noted again.
+Contract: `gate` and `offer` are synchronous. One task for each connection, and one for each message
+    whose content has to be read from disk; none for fresh mail.
+Raises: nothing; a bug in a connection's task defers what waited for it.
+Standards: RFC 5321 4.5.4.1 (a connection may carry many messages).
+Why: one sweep a second looks after deadlines, idle connections and stalled lanes, instead of a timer
+    for each command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from mta.clock import Clock, Timer
+from mta.core.model import Batch, Go, Kind, Outcome, Reply, Scope, Subject, Wait
+from mta.core.routing import Route
+from mta.metrics import Metrics
+from mta.outbound.delivery import Delivery
+from mta.outbound.lane import Lane
+from mta.outbound.outcome import Settler, Trace
+from mta.smtp.client import Connection
+from mta.spool.queue import Spool
+
+SWEEP = 1.0  # seconds
+IDLE = 30.0  # seconds that a connection is kept without work
+
+OURS = Outcome(
+    Kind.DEFERRED,
+    Subject.UNKNOWN,
+    Scope.SITE,
+    Reply(451, "4.3.0", "An error of ours; it is counted and the mail is tried again"),
+)
+
+log = logging.getLogger(__name__)
+
+
+class Pool:
+    """Lanes by site."""
+
+    def __init__(
+        self, delivery: Delivery, settler: Settler, spool: Spool, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._delivery = delivery
+        self._settler = settler
+        self._spool = spool
+        self._clock = clock
+        self._metrics = metrics
+        self._lanes: dict[str, Lane] = {}
+        self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
+        self._dialling: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._closed = asyncio.Event()  # a connection's task has ended
+        self._sweep_timer: Timer | None = None
+        self.on_room: Callable[[str], None] = lambda site: None  # a lane that was full has room again
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin to serve; connections run in `tasks`."""
+        self._tasks = tasks
+        self._spool.on_room = self._feed_starved
+        self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
+
+    async def drain(self, grace: float) -> None:
+        """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
+        self._draining = True
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        for task in self._dialling:
+            task.cancel()
+        for lane in self._lanes.values():
+            for batch in lane.take_all():
+                self._settler.postpone(batch, self._clock.now())
+            for connection in lane.idle:
+                connection.retire()
+        overdue = self._clock.call_later(grace, self._drop_all)
+        while any(lane.connections for lane in self._lanes.values()):
+            self._closed.clear()
+            await self._closed.wait()
+        overdue.cancel()
+
+    def _drop_all(self) -> None:
+        for lane in self._lanes.values():
+            for connection in list(lane.serving):
+                connection.drop()
+
+    # What the scheduler asks
+
+    def gate(self, route: Route) -> Go | Wait:
+        """May mail for this route come in?"""
+        if self._draining:
+            return Wait(self._clock.now(), "shutting down")
+        return self._lane(route).gate()
+
+    def room(self, route: Route) -> int:
+        """How many recipients its lane takes."""
+        return self._lane(route).room()
+
+    def offer(self, route: Route, batch: Batch) -> None:
+        """Send a batch; `gate` was asked."""
+        lane = self._lane(route)
+        lane.route = route
+        lane.push(batch)
+
+    @property
+    def lanes(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def connections(self) -> int:
+        return sum(len(lane.serving) for lane in self._lanes.values())
+
+    # What lanes ask
+
+    @property
+    def may_take(self) -> bool:
+        """May transactions begin?"""
+        return not self._draining and self._spool.has_room
+
+    def starved(self, lane: Lane) -> None:
+        """The lane stops until outcomes are settled."""
+        self._starved.add(lane)
+
+    def has_room(self, lane: Lane) -> None:
+        self.on_room(lane.route.site)
+
+    def open(self, lane: Lane) -> None:
+        """Dial for a lane."""
+        task = self._tasks.create_task(self._serve(lane))
+        self._dialling.add(task)
+        task.add_done_callback(self._dialling.discard)
+
+    def read(self, lane: Lane, connection: Connection, batch: Batch) -> None:
+        """Fetch a content from disk, then send it."""
+        self._tasks.create_task(self._read(lane, connection, batch))
+
+    # Inside
+
+    def _lane(self, route: Route) -> Lane:
+        lane = self._lanes.get(route.site)
+        if lane is None:
+            lane = self._lanes[route.site] = Lane(route, self, self._settler, self._clock)
+        return lane
+
+    async def _serve(self, lane: Lane) -> None:
+        """The life of one connection."""
+        connection = None
+        try:
+            opened = await self._delivery.connect(lane.route)
+            self._dialling.discard(asyncio.current_task())  # type: ignore[arg-type]
+            if isinstance(opened, Outcome):
+                lane.failed(opened)
+                return
+            connection = opened
+            lane.opened(connection)
+            await connection.ended
+            if not connection.is_lost:
+                await connection.quit()
+        except Exception as error:
+            self._bug(error)
+            lane.failed(OURS)
+        finally:
+            if connection is not None and not connection.ended.done():
+                connection.drop()
+            lane.closed(connection)
+            self._closed.set()
+
+    async def _read(self, lane: Lane, connection: Connection, batch: Batch) -> None:
+        try:
+            content = await self._spool.reader.content(batch.message.id)
+            lane.begin(connection, batch, content)
+        except Exception as error:
+            self._bug(error)
+            lane.settle_all(batch, OURS, Trace(lane.route.site))
+            connection.drop()
+
+    def _bug(self, error: Exception) -> None:
+        self._metrics.bugs["outbound"].inc()
+        log.error("a bug in an outbound connection", exc_info=error)
+
+    def _feed_starved(self) -> None:
+        starved, self._starved = self._starved, set()
+        for lane in starved:
+            lane.kick()
+
+    def _sweep(self) -> None:
+        now = self._clock.monotonic()
+        for site, lane in list(self._lanes.items()):
+            for connection in list(lane.serving):
+                if now >= connection.deadline:
+                    connection.drop()
+            for connection in list(lane.idle):
+                if now - connection.idle_since > IDLE:
+                    lane.idle.remove(connection)
+                    connection.retire()
+            lane.kick(stalled=True)
+            if lane.is_forgettable:
+                del self._lanes[site]
+        self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)

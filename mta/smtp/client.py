@@ -1,0 +1,350 @@
+"""One connection to a peer: opened by aiosmtplib, its transactions driven by `core.dialogue`.
+
+Between: `outbound.delivery` opens it; its lane feeds it and hears what became of each transaction.
+Contract: `open_connection` gives a Connection that is ready for MAIL, or raises. From then on nothing is
+    awaited: `send` starts a transaction, the `Feeder` is asked for the next and told of every end.
+    `deadline` (monotonic seconds) is when the phase under way is over its time; the pool looks.
+Raises: PeerError when the peer refused, was silent or spoke nonsense; TlsError when the handshake failed.
+Standards: RFC 5321 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 2920 (pipelining).
+Why: aiosmtplib has one waiter a connection and drops what comes between commands, so it can neither
+    pipeline nor hear a 421 while idle; and it rewrites addresses and line ends. It opens, we send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from typing import Any, Protocol
+
+import aiosmtplib
+from aiosmtplib.protocol import SMTPProtocol
+
+from mta.clock import Clock, timeout
+from mta.core.dialogue import Capabilities, Desync, Dialogue, Stage, Transaction
+from mta.core.model import Reply
+from mta.core.reply import ReplyError, ReplyParser
+
+CONNECT_TIMEOUT = 30.0  # seconds; a host that is up answers in a few
+GREETING_TIMEOUT = 300.0  # RFC 5321 4.5.3.2.1
+COMMAND_TIMEOUT = 300.0  # EHLO, STARTTLS, AUTH
+HANDSHAKE_TIMEOUT = 60.0
+QUIT_TIMEOUT = 5.0
+BLOCK_TIMEOUT = 180.0  # RFC 5321 4.5.3.2.5: a block of data must get away in this time
+BLOCK = 256 * 1024  # octets handed to the transport at once
+_TIMEOUTS = {  # seconds until the reply; RFC 5321 4.5.3.2.2 to 4.5.3.2.6
+    Stage.RSET: 300.0,
+    Stage.MAIL: 300.0,
+    Stage.RCPT: 300.0,
+    Stage.DATA: 120.0,
+    Stage.DOT: 600.0,
+}
+
+
+class PeerError(Exception):
+    """The peer would not, or could not, talk; `reply` is what it said, if it said anything."""
+
+    def __init__(self, text: str, reply: Reply | None = None) -> None:
+        super().__init__(text)
+        self.reply = reply
+
+
+class TlsError(PeerError):
+    """STARTTLS was offered and the handshake failed."""
+
+
+class Feeder(Protocol):
+    """Where a connection gets its work, and whom it tells."""
+
+    def take(self, connection: Connection) -> Transaction | None: ...
+
+    def finished(self, connection: Connection, transaction: Transaction) -> None: ...
+
+    def idle_again(self, connection: Connection) -> None: ...
+
+    def lost(self, connection: Connection, left: list[tuple[Transaction, bool]]) -> None: ...
+
+
+class _Protocol(SMTPProtocol):
+    """aiosmtplib's protocol until the connection is ready, ours from then on."""
+
+    connection: Connection | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.connection is None:
+            super().data_received(data)
+        else:
+            self.connection.received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.connection is not None:
+            self.connection.gone()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.connection is not None:
+            self.connection.paused = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.connection is not None:
+            self.connection.paused = False
+            self.connection.pump()
+
+
+class _Client(aiosmtplib.SMTP):
+    """aiosmtplib over a socket that is connected, with our protocol beneath."""
+
+    opened: asyncio.Transport | None = None
+
+    def discard(self) -> None:
+        """Drop the connection; the base forgets its transport on some errors, and keeps it on others."""
+        if self.opened is not None:
+            self.opened.abort()
+        elif self.sock is not None:
+            self.sock.close()
+
+    async def _create_connection(self, timeout: float | None) -> Any:
+        assert self.loop is not None
+        made = _Protocol(loop=self.loop, connection_lost_callback=self._on_connection_lost)
+        self.opened, self.protocol = await self.loop.create_connection(lambda: made, sock=self.sock)
+        self.transport = self.opened
+        greeting = await made.read_response()
+        if greeting.code != 220:
+            raise aiosmtplib.SMTPConnectResponseError(greeting.code, greeting.message)
+        return greeting
+
+
+class Connection:
+    """A peer that is ready for transactions."""
+
+    def __init__(
+        self, client: _Client, host: str, address: str, capabilities: Capabilities, tls: str, clock: Clock
+    ) -> None:
+        assert isinstance(client.protocol, _Protocol)
+        self._client = client
+        self._protocol = client.protocol
+        self._transport: Any = client.transport
+        self._clock = clock
+        self._parser = ReplyParser()
+        self._dialogue = Dialogue(capabilities)
+        self._backlog: deque[memoryview] = deque()  # of a body larger than the transport likes
+        self.feeder: Feeder
+        self.host = host
+        self.address = address
+        self.capabilities = capabilities
+        self.tls = tls  # "TLSv1.3", "" in the clear
+        self.paused = False
+        self.begun = 0  # transactions
+        self.deadline = float("inf")
+        self.idle_since = clock.monotonic()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_lost = False
+
+    def serve(self, feeder: Feeder) -> None:
+        """From here on octets are ours."""
+        self.feeder = feeder
+        self._protocol.connection = self
+
+    # Sending
+
+    def send(self, transaction: Transaction) -> None:
+        """Begin a transaction; the connection is idle."""
+        self._note(transaction)
+        self._write([self._dialogue.begin(transaction)])
+        self._set_deadline()
+
+    def _take(self) -> Transaction | None:
+        transaction = self.feeder.take(self)
+        if transaction is not None:
+            self._note(transaction)
+        return transaction
+
+    def _note(self, transaction: Transaction) -> None:
+        transaction.started = self._clock.monotonic()
+        self.begun += 1
+
+    def _write(self, pieces: list[bytes]) -> None:
+        if self._backlog or any(len(piece) > BLOCK for piece in pieces):
+            for piece in pieces:
+                view = memoryview(piece)
+                self._backlog.extend(view[at : at + BLOCK] for at in range(0, len(view), BLOCK))
+            self.pump()
+        elif len(pieces) == 1:
+            self._transport.write(pieces[0])
+        else:
+            self._transport.writelines(pieces)
+
+    def pump(self) -> None:
+        """Hand blocks over as long as the transport takes them."""
+        while self._backlog and not self.paused:
+            self._transport.write(self._backlog.popleft())
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        stage = self._dialogue.stage
+        if stage is None:
+            self.deadline = float("inf")
+        else:
+            self.deadline = self._clock.monotonic() + (BLOCK_TIMEOUT if self._backlog else _TIMEOUTS[stage])
+
+    # Receiving
+
+    def received(self, data: bytes) -> None:
+        """Octets from the peer."""
+        if self.ended.done():
+            return
+        dialogue = self._dialogue
+        try:
+            step = dialogue.feed(self._parser.feed(data), self._take)
+        except (ReplyError, Desync):
+            self.drop()
+            return
+        if step.write:
+            self._write(step.write)
+        for transaction in step.finished:
+            self.feeder.finished(self, transaction)
+        if dialogue.closing is not None:
+            self.drop()
+            return
+        self._set_deadline()
+        if dialogue.idle and not self.ended.done():
+            self.idle_since = self._clock.monotonic()
+            self.feeder.idle_again(self)
+
+    # The end
+
+    @property
+    def last_word(self) -> Reply | None:
+        """The 421 that the peer said goodbye with."""
+        return self._dialogue.closing
+
+    def gone(self) -> None:
+        """The peer closed, or the network did."""
+        if not self.ended.done():
+            self._end()
+
+    def drop(self) -> None:
+        """Cut the connection: nobody may use it again."""
+        self._transport.abort()
+        self.gone()
+
+    def _end(self) -> None:
+        self.is_lost = True
+        self.deadline = float("inf")
+        # An unsent rest of the body means that the final dot was never sent.
+        after_dot = not self._backlog
+        left = [(each, dot and after_dot) for each, dot in self._dialogue.abandon()]
+        self._backlog.clear()
+        self.ended.set_result(None)
+        self.feeder.lost(self, left)
+
+    def drop_unused(self) -> None:
+        """Cut a connection that nobody serves yet."""
+        self._transport.abort()
+
+    def retire(self) -> None:
+        """No more transactions: whoever waits for `ended` says QUIT."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    async def quit(self) -> None:
+        """Say goodbye, and do not wait for long."""
+        self._protocol.connection = None
+        try:
+            async with timeout(self._clock, QUIT_TIMEOUT):
+                await self._client.quit()
+        except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError):
+            pass
+        finally:
+            self._transport.abort()
+
+
+async def open_connection(
+    *,
+    host: str,
+    address: str,
+    port: int,
+    ehlo: str,
+    clock: Clock,
+    tls_context: ssl.SSLContext | None,
+    login: tuple[str, str] | None = None,
+) -> Connection:
+    """Dial, greet, secure, authenticate."""
+    dialled = await _dial(address, port, clock)
+    client = _Client(hostname=host, sock=dialled, local_hostname=ehlo, start_tls=False, timeout=None)
+    try:
+        async with timeout(clock, GREETING_TIMEOUT):
+            await client.connect()
+        async with timeout(clock, COMMAND_TIMEOUT):
+            await _greet(client)
+        tls = ""
+        if tls_context is not None and client.supports_extension("starttls"):
+            async with timeout(clock, HANDSHAKE_TIMEOUT):
+                tls = await _secure(client, tls_context, host)
+        if login is not None:
+            async with timeout(clock, COMMAND_TIMEOUT):
+                await client.login(*login)
+        return Connection(client, host, address, _capabilities(client), tls, clock)
+    except (aiosmtplib.SMTPException, OSError, ValueError) as error:  # TimeoutError is an OSError
+        client.discard()
+        raise _peer_error(error) from error
+    except BaseException:
+        client.discard()
+        raise
+
+
+async def _dial(address: str, port: int, clock: Clock) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    dialled = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        dialled.setblocking(False)
+        dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with timeout(clock, CONNECT_TIMEOUT):
+            await asyncio.get_running_loop().sock_connect(dialled, (address, port))
+    except OSError as error:
+        dialled.close()
+        raise _peer_error(error) from error
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
+
+
+async def _greet(client: _Client) -> None:
+    try:
+        await client.ehlo()
+    except aiosmtplib.SMTPHeloError as error:
+        if error.code == 421:
+            raise
+        await client.helo()  # RFC 5321 3.2: a server from before EHLO
+
+
+async def _secure(client: _Client, context: ssl.SSLContext, host: str) -> str:
+    try:
+        await client.starttls(tls_context=context, server_hostname=host or None)
+    except aiosmtplib.SMTPResponseException as error:
+        raise TlsError(f"STARTTLS was refused: {error.code} {error.message}") from error
+    except (aiosmtplib.SMTPException, ssl.SSLError, OSError) as error:
+        raise TlsError(f"the TLS handshake failed: {error}") from error
+    secured = client.get_transport_info("ssl_object")
+    await client.ehlo()  # RFC 3207 4.2: what was offered in the clear does not count
+    return str(secured.version())
+
+
+def _capabilities(client: _Client) -> Capabilities:
+    offers = client.supports_extension
+    return Capabilities(offers("pipelining"), offers("size"), offers("8bitmime"), offers("smtputf8"))
+
+
+def _peer_error(error: Exception) -> PeerError:
+    if isinstance(error, aiosmtplib.SMTPResponseException) and 200 <= error.code < 600:
+        line = f"{error.code} {' '.join(error.message.split())[:500]}\r\n"
+        (reply,) = ReplyParser().feed(line.encode())
+        return PeerError(str(reply), reply)
+    if isinstance(error, TimeoutError):
+        return PeerError("timed out")
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return PeerError(text or type(error).__name__)
