@@ -253,6 +253,8 @@ def main() -> int:
     except Broken as broken:
         tell(str(broken))
         return 2
+    except KeyboardInterrupt:
+        return 130
     print(table(all_rows), file=sys.stderr if args.json else sys.stdout)
     if args.json:
         print("\n".join(json.dumps(row) for row in all_rows))

@@ -49,7 +49,7 @@ class SystemClock:
         await asyncio.sleep(delay)
 
 
-class timeout:  # noqa: N801 - it is used as asyncio.timeout is
+class timeout:
     """`async with timeout(clock, seconds)`: asyncio.timeout on an injected clock.
 
     Raises: TimeoutError when the time is over.

@@ -14,6 +14,7 @@ import click
 
 from mta import __version__
 from mta.cli.credential import credential
+from mta.cli.serve import serve
 from mta.config.load import SettingsError, load
 from mta.config.settings import Settings
 
@@ -46,3 +47,4 @@ def _settings(context: click.Context, path: Path) -> Settings:
 
 # One line for each command.
 main.add_command(credential)
+main.add_command(serve)

@@ -2,7 +2,7 @@
 
 Between: `outbound.outcome` asks for one in the commit that gives them up; it goes out as any mail does.
 Contract: pure. The notice's envelope sender is null, its header block is ASCII. Of the original only
-    the header block is returned, where it is in memory.
+    the header block is returned (`head`).
 Raises: nothing.
 Standards: RFC 3464 (message/delivery-status), RFC 6522 (multipart/report), RFC 5321 4.5.5 (null sender),
     RFC 3834 (Auto-Submitted), RFC 6533 (UTF-8 addresses).
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from email.utils import formatdate
 
 from mta.core.address import PathError, a_label
-from mta.core.message import header_block
 from mta.core.model import Kind, Message, Option, Outcome, Recipient
 from mta.core.queueid import created, text
 
@@ -29,6 +28,7 @@ def failure_notice(
     message: Message,
     failed: Sequence[tuple[Recipient, Outcome]],
     *,
+    head: bytes,
     notice_id: int,
     hostname: str,
     now: float,
@@ -37,7 +37,6 @@ def failure_notice(
     """The notice for `failed`, ready for the spool."""
     shown = text(notice_id)
     boundary = f"=_{shown}"
-    returned = header_block(message.content)[:MAX_RETURNED] if message.content else b""
     utf8 = bool(message.options & Option.SMTPUTF8)
     parts = [
         _head(message.sender, shown, hostname, boundary, now),
@@ -46,7 +45,7 @@ def failure_notice(
     ]
     content = "".join(parts).replace("\n", "\r\n").encode()
     kind = "message/global-headers" if utf8 else "text/rfc822-headers"
-    content += f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode() + returned
+    content += f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode() + head[:MAX_RETURNED]
     content += f"\r\n--{boundary}--\r\n".encode()
     domain = message.sender.rpartition("@")[2]
     try:

@@ -54,11 +54,12 @@ class Message:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One message for some of its recipients at one site: what waits in a lane, what one transaction takes."""
+    """A message for some of its recipients at one site: what waits in a lane and goes in one transaction."""
 
     message: Message
     recipients: list[Recipient]
     requeued: bool = False  # its connection went away before it was sent
+    head: bytes = b""  # the header block, where the content was read from disk
 
 
 class Reply(NamedTuple):

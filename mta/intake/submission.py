@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from typing import cast
 
 from aiosmtpd.smtp import MISSING, AuthResult
 
@@ -105,7 +104,7 @@ async def _initial(connection: Submission, words: list[str], challenge: str) -> 
     """The client's response, sent along with AUTH or asked for; None if it was no base64."""
     if len(words) < 2:
         response = await connection.challenge_auth(challenge)
-        return None if response is MISSING else cast(bytes, response)
+        return None if response is MISSING else response
     try:
         return b"" if words[1] == "=" else base64.b64decode(words[1], validate=True)
     except (binascii.Error, ValueError):

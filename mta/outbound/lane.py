@@ -17,7 +17,7 @@ from typing import Protocol
 from mta.clock import Clock, Timer
 from mta.core.classify import broken, outcomes, unsendable
 from mta.core.dialogue import Transaction
-from mta.core.message import stuff
+from mta.core.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Wait
 from mta.core.routing import Route
 from mta.core.throttle import DeadSite, RateLimit
@@ -126,6 +126,7 @@ class Lane:
 
     def begin(self, connection: Connection, batch: Batch, content: bytes) -> None:
         """The content of a batch was read: send it, if the connection is still there."""
+        batch.head = header_block(content)
         if connection.ended.done():
             self._put_back(batch)
             self.kick()

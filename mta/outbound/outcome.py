@@ -19,6 +19,7 @@ from mta.clock import Clock
 from mta.core import dsn
 from mta.core.event import Event, ReplyField, Type, rfc3339
 from mta.core.lifecycle import FINAL, Cause, State, move
+from mta.core.message import header_block
 from mta.core.model import Batch, Kind, Message, Option, Outcome, Recipient
 from mta.core.queueid import created, text
 from mta.core.retry import Schedule
@@ -97,7 +98,8 @@ class Settler:
             self._count(message, outcome.kind, now)
         self._spool.settle(message, done, updates, events)
         if failed:
-            self._notify(message, failed, now)
+            head = batch.head if message.content is None else header_block(message.content)
+            self._notify(message, failed, head, now)
         self._let_go(batch)
 
     def postpone(self, batch: Batch, until: float) -> None:
@@ -149,7 +151,7 @@ class Settler:
         if kind is Kind.DELIVERED:
             self._metrics.delivery_seconds.observe(now - created(message.id))
 
-    def _notify(self, message: Message, failed: list[_Failed], now: float) -> None:
+    def _notify(self, message: Message, failed: list[_Failed], head: bytes, now: float) -> None:
         """Tell the sender, in the same commit."""
         if not message.sender or not message.options & Option.NOTIFY:
             return
@@ -157,6 +159,7 @@ class Settler:
         notice = dsn.failure_notice(
             message,
             [(each.recipient, each.outcome) for each in failed],
+            head=head,
             notice_id=queue_id,
             hostname=self._hostname,
             now=now,

@@ -150,7 +150,7 @@ class Pool:
         connection = None
         try:
             opened = await self._delivery.connect(lane.route)
-            self._dialling.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._dialling.discard(asyncio.current_task())
             if isinstance(opened, Outcome):
                 lane.failed(opened)
                 return

@@ -57,6 +57,11 @@ class Reader:
             raise database.SpoolError(f"the content of {text(message)} is missing")
         return bytes(rows[0][0])
 
+    async def head(self, message: int, octets: int) -> bytes:
+        """The first octets of a message's content."""
+        rows = await self._rows(sql.HEAD, octets, message)
+        return bytes(rows[0][0]) if rows else b""
+
     async def counts(self) -> dict[str, int]:
         """How many recipients stand in each state."""
         return {State(state).name.lower(): count for state, count in await self._rows(sql.COUNT)}

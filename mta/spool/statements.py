@@ -75,6 +75,7 @@ EXPIRED = (
 LIST = _WITH_MESSAGE + "ORDER BY r.message, r.n LIMIT ?"
 COUNT = "SELECT state, count(*) FROM recipient GROUP BY state"
 CONTENT = "SELECT content FROM body WHERE message = ?"
+HEAD = "SELECT substr(content, 1, ?) FROM body WHERE message = ?"
 
 HOT = {  # statements whose query plan a test holds
     "DELETE_WHOLE": DELETE_WHOLE,

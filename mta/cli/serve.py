@@ -1,0 +1,60 @@
+"""`mta serve`: the daemon in the foreground.
+
+Between: the shell or systemd starts it; SIGTERM and SIGINT drain it.
+Contract: exit status 0 after a drain, 1 where it could not start (and says why).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Literal
+
+import click
+import uvloop
+
+from mta.clock import SystemClock
+from mta.config.settings import Settings
+from mta.daemon import Daemon
+from mta.spool.database import SpoolError
+
+Loop = Literal["uvloop", "asyncio"]
+
+
+@click.command()
+@click.option(
+    "--loop",
+    type=click.Choice(["uvloop", "asyncio"]),
+    default="uvloop",
+    show_default=True,
+    help="The event loop.",
+)
+@click.pass_obj
+def serve(settings: Callable[[], Settings], loop: Loop) -> None:
+    """Run the daemon in the foreground until SIGTERM."""
+    run(settings(), loop)
+
+
+def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = lambda daemon: None) -> None:
+    """Run a daemon with these settings until a signal ends it."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # aiosmtpd's: every command, twice
+    factory = uvloop.new_event_loop if loop == "uvloop" else None
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_serve(settings, ready))
+    except* (SpoolError, OSError) as group:
+        for error in group.exceptions:
+            click.echo(f"mta: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+async def _serve(settings: Settings, ready: Callable[[Daemon], None]) -> None:
+    daemon = Daemon(settings, SystemClock(), os.environ)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stop)
+    await daemon.run(ready)

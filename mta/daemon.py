@@ -1,0 +1,258 @@
+"""The parts list: builds everything, starts in order, drains in reverse.
+
+Between: the command line runs one `Daemon`; nobody else constructs services.
+Contract: `run` returns after a drain. It is ready (`ready` is called, systemd hears of it) when every
+    listener accepts. `stop` may be called from a signal handler.
+Raises: SpoolError, OSError, SettingsError's relatives: what keeps the daemon from starting, with words.
+Why: doors are the last to open and the first to close; the spool is the first and the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from mta.clock import Clock
+from mta.config.settings import Endpoint, Settings
+from mta.config.settings import Listener as Door
+from mta.core.event import rfc3339
+from mta.core.queueid import text
+from mta.core.retry import Schedule
+from mta.dns.resolver import Resolver
+from mta.events.log import EventLog
+from mta.intake.admission import Admission
+from mta.intake.authentication import Authenticator
+from mta.intake.submission import Intake, Submission
+from mta.metrics import ListenerName, Metrics
+from mta.ops.addresses import local_addresses
+from mta.ops.admin import Admin
+from mta.ops.control import Control
+from mta.ops.notify import Notify
+from mta.outbound.delivery import Delivery
+from mta.outbound.outcome import Settler
+from mta.outbound.pool import Pool
+from mta.outbound.router import Router
+from mta.outbound.scheduler import Scheduler
+from mta.sandbox.mx import SandboxMX
+from mta.smtp.listener import Listener
+from mta.spool.credentials import CredentialStore
+from mta.spool.queue import Spool
+
+COUNTS_INTERVAL = 15.0  # seconds between two counts of the queue for the metrics
+MAX_LISTED = 10_000  # recipients that `queue list` shows
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """One mail transfer agent."""
+
+    def __init__(self, settings: Settings, clock: Clock, environment: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.clock = clock
+        directory = settings.spool.path
+        self.metrics = Metrics()
+        self.notify = Notify(environment, clock)
+        self.event_log = EventLog(settings.events.path or directory / "events.jsonl")
+        self.credentials = CredentialStore(directory / "credentials.db")
+        mode = "sandbox" if settings.sandbox else "live"
+        self.spool = Spool(
+            directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics
+        )
+        self.authenticator = Authenticator(self.credentials, clock)
+        self.resolver = Resolver(settings.dns, clock)
+        self.schedules = {
+            name: Schedule(stream.retry_first, stream.retry_max) for name, stream in settings.streams.items()
+        }
+        self.settler = Settler(self.spool, self.schedules, settings.hostname, clock, self.metrics)
+        self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready)
+        self.control = Control(
+            settings.admin.socket or directory / "control", {"queue": self._queue, "status": self._status}
+        )
+        self.listeners: list[Listener] = []
+        self._stopping = asyncio.Event()
+        self._counts: dict[str, int] = {}
+
+    def stop(self) -> None:
+        """Begin the drain."""
+        self._stopping.set()
+
+    async def run(self, ready: Callable[[Daemon], None] = lambda daemon: None) -> None:
+        """Serve until `stop`."""
+        self._tls = _server_context(self.settings)
+        first_retry = max(schedule.first for schedule in self.schedules.values())
+        await self.spool.open(first_retry)
+        try:
+            self.event_log.open()
+            self.credentials.open()
+            async with asyncio.TaskGroup() as tasks:
+                committing = tasks.create_task(self.spool.run())
+                try:
+                    await self._open_doors(tasks)
+                    ready(self)
+                    self.notify.ready()
+                    await self._stopping.wait()
+                finally:
+                    await self._drain()
+                    self.spool.stop()
+                    await committing
+        finally:
+            self.authenticator.close()
+            self.credentials.close()
+            await self.spool.close()
+            self.event_log.close()
+            self.notify.close()
+
+    async def _open_doors(self, tasks: asyncio.TaskGroup) -> None:
+        """Outbound first, then intake, then the operator's doors."""
+        self._counting = tasks.create_task(self._count())
+        sandbox = await self._open_sandbox(tasks)
+        self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox)
+        delivery = Delivery(self.router, self.settings.hostname, self.clock)
+        self.pool = Pool(delivery, self.settler, self.spool, self.clock, self.metrics)
+        self.scheduler = Scheduler(
+            self.router, self.pool, self.settler, self.spool, self.schedules, self.clock, self.metrics
+        )
+        self.pool.start(tasks)
+        await self.scheduler.start(tasks)
+        admission = Admission(self.settings, self.spool, self.clock, self.scheduler.accepted)
+        self.intake = Intake(
+            self.settings.limits, self.authenticator, admission, self.spool, self.clock, self.metrics
+        )
+        self._watch()
+        await self.admin.start()
+        await self.control.start()
+        for door in self.settings.listeners:
+            self.listeners.append(await self._open_listener(door, tasks))
+
+    async def _open_sandbox(self, tasks: asyncio.TaskGroup) -> Endpoint | None:
+        self.sandbox: Listener | None = None
+        if self.settings.sandbox is None:
+            return None
+        directory = self.settings.sandbox.path
+        directory.mkdir(parents=True, exist_ok=True)
+        self.sandbox = self._listener(
+            self.settings.sandbox.bind,
+            tasks,
+            hostname=f"sandbox.{self.settings.hostname}",
+            bug=lambda error: self.metrics.bugs["sandbox"].inc(),
+            connect=lambda listener: SandboxMX.listening(listener, directory),
+        )
+        await self.sandbox.start()
+        return Endpoint(self.sandbox.host, self.sandbox.port)
+
+    async def _open_listener(self, door: Door, tasks: asyncio.TaskGroup) -> Listener:
+        name: ListenerName = "submissions" if door.tls == "implicit" else "submission"
+        if door.auth == "network":
+            name = "network"
+        listener = self._listener(
+            door.bind,
+            tasks,
+            hostname=self.settings.hostname,
+            implicit_tls=door.tls == "implicit",
+            offers_auth=door.auth == "password",
+            use_tls=door.tls != "none",
+            bug=lambda error: self.metrics.bugs["intake"].inc(),
+            connect=lambda listener: Submission.listening(listener, self.intake, name),
+        )
+        await listener.start()
+        return listener
+
+    def _listener(
+        self, bind: Endpoint, tasks: asyncio.TaskGroup, *, use_tls: bool = True, **terms: Any
+    ) -> Listener:
+        limits = self.settings.limits
+        return Listener(
+            host=bind.host,
+            port=bind.port,
+            clock=self.clock,
+            message_size=limits.message_size,
+            command_timeout=limits.command_timeout,
+            data_timeout=limits.data_timeout,
+            session_timeout=limits.session_timeout,
+            normalise=self.settings.bare_newlines == "normalise",
+            tls_context=self._tls if use_tls else None,
+            spawn=tasks.create_task,
+            **terms,
+        )
+
+    async def _drain(self) -> None:
+        """Doors, then mail under way, then the rest; what waits stays on disk."""
+        self.notify.stopping()
+        grace = self.settings.limits.drain
+        await asyncio.gather(*(listener.drain(grace) for listener in self.listeners))
+        if hasattr(self, "scheduler"):
+            self.scheduler.stop()
+            await self.pool.drain(grace)
+        if self.sandbox is not None:
+            await self.sandbox.drain(grace)
+        self._counting.cancel()
+        await self.control.stop()
+        await self.admin.stop()
+
+    # What operators ask
+
+    def _not_ready(self) -> list[str]:
+        reasons = []
+        if self._stopping.is_set():
+            reasons.append("the daemon is going down")
+        if self.spool.failing is not None:
+            reasons.append(f"the spool cannot write: {self.spool.failing}")
+        return reasons
+
+    async def _status(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "queue": await self.spool.reader.counts(),
+            "lanes": self.pool.lanes,
+            "connections": {"in": self.intake.connections, "out": self.pool.connections},
+            "not_ready": self._not_ready(),
+        }
+
+    async def _queue(self, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        limit = min(int(parameters.get("limit", 1000)), MAX_LISTED)
+        return [
+            {
+                "queue_id": text(message.id),
+                "sender": message.sender,
+                "recipient": message.recipients[0].address,
+                "tenant": message.tenant,
+                "stream": message.stream,
+                "size": message.size,
+                "attempts": message.recipients[0].attempts,
+                "state": "fresh" if due is None else "deferred",
+                "due": None if due is None else rfc3339(due),
+                "expires": rfc3339(message.expires),
+            }
+            for message, due in await self.spool.reader.queue(limit)
+        ]
+
+    def _watch(self) -> None:
+        metrics = self.metrics
+        metrics.lanes.set_function(lambda: self.pool.lanes)
+        metrics.connections_in.set_function(lambda: self.intake.connections)
+        metrics.connections_out.set_function(lambda: self.pool.connections)
+        metrics.memory_bodies_bytes.set_function(lambda: self.spool.memory_used)
+        for name, gauge in (("fresh", metrics.queue_fresh), ("deferred", metrics.queue_deferred)):
+            gauge.set_function(partial(self._counted, name))
+
+    def _counted(self, state: str) -> float:
+        return self._counts.get(state, 0)
+
+    async def _count(self) -> None:
+        while True:
+            self._counts = await self.spool.reader.counts()
+            await self.clock.sleep(COUNTS_INTERVAL)
+
+
+def _server_context(settings: Settings) -> ssl.SSLContext | None:
+    """The context for clients; one for all connections."""
+    if settings.tls.certificate is None or settings.tls.key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    return context

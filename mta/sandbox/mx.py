@@ -1,0 +1,70 @@
+"""The sandbox's receiving MX: keeps each message as an .eml and plays the peer that was asked for.
+
+Between: the router sends every domain here in sandbox mode; `sandbox.actors` says who plays what.
+Contract: a message is a file in `directory` when the peer has answered 250: Return-Path and
+    Delivered-To on top, then the message as it came.
+Raises: nothing to the loop.
+Standards: RFC 5321 (server side), 4.4 (Return-Path).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path as File
+
+from mta.core.address import Path
+from mta.core.model import Reply
+from mta.sandbox.actors import actor_for
+from mta.smtp.listener import Listener
+from mta.smtp.server import Server
+
+
+class SandboxMX(Server):
+    """One connection of our own outbound side."""
+
+    directory: File
+    policy: Listener
+
+    @classmethod
+    def listening(cls, listener: Listener, directory: File) -> SandboxMX:
+        made = cls.template(listener, object())
+        made.directory = directory
+        return made
+
+    def on_connect(self) -> Reply | None:
+        return None
+
+    def on_mail(self, sender: Path) -> Reply | None:
+        return None
+
+    def on_rcpt(self, recipient: Path) -> Reply | None:
+        return actor_for(recipient.address).rcpt
+
+    def on_data(self) -> Reply | None:
+        return None
+
+    def on_message(self, content: bytes) -> Reply | None:
+        assert self.sender is not None
+        recipients = [recipient.address for recipient in self.recipients]
+        self.policy.spawn(self._keep(self.sender.address, recipients, content))
+        return None
+
+    async def _keep(self, sender: str, recipients: list[str], content: bytes) -> None:
+        name = f"{time.time_ns():x}"
+        head = f"Return-Path: <{sender}>\r\n" + "".join(f"Delivered-To: {each}\r\n" for each in recipients)
+        try:
+            await asyncio.to_thread(_write, self.directory / name, head.encode() + content)
+        except OSError as error:
+            self.answer(Reply(452, "4.3.1", f"The sandbox cannot write: {error.strerror}"))
+            return
+        if any(actor_for(each).after_data == "drop" for each in recipients):
+            self.abort()
+        else:
+            self.answer(Reply(250, "2.0.0", f"Ok: kept as {name}.eml"))
+
+
+def _write(path: File, octets: bytes) -> None:
+    """Whole or not at all: who watches the folder never sees half a message."""
+    path.write_bytes(octets)
+    path.rename(path.with_suffix(".eml"))
