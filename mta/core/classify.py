@@ -47,6 +47,20 @@ def outcomes(transaction: Transaction, host: str) -> list[Outcome]:
     return results
 
 
+def surplus(transaction: Transaction) -> set[int]:
+    """Positions of recipients that were one too many for this transaction: another takes them at once.
+
+    RFC 5321 4.5.3.1.10. Only where others were accepted, or the same would be asked for ever.
+    """
+    if not transaction.accepted or transaction.accepted == len(transaction.recipients):
+        return set()
+    return {
+        position
+        for position, reply in enumerate(transaction.rcpt_replies)
+        if reply.code in _TOO_MANY_RECIPIENTS and reply.enhanced[1:] in ("", ".5.3")
+    }
+
+
 def broken(transaction: Transaction, after_dot: bool, host: str) -> Outcome:
     """The outcome for every recipient of a transaction that got no final reply."""
     if after_dot and transaction.ended_by is None:

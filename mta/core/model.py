@@ -61,6 +61,12 @@ class Batch:
     requeued: bool = False  # its connection went away before it was sent
     head: bytes = b""  # the header block, where the content was read from disk
 
+    def split(self, positions: set[int]) -> Batch:
+        """Take the recipients at these positions out into a batch of their own."""
+        apart = [recipient for position, recipient in enumerate(self.recipients) if position in positions]
+        self.recipients = [each for position, each in enumerate(self.recipients) if position not in positions]
+        return Batch(self.message, apart)
+
 
 class Reply(NamedTuple):
     """One SMTP reply. `text` is free of the codes; lines are joined by a line feed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -19,6 +20,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
+        self.on_published: Callable[[bytes], None] = lambda lines: None  # who follows the stream
 
     def open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +33,7 @@ class EventLog:
     async def publish(self, lines: bytes) -> None:
         """Append whole lines."""
         await asyncio.to_thread(self._append, lines)
+        self.on_published(lines)
 
     def _append(self, lines: bytes) -> None:
         start = os.fstat(self._descriptor).st_size

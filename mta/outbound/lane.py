@@ -15,7 +15,7 @@ from collections import deque
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import broken, outcomes, unsendable
+from mta.core.classify import broken, outcomes, surplus, unsendable
 from mta.core.dialogue import Transaction
 from mta.core.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Wait
@@ -148,8 +148,12 @@ class Lane:
     def finished(self, connection: Connection, transaction: Transaction) -> None:
         batch = self._under_way.pop(transaction)
         duration = self._clock.monotonic() - transaction.started
-        trace = Trace(self.route.site, connection.tls, duration)
-        self._settler.settle(batch, outcomes(transaction, connection.host), trace)
+        results = outcomes(transaction, connection.host)
+        extra = surplus(transaction)
+        if extra:
+            self._put_back(batch.split(extra))
+            results = [result for position, result in enumerate(results) if position not in extra]
+        self._settler.settle(batch, results, Trace(self.route.site, connection.tls, duration))
 
     def idle_again(self, connection: Connection) -> None:
         if self._is_used_up(connection) or not self._pool.may_take:

@@ -39,7 +39,11 @@ class SandboxMX(Server):
         return None
 
     def on_rcpt(self, recipient: Path) -> Reply | None:
-        return actor_for(recipient.address).rcpt
+        actor = actor_for(recipient.address)
+        if self.recipients and actor.after_data != actor_for(self.recipients[0].address).after_data:
+            # Who plays differently after the dot needs a transaction of its own.
+            return Reply(452, "4.5.3", "Too many recipients")
+        return actor.rcpt
 
     def on_data(self) -> Reply | None:
         return None

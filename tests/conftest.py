@@ -1,0 +1,20 @@
+"""What every test has: both event loops, and an event log that does not dawdle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+import uvloop
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, object]:
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _swift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drain waits a quarter of a second for company; tests do not."""
+    monkeypatch.setattr("mta.spool.queue.DRAIN_INTERVAL", 0.0)
+    logging.getLogger("mail.log").setLevel(logging.CRITICAL)
