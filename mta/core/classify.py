@@ -69,9 +69,9 @@ def broken(transaction: Transaction, after_dot: bool, host: str) -> Outcome:
     return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply, host)
 
 
-def unsendable(message_options: Option, smtputf8: bool, host: str) -> Outcome | None:
+def unsendable(options: int, smtputf8: bool, host: str) -> Outcome | None:
     """Why this peer cannot take the message at all, before anything is said."""
-    if message_options & Option.SMTPUTF8 and not smtputf8:
+    if options & Option.SMTPUTF8 and not smtputf8:
         return Outcome(Kind.BOUNCED, Subject.DESTINATION, Scope.MESSAGE, NO_SMTPUTF8, host, Stage.MAIL.value)
     return None
 

@@ -42,6 +42,8 @@ class Stage(enum.Enum):
     DATA = "DATA"
     DOT = "."
 
+    __hash__ = object.__hash__  # enum's own hashes the name, in Python, at every look-up
+
 
 class Desync(Exception):
     """The peer and we no longer speak of the same command."""

@@ -38,7 +38,7 @@ class Submission(NamedTuple):
     protocol: str  # RFC 3848: ESMTPSA ...
     sender: Path
     recipients: list[Path]
-    options: Option
+    options: int
     content: bytes
 
 

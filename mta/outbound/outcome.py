@@ -11,6 +11,7 @@ Why: recording after the peer's answer and before anything else sees it keeps th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,6 +36,9 @@ _TYPES = {
     Kind.AMBIGUOUS: Type.AMBIGUOUS,
 }
 NOTICE_LIFETIME = 5 * 86400.0  # seconds; a notice is worth as long a try as any mail
+
+
+log = logging.getLogger(__name__)
 
 
 class Trace(NamedTuple):
@@ -85,6 +89,7 @@ class Settler:
             due = None
             if outcome.kind is not Kind.DELIVERED:
                 outcome, due = self._next(message, recipient, outcome, now)
+                _log(message, recipient, outcome, due)
             state = move(State.FRESH if message.whole else State.DEFERRED, outcome.kind)
             if state in FINAL:
                 done.append(recipient)
@@ -179,3 +184,11 @@ class Settler:
         message.held -= len(batch.recipients)
         if message.held <= 0:
             self._spool.release(message)
+
+
+def _log(message: Message, recipient: Recipient, outcome: Outcome, due: float | None) -> None:
+    """For the operator's eye; the event has the rest. What goes well is not logged."""
+    until = f", again at {rfc3339(due)}" if due is not None else ""
+    where = f" by {outcome.host}" if outcome.host else ""
+    shown = text(message.id)
+    log.info("%s <%s> %s%s%s: %s", shown, recipient.address, outcome.kind.value, where, until, outcome.reply)

@@ -167,6 +167,8 @@ class Connection:
         self.begun += 1
 
     def _write(self, pieces: list[bytes]) -> None:
+        if self._transport.is_closing():
+            return  # `gone` is on its way; uvloop raises on a write now
         if self._backlog or any(len(piece) > BLOCK for piece in pieces):
             for piece in pieces:
                 view = memoryview(piece)

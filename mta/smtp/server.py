@@ -94,7 +94,7 @@ class Server(Stream):
             self.refuse(Reply(503, "5.5.1", "A transaction is open; send RSET to give it up"))
             return
         path, parameters = address.parse(b"FROM", argument)
-        options = Option.NONE
+        options = 0
         if parameters:
             options = self._mail_options(parameters)
         if not path.address.isascii() and not options & Option.SMTPUTF8:
@@ -106,8 +106,8 @@ class Server(Stream):
         self.sender, self.options = path, options
         self._out.append(b"250 2.1.0 Ok\r\n")
 
-    def _mail_options(self, parameters: address.Parameters) -> Option:
-        options = Option.NONE
+    def _mail_options(self, parameters: address.Parameters) -> int:
+        options = 0
         for name, value in parameters.items():
             if name == "SIZE" and value is not None and value.isdecimal():
                 if int(value[:20]) > self.policy.message_size:

@@ -18,19 +18,20 @@ import enum
 import logging
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from aiosmtpd.smtp import SMTP, Session
 
 from mta.clock import Clock
 from mta.core import message
 from mta.core.address import Path, PathError
-from mta.core.model import Option, Reply
+from mta.core.model import Reply
 
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512, extensions for more
 MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
 MAX_PENDING = 64 * 1024  # octets that may wait while we are busy; then reading pauses
 MAX_ERRORS = 20  # refused commands before we hang up
+BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
 _END = b"\r\n.\r\n"
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,7 @@ class Stream(SMTP):
     # The connection's life
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = cast(asyncio.Transport, transport)
         self.session: Session = Session(self.loop)
         self.session.peer = transport.get_extra_info("peername")
         self.client = str(self.session.peer[0]) if self.session.peer else ""
@@ -291,8 +291,8 @@ class Stream(SMTP):
         try:
             reply = self._complete(content)
         except Exception as error:
-            self._bug(error)
-            reply = None if self._mode is Mode.CLOSED else Reply(0, "", "")
+            self.policy.bug(error)
+            reply = BUG
         if reply is not None:
             self.answer(reply)
 
@@ -311,8 +311,7 @@ class Stream(SMTP):
         self._set_rset_state()
         if self._mode is Mode.CLOSED:
             return
-        if reply.code:
-            self.reply(reply)
+        self.reply(reply)
         self._go_on()
 
     # Replies
@@ -341,16 +340,17 @@ class Stream(SMTP):
 
     def _flush(self) -> None:
         if self._out and self._mode is not Mode.CLOSED:
-            self.transport.write(b"".join(self._out))
+            if not self.transport.is_closing():  # uvloop raises on a transport that is
+                self.transport.write(b"".join(self._out))
             self._out.clear()
 
     def _bug(self, error: Exception) -> None:
         self.policy.bug(error)
-        self.reply(Reply(451, "4.3.0", "An error of ours, not of yours; please try again"))
+        self.reply(BUG)
 
     def _set_rset_state(self) -> None:
         self.sender: Path | None = None
-        self.options = Option.NONE
+        self.options = 0
         self.recipients: list[Path] = []
 
     # What a subclass does

@@ -20,7 +20,7 @@ from mta.core.lifecycle import State
 from mta.core.model import Message
 from mta.spool import statements as sql
 
-CHUNKS = (64, 16, 4, 1)  # rows a step; each size is one cached statement
+ROWS = 64  # at most in one step; each number of rows is a statement of its own, prepared once
 
 Row = TypeVar("Row")
 Done = Callable[[Exception | None], None]
@@ -114,7 +114,7 @@ def commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Committed 
 
 def _insert_messages(connection: sqlite3.Connection, messages: Sequence[Message]) -> None:
     _insert(connection, sql.INSERT_MESSAGES, [
-        (m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, int(m.options))
+        (m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options)
         for m in messages
     ])  # fmt: skip
     _insert(connection, sql.INSERT_BODIES, [(m.id, m.content) for m in messages])
@@ -157,8 +157,5 @@ def _insert(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[Any,
 
 
 def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
-    start = 0
-    for size in CHUNKS:
-        while len(rows) - start >= size:
-            yield rows[start : start + size]
-            start += size
+    for start in range(0, len(rows), ROWS):
+        yield rows[start : start + ROWS]

@@ -247,12 +247,20 @@ class Spool:
         self._unsettled_since = self._clock.monotonic()
         for put in batch.puts:
             self._keep(put.message)
-            put.done(None)
+            self._tell(put.done, None)
         for waiter in batch.waiters:
-            waiter(None)
+            self._tell(waiter, None)
         if batch.outcomes:
             self.on_room()
         return True
+
+    def _tell(self, done: Done, error: Exception | None) -> None:
+        """A bug in one listener must not take the writer from all others."""
+        try:
+            done(error)
+        except Exception as bug:
+            self._metrics.bugs["spool"].inc()
+            log.error("a bug after a commit", exc_info=bug)
 
     async def _in_thread(self, batch: Batch) -> Committed | None:
         call = self._writer._execute(commit, self._writer._conn, batch, self._next_seq)  # type: ignore[no-untyped-call]
@@ -281,9 +289,9 @@ class Spool:
             outcomes=batch.outcomes + later.outcomes,
         )
         for put in batch.puts:
-            put.done(error)
+            self._tell(put.done, error)
         for waiter in batch.waiters:
-            waiter(error)
+            self._tell(waiter, error)
 
     # The drain
 

@@ -16,7 +16,7 @@ from typing import Any
 import aiosqlite
 
 from mta.core.lifecycle import State
-from mta.core.model import Message, Option, Recipient
+from mta.core.model import Message, Recipient
 from mta.core.queueid import text
 from mta.spool import database
 from mta.spool import statements as sql
@@ -83,7 +83,7 @@ def _message(row: tuple[Any, ...]) -> Message:
     expires, size, message_id, options = rest
     recipient = Recipient(n, address, domain, attempts)
     return Message(
-        queue_id, sender, tenant, stream, credential, expires, size, message_id, Option(options), [recipient]
+        queue_id, sender, tenant, stream, credential, expires, size, message_id, options, [recipient]
     )
 
 
