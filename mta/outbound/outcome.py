@@ -191,4 +191,5 @@ def _log(message: Message, recipient: Recipient, outcome: Outcome, due: float | 
     until = f", again at {rfc3339(due)}" if due is not None else ""
     where = f" by {outcome.host}" if outcome.host else ""
     shown = text(message.id)
-    log.info("%s <%s> %s%s%s: %s", shown, recipient.address, outcome.kind.value, where, until, outcome.reply)
+    said = " ".join(str(outcome.reply).split())  # a peer may not write our lines
+    log.info("%s <%s> %s%s%s: %s", shown, recipient.address, outcome.kind.value, where, until, said)

@@ -1,0 +1,261 @@
+"""The queue on disk: what a commit holds, what a restart finds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mta.core.event import Event, Type
+from mta.core.lifecycle import State
+from mta.core.model import Message, Recipient
+from mta.metrics import Metrics
+from mta.spool import database
+from mta.spool import statements as sql
+from mta.spool.commit import Update
+from mta.spool.database import SpoolError
+from mta.spool.queue import Spool
+from tests.fakes.clock import HandClock
+
+EXPIRES = 1_800_400_000.0
+
+
+class Lines:
+    """Where the drain goes."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.came = asyncio.Event()
+        self.broken: OSError | None = None
+
+    async def publish(self, lines: bytes) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.seen += [json.loads(line)["seq"] for line in lines.splitlines()]
+        self.came.set()
+
+
+@asynccontextmanager
+async def opened(
+    directory: Path, *, clock: HandClock | None = None, lines: Lines | None = None, mode: str = "live"
+) -> AsyncIterator[Spool]:
+    """A spool whose writer runs."""
+    publish = (lines or Lines()).publish
+    spool = Spool(directory, mode, 1_000_000, publish, clock or HandClock(), Metrics())
+    await spool.open(300.0)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(spool.run())
+            try:
+                yield spool
+            finally:
+                spool.stop()
+    finally:
+        await spool.close()
+
+
+def message(spool: Spool, *addresses: str) -> Message:
+    recipients = [Recipient(n, each, each.partition("@")[2]) for n, each in enumerate(addresses)]
+    return Message(
+        spool.mint(), "a@src.test", "acme", "bulk", "app", EXPIRES, 5, "<1@x>", 0, recipients, b"body\n", True
+    )
+
+
+async def put(spool: Spool, *addresses: str) -> Message:
+    """Own a message, and wait until it is on disk."""
+    made = message(spool, *addresses)
+    committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(error: Exception | None) -> None:
+        if error is None:
+            committed.set_result(None)
+        else:
+            committed.set_exception(error)
+
+    spool.put(made, [Event(type=Type.RECEPTION, recipient=each) for each in addresses], done)
+    await committed
+    return made
+
+
+def rows(directory: Path, statement: str) -> list[tuple[object, ...]]:
+    """What another process reads."""
+    connection = sqlite3.connect(directory / database.FILE)
+    try:
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", sql.HOT)
+def test_hot_statements_never_scan_a_table(tmp_path: Path, name: str) -> None:
+    connection = database.connect(tmp_path)
+    try:
+        database.migrate(connection)
+        statement = sql.HOT[name]
+        values = [None] * statement.count("?")
+        plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    finally:
+        connection.close()
+    scans = [line for line in plan if line.startswith("SCAN")]
+    assert all("json_each" in line or "CONSTANT ROW" in line for line in scans), plan
+    if name in ("DUE", "NEXT_DUE"):
+        assert any("recipient_due (domain=?" in line for line in plan), plan
+
+
+async def test_a_message_is_on_disk_when_its_commit_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        made = await put(spool, "b@dst.test", "c@dst.test")
+        found = rows(tmp_path, "SELECT message, n, state, attempts, due FROM recipient")
+    assert found == [(made.id, 0, 0, 1, None), (made.id, 1, 0, 1, None)]
+
+
+async def test_a_message_leaves_with_its_last_recipient_and_its_body_with_the_drain(tmp_path: Path) -> None:
+    lines = Lines()
+    async with opened(tmp_path, lines=lines) as spool:
+        made = await put(spool, "b@one.test", "c@two.test")
+        spool.settle(made, [made.recipients[0]], [], [])
+        await spool.lease([])
+        assert rows(tmp_path, "SELECT count(*) FROM message") == [(1,)]
+        spool.settle(made, [made.recipients[1]], [], [Event(type=Type.DELIVERY)])
+    assert rows(tmp_path, "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM body)") == [(0, 0)]
+    assert rows(tmp_path, "SELECT count(*) FROM outbox") == [(0,)]
+    assert lines.seen == sorted(set(lines.seen))
+
+
+async def test_what_was_under_way_is_due_after_the_first_wait_and_never_at_once(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened(tmp_path, clock=clock) as spool:
+        await put(spool, "b@dst.test")
+    async with opened(tmp_path, clock=clock) as spool:
+        ((domain, due),) = await spool.reader.due_domains()
+        assert domain == "dst.test"
+        assert clock.now() + 300 <= due + 0.01
+        assert due <= clock.now() + 331
+        assert await spool.reader.due("dst.test", clock.now() + 299, 10) == []
+        (found,) = await spool.reader.due("dst.test", clock.now() + 331, 10)
+        assert [each.attempts for each in found.recipients] == [1]
+        assert await spool.reader.content(found.id) == b"body\n"
+
+
+async def test_an_attempt_of_long_ago_is_due_now_but_not_before_now(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened(tmp_path, clock=clock) as spool:
+        await put(spool, "b@dst.test")
+    await clock.advance(86_400)
+    async with opened(tmp_path, clock=clock) as spool:
+        ((_, due),) = await spool.reader.due_domains()
+    assert clock.now() <= due <= clock.now() + 30
+
+
+async def test_lines_that_were_not_drained_come_again_with_their_seq(tmp_path: Path) -> None:
+    lines = Lines()
+    lines.broken = OSError("no event log")
+    async with opened(tmp_path, lines=lines) as spool:
+        made = await put(spool, "b@dst.test")
+        spool.settle(made, made.recipients, [], [Event(type=Type.DELIVERY)])
+    assert lines.seen == []
+    again = Lines()
+    async with opened(tmp_path, lines=again) as spool:
+        await put(spool, "c@dst.test")
+    assert again.seen == [1, 2, 3]
+
+
+async def test_queue_ids_go_on_when_the_clock_was_set_back_over_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path, clock=HandClock(1_800_000_000.0)) as spool:
+        made = await put(spool, "b@dst.test")
+        spool.settle(made, made.recipients, [], [Event(type=Type.DELIVERY)])
+    async with opened(tmp_path, clock=HandClock(1_700_000_000.0)) as spool:
+        assert spool.mint() > made.id
+
+
+async def test_a_deferred_recipient_waits_with_its_due_time(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        made = await put(spool, "b@dst.test")
+        update = Update(State.DEFERRED, 1, 1_800_000_500.0, made.id, 0)
+        spool.settle(made, [], [update], [Event(type=Type.DEFERRAL)])
+        await spool.lease([])
+        assert await spool.reader.next_due("dst.test") == 1_800_000_500.0
+        assert await spool.reader.counts() == {"deferred": 1}
+
+
+async def test_only_so_many_outcomes_can_be_unsettled(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        made = await put(spool, *(f"u{n}@dst.test" for n in range(256)))
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        spool.on_room = lambda: room.set_result(None)
+        spool.settle(made, made.recipients[:255], [], [])
+        assert spool.has_room
+        spool.settle(made, made.recipients[255:], [], [])
+        assert not spool.has_room
+        await room
+        assert spool.has_room
+
+
+async def test_outcomes_that_wait_too_long_for_the_disk_stop_the_senders(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened(tmp_path, clock=clock) as spool:
+        made = await put(spool, "b@dst.test")
+        spool.settle(made, made.recipients, [], [])
+        assert spool.has_room
+        clock._move(clock.monotonic() + 0.051)
+        assert not spool.has_room
+
+
+async def test_a_full_disk_refuses_the_message_and_keeps_what_was_settled(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened(tmp_path, clock=clock) as spool:
+        made = await put(spool, "b@dst.test")
+        connection: sqlite3.Connection = spool._writer._conn
+        (pages,) = await spool._writer._execute(lambda: connection.execute("PRAGMA page_count").fetchone())
+        limit = f"PRAGMA max_page_count = {pages}"
+        await spool._writer._execute(lambda: connection.execute(limit).fetchone())
+        spool.settle(made, made.recipients, [], [Event(type=Type.DELIVERY)])
+        large = message(spool, "c@dst.test")
+        large.content = b"x" * 1_000_000
+        told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        spool.put(large, [], told.set_result)
+        assert "full" in str(await told)
+        assert spool.failing is not None
+        await clock.advance(1.0)
+        await spool.lease([])
+        assert spool.failing is None
+        assert rows(tmp_path, "SELECT count(*) FROM message") == [(0,)]
+        assert rows(tmp_path, "SELECT count(*) FROM body WHERE message = " + str(large.id)) == [(0,)]
+
+
+async def test_two_daemons_on_one_spool_are_one_too_many(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        with pytest.raises(SpoolError, match="in use by another process"):
+            async with opened(tmp_path):
+                pass
+
+
+async def test_a_sandbox_spool_never_goes_live(tmp_path: Path) -> None:
+    async with opened(tmp_path, mode="sandbox"):
+        pass
+    with pytest.raises(SpoolError, match="made for sandbox mode and the settings say live"):
+        async with opened(tmp_path, mode="live"):
+            pass
+
+
+async def test_a_spool_of_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    connection = database.connect(tmp_path)
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    with pytest.raises(SpoolError, match="start the newer version again"):
+        async with opened(tmp_path):
+            pass
+
+
+async def test_contents_over_the_budget_are_read_from_disk(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        spool._memory_budget = 7
+        first, second = await put(spool, "a@dst.test"), await put(spool, "b@dst.test")
+        assert (first.content, second.content) == (b"body\n", None)
+        spool.release(first)
+        assert spool.memory_used == 0
