@@ -15,6 +15,7 @@ from mta.core.credential import Credential
 from mta.core.model import Go, Wait
 from mta.intake.authentication import (
     BOUND,
+    LOOK,
     BUSY,
     THREADS,
     WAITING,
@@ -230,10 +231,14 @@ async def test_most_specific_network_wins(authenticator: Authenticator) -> None:
     assert authenticator.bound_to("127.0.0.1") is None  # LOCAL has a password: its network narrows it
 
 
-async def test_network_that_was_removed_is_bound_no_more(authenticator: Authenticator, path: Path) -> None:
+async def test_network_that_was_removed_is_bound_no_more(
+    authenticator: Authenticator, path: Path, clock: Clock
+) -> None:
     assert authenticator.bound_to("10.1.2.3") == HOST
     with CredentialStore(path, CHEAP) as other:
         other.remove("host")
+        clock.seconds += LOOK
         assert authenticator.bound_to("10.1.2.3") == RACK
         other.remove("rack")
+    clock.seconds += LOOK
     assert authenticator.bound_to("10.1.2.3") is None
