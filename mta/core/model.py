@@ -48,6 +48,7 @@ class Message:
     recipients: list[Recipient] = field(default_factory=list)
     content: bytes | None = None
     whole: bool = False  # `recipients` are all that the spool still holds of this message
+    dotless: bool = False  # no line of the content starts with a dot: it needs no stuffing
     held: int = 0  # recipients that are in lanes; the content leaves memory with the last one
 
 

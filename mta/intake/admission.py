@@ -40,6 +40,7 @@ class Submission(NamedTuple):
     recipients: list[Path]
     options: int
     content: bytes
+    dotted: bool  # lines of the content may start with a dot
 
 
 class Admission:
@@ -112,6 +113,7 @@ class Admission:
             [Recipient(n, path.address, path.domain) for n, path in enumerate(submission.recipients)],
             content,
             True,
+            not submission.dotted,
         )
 
     def _committed(self, message: Message, answer: Answer, error: Exception | None) -> None:

@@ -176,13 +176,13 @@ class Submission(Server):
     def on_data(self) -> Reply | None:
         return None
 
-    def on_message(self, content: bytes) -> Reply | None:
+    def on_message(self, content: bytes, dotted: bool) -> Reply | None:
         credential, sender = self.credential, self.sender
         assert credential is not None
         assert sender is not None
         refusal = self.event_handler.admission.submit(
             admission.Submission(
-                credential, self._protocol(), sender, self.recipients, self.options, content
+                credential, self._protocol(), sender, self.recipients, self.options, content, dotted
             ),
             self.answer,
         )

@@ -260,7 +260,8 @@ class Lane:
         return connection.begun >= self.route.limits.messages_per_connection
 
     def _transaction(self, batch: Batch, content: bytes) -> Transaction:
-        transaction = Transaction(batch.message, batch.recipients, stuff(content))
+        body = content if batch.message.dotless else stuff(content)
+        transaction = Transaction(batch.message, batch.recipients, body)
         self._under_way[transaction] = batch
         return transaction
 

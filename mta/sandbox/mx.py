@@ -48,7 +48,7 @@ class SandboxMX(Server):
     def on_data(self) -> Reply | None:
         return None
 
-    def on_message(self, content: bytes) -> Reply | None:
+    def on_message(self, content: bytes, dotted: bool) -> Reply | None:
         assert self.sender is not None
         recipients = [recipient.address for recipient in self.recipients]
         self.policy.spawn(self._keep(self.sender.address, recipients, content))

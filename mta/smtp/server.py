@@ -155,6 +155,7 @@ class Server(Stream):
             self._out.append(b"354 End with <CR><LF>.<CR><LF>\r\n")
             self._mode = Mode.DATA
             self._overflow = 0
+            self._dotted = False
             self.deadline = self.policy.clock.monotonic() + self.policy.data_timeout
             rest = self._in[self._position :]
             self._in, self._position = b"", 0
