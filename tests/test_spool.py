@@ -14,9 +14,11 @@ import pytest
 from mta.core.event import Event, Type
 from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
+from mta.core.queueid import text
 from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool import statements as sql
+from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
@@ -216,7 +218,7 @@ async def test_a_full_disk_refuses_the_message_and_keeps_what_was_settled(tmp_pa
         await spool._writer._execute(lambda: connection.execute(limit).fetchone())
         spool.settle(made, made.recipients, [], [Event(type=Type.DELIVERY)])
         large = message(spool, "c@dst.test")
-        large.content = b"x" * 1_000_000
+        large.content = b"x" * (THRESHOLD - 1)
         told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         spool.put(large, [], told.set_result)
         assert "full" in str(await told)
@@ -226,6 +228,43 @@ async def test_a_full_disk_refuses_the_message_and_keeps_what_was_settled(tmp_pa
         assert spool.failing is None
         assert rows(tmp_path, "SELECT count(*) FROM message") == [(0,)]
         assert rows(tmp_path, "SELECT count(*) FROM body WHERE message = " + str(large.id)) == [(0,)]
+
+
+async def test_a_large_content_is_a_file_until_it_is_delivered(tmp_path: Path) -> None:
+    content = b"x" * (THRESHOLD - 2) + b"\r\n"
+    async with opened(tmp_path) as spool:
+        large = message(spool, "b@dst.test")
+        large.content = content
+        committed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        spool.put(large, [], committed.set_result)
+        assert await committed is None
+        assert rows(tmp_path, "SELECT content FROM body") == [(None,)]
+        (file,) = (tmp_path / "bodies").iterdir()
+        assert file.read_bytes() == content
+        assert await spool.reader.content(large.id) == content
+        assert await spool.reader.head(large.id, 3) == b"xxx"
+        spool.settle(large, large.recipients, [], [Event(type=Type.DELIVERY)])
+    assert list((tmp_path / "bodies").iterdir()) == []
+
+
+async def test_a_file_that_a_crash_left_without_its_message_is_swept(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        orphan = spool.mint()
+    (tmp_path / "bodies" / text(orphan)).write_bytes(b"x")
+    (tmp_path / "bodies" / "README").write_bytes(b"an operator's")
+    async with opened(tmp_path):
+        assert [path.name for path in (tmp_path / "bodies").iterdir()] == ["README"]
+
+
+async def test_a_file_that_cannot_be_written_refuses_its_message(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        (tmp_path / "bodies").rmdir()
+        large = message(spool, "b@dst.test")
+        large.content = b"x" * THRESHOLD
+        told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        spool.put(large, [], told.set_result)
+        assert isinstance(await told, FileNotFoundError)
+        assert rows(tmp_path, "SELECT count(*) FROM message") == [(0,)]
 
 
 async def test_two_daemons_on_one_spool_are_one_too_many(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ _PLAIN = re.compile(
     rb"(FROM|TO): ?<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64})@([A-Za-z0-9._-]{1,255})>(?: +(.*))?", re.I | re.S
 )
 _COMMAND = re.compile(rb"(FROM|TO):[ \t]*<(.*)", re.I | re.S)
-_ROUTE = re.compile(r"(?:@[^,:<>\s]+,?)+:")  # a source route: accepted and ignored, RFC 5321 appendix F.2
+# A source route: accepted and ignored, RFC 5321 appendix F.2. Each @ begins a host and nothing else:
+# otherwise a line of them is tried in every way there is, before anybody has authenticated.
+_ROUTE = re.compile(r"@[^@,:<>\s]+(?:,@[^@,:<>\s]+)*:")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u0080-\U0010ffff-]+")
 _QUOTED = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*"')
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"

@@ -62,7 +62,7 @@ class RateLimit:
 
 @dataclass(slots=True)
 class DeadSite:
-    """Leaves a site alone after nobody there answered: 30 s, doubling to 10 min, until someone does."""
+    """Leaves a site alone after nobody there took mail: 30 s, doubling to 10 min, until someone does."""
 
     failures: int = 0
     until: float = 0.0

@@ -91,7 +91,7 @@ class Admission:
         fields = f"Received: by {self._hostname} with {submission.protocol} id {shown};\r\n\t{date}\r\n"
         if not header.has_date:
             fields += f"Date: {date}\r\n"
-        message_id = header.message_id.decode("utf-8", "replace") if header.message_id else ""
+        message_id = " ".join((header.message_id or b"").decode("utf-8", "replace").split())  # unfolded
         if not message_id:
             message_id = f"<{shown}@{self._hostname}>"
             fields += f"Message-ID: {message_id}\r\n"
@@ -120,7 +120,7 @@ class Admission:
         if error is None:
             answer(Reply(250, "2.0.0", f"Ok: queued as {text(message.id)}"))
             self._accepted(message)
-        elif isinstance(error, sqlite3.Error):
+        elif isinstance(error, sqlite3.Error | OSError):
             answer(FULL)
         else:
             raise error

@@ -129,10 +129,6 @@ class Submission(Server):
         made.network_auth = name == "network"
         return made
 
-    def connection_lost(self, error: Exception | None) -> None:
-        super().connection_lost(error)
-        self.event_handler.connections -= 1
-
     def on_connect(self) -> Reply | None:
         intake = self.event_handler
         self.credential = None
@@ -147,6 +143,9 @@ class Submission(Server):
                 self.note(NO_NETWORK, f"no credential is bound to {self.client}")
                 return NO_NETWORK
         return None
+
+    def on_disconnect(self) -> None:
+        self.event_handler.connections -= 1
 
     def on_mail(self, sender: Path) -> Reply | None:
         credential = self.credential
@@ -180,19 +179,18 @@ class Submission(Server):
         credential, sender = self.credential, self.sender
         assert credential is not None
         assert sender is not None
-        refusal = self.event_handler.admission.submit(
+        return self.event_handler.admission.submit(
             admission.Submission(
                 credential, self._protocol(), sender, self.recipients, self.options, content, dotted
             ),
             self.answer,
         )
-        if refusal is not None:
-            self.note(refusal, "message refused", sender=sender.address)
-        return refusal
 
     def answer(self, reply: Reply) -> None:
         if reply.code == 250:
             self.event_handler.metrics.receptions[self.listener_name].inc()
+        elif reply.code:
+            self.note(reply, "message refused", sender=self.sender.address if self.sender else None)
         super().answer(reply)
 
     def note(self, reply: Reply, reason: str, sender: str | None = None, login: str = "") -> None:
@@ -205,7 +203,8 @@ class Submission(Server):
 
     def _protocol(self) -> str:
         """RFC 3848, RFC 6531 4.3."""
-        extended = "ESMTP" if self.session.extended_smtp else "SMTP"
-        utf8 = "UTF8" if self.options & Option.SMTPUTF8 else ""
+        if not self.session.extended_smtp:
+            return "SMTP"  # the letters behind are registered for ESMTP only
+        name = "UTF8SMTP" if self.options & Option.SMTPUTF8 else "ESMTP"
         secure = "S" if self._tls_protocol else ""
-        return f"{utf8}{extended}{secure}{'' if self.network_auth else 'A'}"
+        return f"{name}{secure}{'' if self.network_auth else 'A'}"

@@ -19,6 +19,7 @@ from mta.core.event import Event, encode_lines
 from mta.core.lifecycle import State
 from mta.core.model import Message
 from mta.spool import statements as sql
+from mta.spool.bodies import THRESHOLD, Bodies
 
 ROWS = 64  # at most in one step; each number of rows is a statement of its own, prepared once
 
@@ -32,6 +33,11 @@ class Put(NamedTuple):
     message: Message
     events: list[Event]
     done: Done
+
+    @property
+    def content(self) -> bytes:
+        assert self.message.content is not None
+        return self.message.content
 
 
 class Update(NamedTuple):
@@ -87,15 +93,32 @@ class Committed(NamedTuple):
     finished: list[int]
 
 
-def commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Committed | None:
-    """Write the batch; None where it had nothing to report."""
+class Result(NamedTuple):
+    """What a commit did."""
+
+    committed: Committed | None  # None where there was nothing to report
+    files: list[int]  # messages whose file is of no more use
+
+
+def commit(connection: sqlite3.Connection, bodies: Bodies, batch: Batch, seq: int) -> Result:
+    """Write the batch."""
+    large = [(put.message.id, put.content) for put in batch.puts if len(put.content) >= THRESHOLD]
+    if large:
+        bodies.write(large)
+    try:
+        return _commit(connection, batch, seq)
+    except BaseException:
+        bodies.remove(message for message, _ in large)
+        raise
+
+
+def _commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Result:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if batch.puts:
-            _insert_messages(connection, [put.message for put in batch.puts])
+            _insert_messages(connection, batch.puts)
         finished = _settle(connection, batch)
-        if batch.drained is not None:
-            _forget(connection, batch.drained)
+        files = _forget(connection, batch.drained) if batch.drained is not None else []
         committed = None
         events = [event for put in batch.puts for event in put.events] + batch.events
         if events or finished:
@@ -109,15 +132,18 @@ def commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Committed 
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return committed
+    return Result(committed, files)
 
 
-def _insert_messages(connection: sqlite3.Connection, messages: Sequence[Message]) -> None:
+def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
+    messages = [put.message for put in puts]
     _insert(connection, sql.INSERT_MESSAGES, [
         (m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options)
         for m in messages
     ])  # fmt: skip
-    _insert(connection, sql.INSERT_BODIES, [(m.id, m.content) for m in messages])
+    _insert(connection, sql.INSERT_BODIES, [
+        (put.message.id, put.content if len(put.content) < THRESHOLD else None) for put in puts
+    ])  # fmt: skip
     fresh = int(State.FRESH)
     _insert(connection, sql.INSERT_RECIPIENTS, [
         (m.id, r.n, r.address, r.domain, m.tenant, fresh, r.attempts, None)
@@ -143,11 +169,15 @@ def _settle(connection: sqlite3.Connection, batch: Batch) -> list[int]:
     return finished
 
 
-def _forget(connection: sqlite3.Connection, drained: Drained) -> None:
-    connection.execute(sql.DELETE_BODIES, (json.dumps(sorted(drained.finished)),))
+def _forget(connection: sqlite3.Connection, drained: Drained) -> list[int]:
+    """Remove what is drained; the ids of those whose content is a file, to be removed after the commit."""
+    finished = json.dumps(sorted(drained.finished))
+    files: list[int] = json.loads(connection.execute(sql.FILES, (finished,)).fetchone()[0])
+    connection.execute(sql.DELETE_BODIES, (finished,))
     connection.execute(sql.DELETE_OUTBOX, (drained.seq,))
     connection.execute(sql.SET_META, ("next_seq", drained.next_seq))
     connection.execute(sql.SET_META, ("last_id", drained.last_id))
+    return files
 
 
 def _insert(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -45,7 +45,8 @@ from mta.core.queueid import QueueIds
 from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool import statements as sql
-from mta.spool.commit import Batch, Committed, Done, Drained, Put, Update, commit
+from mta.spool.bodies import Bodies
+from mta.spool.commit import Batch, Committed, Done, Drained, Put, Result, Update, commit
 from mta.spool.reader import Reader
 
 MAX_UNSETTLED = 256  # outcomes that a crash may repeat
@@ -76,9 +77,11 @@ class Spool:
         self._metrics = metrics
         self._memory_budget = memory
         self._memory_used = 0
-        self.reader = Reader()
+        self._bodies = Bodies(directory / "bodies")
+        self.reader = Reader(self._bodies)
         self._batch = Batch()
         self._wake = asyncio.Event()
+        self._again = asyncio.Event()  # a commit that failed may be tried again
         self._drain_wake = asyncio.Event()
         self._undrained: list[Committed] = []
         self._undrained_bytes = 0
@@ -125,6 +128,10 @@ class Spool:
         (last,) = connection.execute(sql.LAST_MESSAGE).fetchone()
         finished = [id for row in self._undrained for id in row.finished]
         self._ids = QueueIds(max([meta["last_id"], last or 0, *finished]))
+        files = {message for (message,) in connection.execute(sql.ALL_FILES)}
+        orphans = self._bodies.sweep(files)
+        if orphans:
+            log.info("removed %d contents that a crash had left without their message", orphans)
         recovered = (int(State.DEFERRED), self._clock.now(), first_retry, first_retry / 10)
         connection.execute(sql.RECOVER, recovered)
 
@@ -211,6 +218,7 @@ class Spool:
     async def run(self) -> None:
         """Commit what is noted until `stop`; the last commit and the last drain are done then."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             tasks.create_task(self._drain_until_stopped())
             while not self._closing or self._batch:
                 if not self._batch:
@@ -219,30 +227,35 @@ class Spool:
                 elif not await self._commit_batch():
                     if self._closing:
                         break  # what was settled stays as it is on disk
-                    await self._clock.sleep(RETRY_AFTER_FAILURE)
-        await self._drain()
-        if self._batch:
-            await self._commit_batch()
+                    self._clock.call_later(RETRY_AFTER_FAILURE, self._again.set)
+                    await self._again.wait()
+                    self._again.clear()
+            await self._drain()
+            if self._batch:
+                await self._commit_batch()
 
     def stop(self) -> None:
         """Let `run` come to its end."""
         self._closing = True
         self._wake.set()
+        self._again.set()
         self._drain_wake.set()
 
     async def _commit_batch(self) -> bool:
         batch, self._batch = self._batch, Batch()
         started = time.perf_counter()
         try:
-            committed = await asyncio.shield(self._in_thread(batch))
-        except sqlite3.Error as error:
+            result = await asyncio.shield(self._in_thread(batch))
+        except (sqlite3.Error, OSError) as error:
             self._refuse(batch, error)
             return False
         self.failing = None
+        if result.files:
+            self._tasks.create_task(asyncio.to_thread(self._bodies.remove, result.files))
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._metrics.commit_batch.observe(len(batch.puts) + batch.outcomes)
-        if committed is not None:
-            self._report(committed)
+        if result.committed is not None:
+            self._report(result.committed)
         self._unsettled -= batch.outcomes
         self._unsettled_since = self._clock.monotonic()
         for put in batch.puts:
@@ -262,9 +275,9 @@ class Spool:
             self._metrics.bugs["spool"].inc()
             log.error("a bug after a commit", exc_info=bug)
 
-    async def _in_thread(self, batch: Batch) -> Committed | None:
-        call = self._writer._execute(commit, self._writer._conn, batch, self._next_seq)  # type: ignore[no-untyped-call]
-        return cast(Committed | None, await call)
+    async def _in_thread(self, batch: Batch) -> Result:
+        arguments = (self._writer._conn, self._bodies, batch, self._next_seq)
+        return cast(Result, await self._writer._execute(commit, *arguments))  # type: ignore[no-untyped-call]
 
     def _keep(self, message: Message) -> None:
         assert message.content is not None
@@ -273,7 +286,7 @@ class Spool:
         else:
             message.content = None
 
-    def _refuse(self, batch: Batch, error: sqlite3.Error) -> None:
+    def _refuse(self, batch: Batch, error: Exception) -> None:
         """A commit failed: refuse what is new, keep what was settled for the next try."""
         log.error("the spool cannot write: %s; new mail is refused until it can", error)
         self.failing = str(error)

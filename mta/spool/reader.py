@@ -8,6 +8,7 @@ Raises: SpoolError where a content is missing, which must not be.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,16 @@ from mta.core.model import Message, Recipient
 from mta.core.queueid import text
 from mta.spool import database
 from mta.spool import statements as sql
+from mta.spool.bodies import Bodies
 
 Rows = list[tuple[Any, ...]]
 
 
 class Reader:
     """Questions to the queue."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
 
     async def open(self, directory: Path) -> None:
         self._connection = await aiosqlite.Connection(partial(database.connect_reader, directory), 64)
@@ -52,15 +57,20 @@ class Reader:
 
     async def content(self, message: int) -> bytes:
         """A message's content."""
-        rows = await self._rows(sql.CONTENT, message)
-        if not rows:
-            raise database.SpoolError(f"the content of {text(message)} is missing")
-        return bytes(rows[0][0])
+        return await self._content(message, -1, sql.CONTENT, message)
 
     async def head(self, message: int, octets: int) -> bytes:
         """The first octets of a message's content."""
-        rows = await self._rows(sql.HEAD, octets, message)
-        return bytes(rows[0][0]) if rows else b""
+        return await self._content(message, octets, sql.HEAD, octets, message)
+
+    async def _content(self, message: int, octets: int, statement: str, *values: object) -> bytes:
+        rows = await self._rows(statement, *values)
+        if not rows:
+            raise database.SpoolError(f"the content of {text(message)} is missing")
+        (content,) = rows[0]
+        if content is None:
+            return await asyncio.to_thread(self._bodies.read, message, octets)
+        return bytes(content)
 
     async def counts(self) -> dict[str, int]:
         """How many recipients stand in each state."""

@@ -43,6 +43,12 @@ DELETE_MESSAGES = "DELETE FROM message WHERE id IN (SELECT value FROM json_each(
 INSERT_OUTBOX = "INSERT INTO outbox (seq, lines, finished) VALUES (?, ?, ?)"
 # The drain: bodies of finished messages go with the lines that report them.
 DELETE_BODIES = "DELETE FROM body WHERE message IN (SELECT value FROM json_each(?))"
+# Of these messages, those whose content is a file.
+FILES = (
+    "SELECT json_group_array(message) FROM body WHERE content IS NULL "
+    "AND message IN (SELECT value FROM json_each(?))"
+)
+ALL_FILES = "SELECT message FROM body WHERE content IS NULL"
 DELETE_OUTBOX = "DELETE FROM outbox WHERE seq <= ?"
 OUTBOX = "SELECT seq, lines, finished FROM outbox ORDER BY seq"
 
@@ -84,6 +90,7 @@ HOT = {  # statements whose query plan a test holds
     "FINISHED": FINISHED,
     "DELETE_MESSAGES": DELETE_MESSAGES,
     "DELETE_BODIES": DELETE_BODIES,
+    "FILES": FILES,
     "DUE": DUE,
     "NEXT_DUE": NEXT_DUE,
     "EXPIRED": EXPIRED,

@@ -20,8 +20,9 @@ CREATE INDEX message_expires ON message (expires);
 
 CREATE TABLE body (                  -- apart, so that it is removed late and in id order
   message     INTEGER PRIMARY KEY,
-  content     BLOB NOT NULL
+  content     BLOB                   -- NULL: a file in bodies/, named by the queue id
 );
+CREATE INDEX body_file ON body (message) WHERE content IS NULL;
 
 CREATE TABLE recipient (
   message     INTEGER NOT NULL,
