@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class Batch:
     drained: Drained | None = None
     waiters: list[Done] = field(default_factory=list)  # who wants to know, besides the puts
     outcomes: int = 0  # recipients settled here
+    since: float = math.inf  # monotonic; when the first of them was noted
 
     def __bool__(self) -> bool:
         return bool(

@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -88,7 +89,7 @@ class Spool:
         self._next_seq = 1
         self._ids = QueueIds(0)
         self._unsettled = 0
-        self._unsettled_since = 0.0
+        self._committing_since = math.inf  # monotonic; the oldest outcome of the commit under way
         self._closing = False
         self.failing: str | None = None  # why the last commit failed
         self.on_room: Callable[[], None] = lambda: None  # outcomes may be noted again
@@ -169,8 +170,8 @@ class Spool:
             batch.done.extend((message.id, recipient.n) for recipient in done)
         batch.updates.extend(updates)
         batch.events.extend(events)
-        if not self._unsettled:
-            self._unsettled_since = self._clock.monotonic()
+        if not batch.outcomes:
+            batch.since = self._clock.monotonic()
         count = len(done) + len(updates)
         batch.outcomes += count
         self._unsettled += count
@@ -194,11 +195,10 @@ class Spool:
     @property
     def has_room(self) -> bool:
         """False while as many outcomes are unsettled as a crash may repeat."""
-        if self._unsettled < MAX_UNSETTLED:
-            if not self._unsettled:
-                return True
-            return self._clock.monotonic() - self._unsettled_since < MAX_UNSETTLED_TIME
-        return False
+        if not self._unsettled:
+            return True
+        oldest = min(self._committing_since, self._batch.since)
+        return self._unsettled < MAX_UNSETTLED and self._clock.monotonic() - oldest < MAX_UNSETTLED_TIME
 
     # Contents in memory
 
@@ -243,12 +243,15 @@ class Spool:
 
     async def _commit_batch(self) -> bool:
         batch, self._batch = self._batch, Batch()
+        self._committing_since = batch.since
         started = time.perf_counter()
         try:
             result = await asyncio.shield(self._in_thread(batch))
         except (sqlite3.Error, OSError) as error:
             self._refuse(batch, error)
             return False
+        finally:
+            self._committing_since = math.inf
         self.failing = None
         if result.files:
             self._tasks.create_task(asyncio.to_thread(self._bodies.remove, result.files))
@@ -257,7 +260,6 @@ class Spool:
         if result.committed is not None:
             self._report(result.committed)
         self._unsettled -= batch.outcomes
-        self._unsettled_since = self._clock.monotonic()
         for put in batch.puts:
             self._keep(put.message)
             self._tell(put.done, None)
@@ -300,6 +302,7 @@ class Spool:
             drained=_join(batch.drained, later.drained),
             waiters=later.waiters,
             outcomes=batch.outcomes + later.outcomes,
+            since=min(batch.since, later.since),
         )
         for put in batch.puts:
             self._tell(put.done, error)
