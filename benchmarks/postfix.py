@@ -3,19 +3,23 @@
 Between: `relay` starts the command that this returns like any other MTA's.
 Contract: settings, queue, data and log live in the given directory. The system's own Postfix and its log are
     not touched; of /etc/postfix only the list of what a queue directory holds is read.
-Raises: Broken when Postfix is missing, we are not root (it changes users), or it refuses its directory.
+Raises: Broken when Postfix is missing, we are not root (it changes users), or it refuses its directory; and
+    saslpasswd2 is missing where it has to authenticate.
 Why: `postfix start` detaches itself. Its master, run directly, is our own child: the root of the tree whose
     processor time we count, ended by the signal that `postfix stop` sends. Services run outside a chroot (as
-    Postfix ships them; Debian does not): no cost per message, and no copies of /etc. Neither tool speaks TLS.
+    Postfix ships them; Debian does not): no cost per message, and no copies of /etc. Towards the sink nobody speaks TLS.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 from benchmarks.process import PATIENCE, Broken, program
+from benchmarks.submit import LOGIN, SECRET
+from mta.ops.certificate import self_signed
 
 # What is not here is as Postfix ships it. It logs to a file of its own, for a mail server must log somewhere.
 MAIN = """\
@@ -56,34 +60,69 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 """
+# Where somebody has to authenticate: one more smtpd. Its users are in Cyrus SASL's own file: no other server.
+SUBMISSION_MAIN = """\
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {key}
+smtpd_sasl_type = cyrus
+smtpd_sasl_local_domain = relay.test
+cyrus_sasl_config_path = {directory}/etc
+"""
+SUBMISSION_MASTER = """\
+127.0.0.1:{submission} inet n - n - - smtpd
+  -o smtpd_tls_security_level=encrypt
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+tlsmgr unix - - n 1000? 1 tlsmgr
+"""
+SASL = """\
+pwcheck_method: auxprop
+auxprop_plugin: sasldb
+sasldb_path: {users}
+mech_list: PLAIN
+"""
 
 
-def as_shipped(listen: int, sink: int, directory: Path) -> list[str]:
+def as_shipped(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
     """The settings of a fresh installation, and those that make it a relay."""
-    return _prepare(MAIN, listen, sink, directory)
+    return _prepare(MAIN, listen, sink, directory, submission)
 
 
-def tuned(listen: int, sink: int, directory: Path) -> list[str]:
+def tuned(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
     """Tuned for throughput, though on two cores nothing gains more than the noise: count the better one."""
-    return _prepare(MAIN + TUNED, listen, sink, directory)
+    return _prepare(MAIN + TUNED, listen, sink, directory, submission)
 
 
-def _prepare(main: str, listen: int, sink: int, directory: Path) -> list[str]:
+def _prepare(main: str, listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
     if os.geteuid() != 0:
         raise Broken("Postfix must be started by root: run as root, or leave it out with --mta ours,none")
     etc = directory / "etc"
     etc.mkdir()
     (directory / "queue").mkdir()
-    (etc / "main.cf").write_text(main.format(directory=directory, sink=sink))
-    (etc / "master.cf").write_text(MASTER.format(listen=listen))
+    main, master = main.format(directory=directory, sink=sink), MASTER.format(listen=listen)
+    if submission is not None:
+        certificate, key = self_signed(["relay.test"], etc / "tls")
+        main += SUBMISSION_MAIN.format(certificate=certificate, key=key, directory=directory)
+        master += SUBMISSION_MASTER.format(submission=submission)
+        (etc / "smtpd.conf").write_text(SASL.format(users=_users(etc)))
+    (etc / "main.cf").write_text(main)
+    (etc / "master.cf").write_text(master)
     _output("postfix", "-c", str(etc), "check")  # also makes the queue's directories, with their owners
     daemons = _output("postconf", "-c", str(etc), "-xh", "daemon_directory").strip()
     return [f"{daemons}/master", "-c", str(etc), "-s"]
 
 
-def _output(name: str, *arguments: str) -> str:
+def _users(etc: Path) -> Path:
+    """The one who may submit."""
+    users = etc / "sasldb2"
+    _output("saslpasswd2", "-p", "-c", "-f", str(users), "-u", "relay.test", LOGIN, text=SECRET)
+    shutil.chown(users, "postfix")
+    return users
+
+
+def _output(name: str, *arguments: str, text: str = "") -> str:
     argv = [program(name), *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode != 0:
         raise Broken(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
     return done.stdout

@@ -29,19 +29,24 @@ class Broken(Exception):
     """The benchmark cannot go on; the text says what to do."""
 
 
+PACKAGES = {"saslpasswd2": "sasl2-bin", "strace": "strace", "valgrind": "valgrind"}
+
+
 def program(name: str) -> str:
     """Where the program is."""
     if (path := shutil.which(name, path=PATH)) is None:
-        raise Broken(f"{name} is missing: apt-get install postfix (elsewhere also postfix-perf-scripts)")
+        package = PACKAGES.get(name, "postfix (elsewhere also postfix-perf-scripts)")
+        raise Broken(f"{name} is missing: apt-get install {package}")
     return path
 
 
 class Process:
     """Started on entry, ready when its port greets, ended with all its tree on exit."""
 
-    def __init__(self, argv: list[str], port: int, log: Path) -> None:
+    def __init__(self, argv: list[str], port: int, log: Path, patience: float = PATIENCE) -> None:
         self._argv = argv
         self._port = port
+        self._patience = patience
         self.log = log
 
     def __enter__(self) -> Self:
@@ -55,7 +60,7 @@ class Process:
                 start_new_session=True,
             )
         try:
-            if not _until(lambda: not self.alive() or self._greets()) or not self.alive():
+            if not self._until(lambda: not self.alive() or self._greets()) or not self.alive():
                 raise Broken(
                     f"{self._argv[0]} did not start:\n{self.log.read_text(errors='replace')[-2000:]}"
                 )
@@ -68,10 +73,10 @@ class Process:
         """Terminate the first process and wait for the whole tree; kill what stays."""
         tree = cpu.tree(self.pid) if self.alive() else []
         self._popen.terminate()
-        if not _until(lambda: not self.alive() and not any(map(cpu.runs, tree))):
+        if not self._until(lambda: not self.alive() and not any(map(cpu.runs, tree))):
             for pid in filter(cpu.runs, tree):
                 os.kill(pid, signal.SIGKILL)
-            self._popen.wait(PATIENCE)
+            self._popen.wait(self._patience)
             raise Broken(f"{self._argv[0]} would not end, and was killed")
 
     @property
@@ -90,10 +95,13 @@ class Process:
             return False
         return greeting.startswith(b"220")
 
+    def _until(self, condition: Callable[[], bool]) -> bool:
+        return until(condition, self._patience)
 
-def _until(condition: Callable[[], bool]) -> bool:
+
+def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
     """Did it come true in time?"""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (true := condition()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return true

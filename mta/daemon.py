@@ -57,7 +57,7 @@ class Daemon:
         directory = settings.spool.path
         self.metrics = Metrics()
         self.notify = Notify(environment, clock)
-        self.event_log = EventLog(settings.events.path or directory / "events.jsonl")
+        self.event_log = EventLog(settings.event_log)
         self.credentials = CredentialStore(directory / "credentials.db")
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
@@ -70,9 +70,7 @@ class Daemon:
         }
         self.settler = Settler(self.spool, self.schedules, settings.hostname, clock, self.metrics)
         self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready)
-        self.control = Control(
-            settings.admin.socket or directory / "control", {"queue": self._queue, "status": self._status}
-        )
+        self.control = Control(settings.control_socket, {"queue": self._queue, "status": self._status})
         self.listeners: list[Listener] = []
         self._stopping = asyncio.Event()
         self._counts: dict[str, int] = {}
@@ -135,15 +133,16 @@ class Daemon:
             return None
         directory = self.settings.sandbox.path
         directory.mkdir(parents=True, exist_ok=True)
-        self.sandbox = self._listener(
+        sandbox = self._listener(
             self.settings.sandbox.bind,
             tasks,
             hostname=f"sandbox.{self.settings.hostname}",
             bug=lambda error: self.metrics.bugs["sandbox"].inc(),
             connect=lambda listener: SandboxMX.listening(listener, directory),
         )
-        await self.sandbox.start()
-        return Endpoint(self.sandbox.host, self.sandbox.port)
+        await sandbox.start()
+        self.sandbox = sandbox
+        return Endpoint(sandbox.host, sandbox.port)
 
     async def _open_listener(self, door: Door, tasks: asyncio.TaskGroup) -> Listener:
         name: ListenerName = "submissions" if door.tls == "implicit" else "submission"
@@ -254,5 +253,9 @@ def _server_context(settings: Settings) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    try:
+        context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    except OSError as error:  # ssl.SSLError is one too; neither names a file
+        files = f"the certificate {settings.tls.certificate} with the key {settings.tls.key}"
+        raise OSError(f"cannot use {files}: {error}") from error
     return context

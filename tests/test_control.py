@@ -166,3 +166,17 @@ def test_it_serves_on_uvloop_as_well(tmp_path: Path) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(run()) == {"got": {"a": 1}}
     assert not (tmp_path / "control").exists()
+
+
+async def test_a_spool_deep_down_has_a_control_socket_too(tmp_path: Path) -> None:
+    path = tmp_path.joinpath("deep" * 20, "deeper" * 20, "control")
+    path.parent.mkdir(parents=True)
+    control = Control(path, COMMANDS)
+    await control.start()
+    assert await ask(path, "echo") == {"got": {}}
+    with pytest.raises(OSError, match="another daemon answers here"):
+        await Control(path, COMMANDS).start()
+    await control.stop()
+    assert not path.exists()
+    with pytest.raises(ControlError, match="the daemon is not running"):
+        await ask(path, "echo")

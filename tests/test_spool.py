@@ -163,6 +163,8 @@ async def test_lines_that_were_not_drained_come_again_with_their_seq(tmp_path: P
     assert lines.seen == []
     again = Lines()
     async with opened(tmp_path, lines=again) as spool:
+        await again.came.wait()  # at once, with no new mail to push them
+        assert again.seen == [1, 2]
         await put(spool, "c@dst.test")
     assert again.seen == [1, 2, 3]
 

@@ -13,7 +13,10 @@ from pathlib import Path
 import click
 
 from mta import __version__
+from mta.cli.configuration import configuration
 from mta.cli.credential import credential
+from mta.cli.init import init
+from mta.cli.queue import queue
 from mta.cli.serve import serve
 from mta.config.load import SettingsError, load
 from mta.config.settings import Settings
@@ -46,5 +49,8 @@ def _settings(context: click.Context, path: Path) -> Settings:
 
 
 # One line for each command.
+main.add_command(configuration)
 main.add_command(credential)
+main.add_command(init)
+main.add_command(queue)
 main.add_command(serve)

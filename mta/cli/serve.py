@@ -11,14 +11,17 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import click
 import uvloop
 
+from mta.cli.quickstart import Quickstart, Unfit
 from mta.clock import SystemClock
 from mta.config.settings import Settings
 from mta.daemon import Daemon
+from mta.spool.credentials import CredentialError
 from mta.spool.database import SpoolError
 
 Loop = Literal["uvloop", "asyncio"]
@@ -32,10 +35,25 @@ Loop = Literal["uvloop", "asyncio"]
     show_default=True,
     help="The event loop.",
 )
+@click.option(
+    "--quickstart",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="While a sandbox serves, tell in FILE and on standard output how to use it.",
+)
 @click.pass_obj
-def serve(settings: Callable[[], Settings], loop: Loop) -> None:
+def serve(settings: Callable[[], Settings], loop: Loop, quickstart: Path | None) -> None:
     """Run the daemon in the foreground until SIGTERM."""
-    run(settings(), loop)
+    known = settings()
+    if quickstart is None:
+        run(known, loop)
+        return
+    try:
+        sheet = Quickstart(quickstart, known)
+    except Unfit as error:
+        raise click.UsageError(str(error)) from None
+    with sheet:
+        run(known, loop, sheet.announce)
 
 
 def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = lambda daemon: None) -> None:
@@ -46,7 +64,7 @@ def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = lambda
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_serve(settings, ready))
-    except* (SpoolError, OSError) as group:
+    except* (SpoolError, CredentialError, OSError) as group:
         for error in group.exceptions:
             click.echo(f"mta: {error}", err=True)
         raise SystemExit(1) from None

@@ -191,3 +191,11 @@ class Settings:
             raise ValueError("tls.certificate and tls.key are needed: a listener speaks TLS")
         if self.sandbox and self.routes:
             raise ValueError("sandbox and routes exclude each other: in the sandbox nothing leaves")
+
+    @property
+    def event_log(self) -> Path:
+        return self.events.path or self.spool.path / "events.jsonl"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.admin.socket or self.spool.path / "control"

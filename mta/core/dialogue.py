@@ -4,7 +4,9 @@ Between: the SMTP client moves octets; this decides them.
 Contract: pure. `begin` and `feed` give the octets to write and the transactions that are finished; a
     transaction carries its own replies. `take` is asked for the next transaction where one may follow.
     A transaction that is dropped (421, a lost connection) says by `after_dot` whether it may have arrived.
-Raises: Desync when the peer answers what was not asked: that connection must never be used again.
+    `fault` says why a connection must never be used again: the peer answers what was not asked, or
+    speaks no SMTP. What was answered before counts.
+Raises: nothing that a peer can cause.
 Standards: RFC 5321 3.3 (mail transaction), 4.2.1 (421), RFC 2920 3.1 (pipelining: DATA is the last of a
     group, and the next MAIL may follow the final dot), RFC 1870 (SIZE), RFC 6152, RFC 6531.
 Why: in the steady state one write carries a body and the next envelope, and one read brings all its
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from mta.core.model import Message, Option, Recipient, Reply
+from mta.core.reply import ReplyError
 
 MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would wait for long
 _END = b".\r\n"
@@ -78,7 +81,7 @@ class Transaction:
 class Step(NamedTuple):
     """What to do after some replies."""
 
-    write: list[bytes]
+    write: list[bytes]  # not after a fault or a 421
     finished: list[Transaction]
 
 
@@ -91,6 +94,8 @@ class Dialogue:
         self._expected: deque[tuple[Stage, Transaction]] = deque()
         self._reset_first = False  # the peer still holds a transaction that came to nothing
         self.closing: Reply | None = None  # the 421 that the peer said goodbye with
+        self.fault: Exception | None = None
+        self._withheld: Transaction | None = None  # its body was due in the step that ended everything
 
     @property
     def idle(self) -> bool:
@@ -125,14 +130,23 @@ class Dialogue:
     def feed(self, replies: Iterable[Reply], take: Callable[[], Transaction | None]) -> Step:
         """Go on with what the peer said."""
         step = Step([], [])
+        try:
+            self._feed(replies, step, take)
+        except (Desync, ReplyError) as error:
+            self.fault = error
+        if self.fault is None and self.closing is None:
+            self._withheld = None
+        return step
+
+    def _feed(self, replies: Iterable[Reply], step: Step, take: Callable[[], Transaction | None]) -> None:
+        asked = len(self._expected)  # what is said in this step is not written yet, so nobody can answer it
         for reply in replies:
-            if self.closing is not None:
-                break  # nothing after a 421 counts
-            if not self._expected:
+            if not asked:
                 if reply.code != 421:
                     raise Desync(f"a reply to nothing: {reply}")
                 self.closing = reply
-                break
+                return  # nothing after a 421 counts
+            asked -= 1
             stage, transaction = self._expected.popleft()
             if reply.code == 421:
                 self.closing = reply
@@ -141,16 +155,16 @@ class Dialogue:
                     step.finished.append(transaction)
                 else:
                     self._expected.appendleft((stage, transaction))
-                break
+                return
             _HANDLERS[stage](self, transaction, reply, step, take)
-        return step
 
     def abandon(self) -> list[tuple[Transaction, bool]]:
         """The transactions that got no final reply, each with True if its final dot was sent."""
         left: dict[int, tuple[Transaction, bool]] = {}
         for stage, transaction in self._expected:
             transaction.ended_by = self.closing
-            left.setdefault(id(transaction), (transaction, stage is Stage.DOT and transaction.accepted > 0))
+            after_dot = stage is Stage.DOT and transaction.accepted > 0 and transaction is not self._withheld
+            left.setdefault(id(transaction), (transaction, after_dot))
         self._expected.clear()
         return list(left.values())
 
@@ -194,7 +208,7 @@ class Dialogue:
     def _on_data(
         self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
     ) -> None:
-        if 200 <= reply.code < 300:
+        if reply.code != 354 and reply.code < 400:
             raise Desync(f"DATA was answered with {reply}")
         transaction.data_reply = reply
         if reply.code != 354:
@@ -203,6 +217,7 @@ class Dialogue:
             return
         # With no recipient the peer should have said 554; it waits for a message, so it gets an empty one.
         body = transaction.body if transaction.accepted else b""
+        self._withheld = transaction
         step.write.append(body)
         self._say(Stage.DOT, transaction, _END, step)
         if self._pipelining and len(body) <= MERGE_LIMIT:

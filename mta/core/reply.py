@@ -1,15 +1,17 @@
 """SMTP replies: octets -> `Reply` values.
 
 Between: the SMTP client feeds what the peer sent; the dialogue reads replies.
-Contract: `feed` takes any slice of the stream and gives the replies that are complete. Lines of one
-    reply are joined by a line feed; the enhanced code of the first line is taken off every line.
-Raises: ReplyError on anything that is no reply, or one that does not end; the connection is then of no use.
+Contract: `feed` takes any slice of the stream and gives the replies that are complete, one by one. Lines
+    of one reply are joined by a line feed; the enhanced code of the first line is taken off every line.
+Raises: ReplyError on anything that is no reply, or one that does not end, after the replies before it; the
+    connection is then of no use.
 Standards: RFC 5321 4.2 (replies), 4.5.3.1.5 (512 octets; real peers send more), RFC 3463 (enhanced codes).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from mta.core.model import Reply
@@ -34,24 +36,22 @@ class ReplyParser:
         self._lines: list[bytes] = []  # of a reply that goes on
         self._size = 0
 
-    def feed(self, data: bytes) -> list[Reply]:
+    def feed(self, data: bytes) -> Iterator[Reply]:
         """The replies that are complete now."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_LINE:
-            raise ReplyError("a reply line without an end")
-        replies = []
         for line in lines:
             if not self._lines and line[3:4] == b" ":
-                replies.append(_single(line))
+                yield _single(line)
                 continue
             self._lines.append(line)
             self._size += len(line)
             if self._size > MAX_REPLY:
                 raise ReplyError("a reply without an end")
             if line[3:4] != b"-":
-                replies.append(_several(self._lines))
+                yield _several(self._lines)
                 self._lines, self._size = [], 0
-        return replies
+        if len(self._rest) > MAX_LINE:
+            raise ReplyError("a reply line without an end")
 
 
 def _parts(line: bytes) -> tuple[int, str]:

@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+BLOCK = 64 * 1024  # octets read at once, from the end backwards
+
 
 class EventLog:
     """One file that only grows."""
@@ -24,11 +26,24 @@ class EventLog:
 
     def open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o640)
+        self._cut_half_line()
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _cut_half_line(self) -> None:
+        """What a crash in the middle of an append left behind: its lines are still in the spool."""
+        size = end = os.fstat(self._descriptor).st_size
+        while end:
+            start = max(0, end - BLOCK)
+            block = os.pread(self._descriptor, end - start, start)
+            end = start + block.rfind(b"\n") + 1
+            if end > start:
+                break
+        if end < size:
+            os.ftruncate(self._descriptor, end)
 
     async def publish(self, lines: bytes) -> None:
         """Append whole lines."""

@@ -17,9 +17,11 @@ from __future__ import annotations
 import errno
 import http.client
 import logging
+import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from aiohttp import web
 Command = Callable[[dict[str, Any]], Awaitable[Any]]
 
 PATIENCE = 60.0  # seconds that the client waits for an answer
+LONGEST_NAME = 107  # octets of a socket's path
 SHUTDOWN = 1.0  # seconds for answers under way
 
 _log = logging.getLogger(__name__)
@@ -74,7 +77,8 @@ class Control:
         _remove_stale(self._path)
         server = socket.socket(socket.AF_UNIX)
         try:
-            server.bind(str(self._path))
+            with _short(self._path) as name:
+                server.bind(name)
             self._bound = True
             self._path.chmod(0o600)
         except BaseException:
@@ -112,7 +116,8 @@ def _remove_stale(path: Path) -> None:
             raise FileExistsError(errno.EEXIST, "not a socket", str(path))
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
-            probe.connect(str(path))
+            with _short(path) as name:
+                probe.connect(name)
     except FileNotFoundError:
         return
     except ConnectionRefusedError:
@@ -121,6 +126,19 @@ def _remove_stale(path: Path) -> None:
     except BlockingIOError:
         pass  # its backlog is full: somebody is there
     raise OSError(errno.EADDRINUSE, "another daemon answers here", str(path))
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name for it that a socket's address has room for, however deep the spool lies (unix(7))."""
+    if len(os.fsencode(path)) <= LONGEST_NAME:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -133,7 +151,8 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        with _short(self._path) as name:
+            self.sock.connect(name)
 
 
 def call(path: Path, name: str, params: Mapping[str, Any] | None = None) -> Any:

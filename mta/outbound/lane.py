@@ -20,7 +20,7 @@ from mta.core.dialogue import Transaction
 from mta.core.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Wait
 from mta.core.routing import Route
-from mta.core.throttle import DeadSite, RateLimit
+from mta.core.throttle import GO, DeadSite, RateLimit
 from mta.outbound.outcome import Settler, Trace
 from mta.smtp.client import Connection
 
@@ -28,6 +28,8 @@ CAPACITY = 1000  # recipients
 LOW = CAPACITY // 2  # a lane that was full asks for more from here
 BATCHES_PER_CONNECTION = 8  # so many waiting are worth one more connection; pipelining feeds one well
 FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room wakes it sooner
+ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
+MEMORY = 3600.0  # seconds that a dead site is remembered after its time
 
 
 class Host(Protocol):
@@ -35,6 +37,9 @@ class Host(Protocol):
 
     @property
     def may_take(self) -> bool: ...
+
+    @property
+    def draining(self) -> bool: ...
 
     def open(self, lane: Lane) -> None: ...
 
@@ -60,6 +65,7 @@ class Lane:
         self._granted_at = 0.0  # monotonic; before that the rate grants nothing
         self._rate_timer: Timer | None = None
         self._dead = DeadSite()
+        self._enough_until = 0.0  # no more connections than there are
         self._under_way: dict[Transaction, Batch] = {}
         self.serving: set[Connection] = set()
         self.idle: list[Connection] = []
@@ -73,7 +79,7 @@ class Lane:
         if self._queued >= CAPACITY:
             self._was_full = True
             return Wait(now + FULL_WAIT * (1 + self._clock.dice()), "lane full")
-        return self._dead.ask(now)
+        return GO if self.serving else self._dead.ask(now)
 
     def room(self) -> int:
         """How many recipients more may wait here."""
@@ -104,7 +110,12 @@ class Lane:
 
     def _wants_connection(self, stalled: bool) -> bool:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
-        if not self._queue or self._clock.monotonic() < self._granted_at or not self._pool.may_take:
+        if not self._queue or self._clock.monotonic() < self._granted_at:
+            return False
+        if not self._pool.may_take:
+            self._pool.starved(self)
+            return False
+        if self._clock.now() < (self._enough_until if self.connections else self._dead.until):
             return False
         wanted = -(-len(self._queue) // BATCHES_PER_CONNECTION)
         if stalled and not self.idle and self.connections == len(self.serving):
@@ -127,11 +138,14 @@ class Lane:
     def begin(self, connection: Connection, batch: Batch, content: bytes) -> None:
         """The content of a batch was read: send it, if the connection is still there."""
         batch.head = header_block(content)
+        transaction = self._transaction(batch, content)
         if connection.ended.done():
-            self._put_back(batch)
+            transaction.started = self._clock.monotonic()
+            transaction.ended_by = connection.last_word
+            self.lost(connection, [(transaction, False)])
             self.kick()
         else:
-            connection.send(self._transaction(batch, content))
+            connection.send(transaction)
 
     # What a connection asks and tells
 
@@ -146,6 +160,8 @@ class Lane:
         return None if batch is None else self._transaction(batch, content)
 
     def finished(self, connection: Connection, transaction: Transaction) -> None:
+        if self._dead.failures:
+            self._dead.answered()
         batch = self._under_way.pop(transaction)
         duration = self._clock.monotonic() - transaction.started
         results = outcomes(transaction, connection.host)
@@ -156,7 +172,7 @@ class Lane:
         self._settler.settle(batch, results, Trace(self.route.site, connection.tls, duration))
 
     def idle_again(self, connection: Connection) -> None:
-        if self._is_used_up(connection) or not self._pool.may_take:
+        if self._is_used_up(connection) or self._pool.draining:
             connection.retire()
         else:
             self.idle.append(connection)
@@ -172,6 +188,8 @@ class Lane:
                 batch.requeued = True
                 self._put_back(batch)
             else:
+                if batch.requeued:
+                    self._dead.failed(self._clock.now())
                 outcome = broken(transaction, after_dot, connection.host)
                 duration = self._clock.monotonic() - transaction.started
                 self.settle_all(batch, outcome, Trace(self.route.site, connection.tls, duration))
@@ -180,7 +198,6 @@ class Lane:
 
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
-        self._dead.answered()
         self.serving.add(connection)
         connection.serve(self)
         self.idle_again(connection)
@@ -188,6 +205,7 @@ class Lane:
     def failed(self, outcome: Outcome) -> None:
         """No host could be reached; with no other connection, what waits is settled."""
         if self.connections > 1:
+            self._enough_until = self._clock.now() + ENOUGH_WAIT
             return
         self._dead.failed(self._clock.now())
         for batch in self.take_all():
@@ -198,6 +216,10 @@ class Lane:
         self.connections -= 1
         if connection is not None:
             self.serving.discard(connection)
+        dead = self._dead.ask(self._clock.now())
+        if isinstance(dead, Wait) and not self.connections:
+            for batch in self.take_all():
+                self._settler.postpone(batch, dead.until)
         self.kick()
 
     def settle_all(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
@@ -214,7 +236,7 @@ class Lane:
     @property
     def is_forgettable(self) -> bool:
         """Nothing waits, nothing is open, nothing is remembered against the site."""
-        quiet = isinstance(self._dead.ask(self._clock.now()), Go) and not self._dead.failures
+        quiet = self._clock.now() > self._dead.until + MEMORY
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
         return not self._queue and not self.connections and quiet and granted
 

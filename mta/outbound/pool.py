@@ -116,6 +116,11 @@ class Pool:
     # What lanes ask
 
     @property
+    def draining(self) -> bool:
+        """Are we going down?"""
+        return self._draining
+
+    @property
     def may_take(self) -> bool:
         """May transactions begin?"""
         return not self._draining and self._spool.has_room

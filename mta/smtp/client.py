@@ -22,9 +22,9 @@ import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
 from mta.clock import Clock, timeout
-from mta.core.dialogue import Capabilities, Desync, Dialogue, Stage, Transaction
+from mta.core.dialogue import Capabilities, Dialogue, Stage, Transaction
 from mta.core.model import Reply
-from mta.core.reply import ReplyError, ReplyParser
+from mta.core.reply import ReplyParser
 
 CONNECT_TIMEOUT = 30.0  # seconds; a host that is up answers in a few
 GREETING_TIMEOUT = 300.0  # RFC 5321 4.5.3.2.1
@@ -153,8 +153,12 @@ class Connection:
     def send(self, transaction: Transaction) -> None:
         """Begin a transaction; the connection is idle."""
         self._note(transaction)
-        self._write([self._dialogue.begin(transaction)])
-        self._set_deadline()
+        opening = self._dialogue.begin(transaction)
+        if self._protocol.is_connected:
+            self._write([opening])
+            self._set_deadline()
+        else:
+            self.gone()  # before `serve` nobody heard of it
 
     def _take(self) -> Transaction | None:
         transaction = self.feeder.take(self)
@@ -199,16 +203,13 @@ class Connection:
         if self.ended.done():
             return
         dialogue = self._dialogue
-        try:
-            step = dialogue.feed(self._parser.feed(data), self._take)
-        except (ReplyError, Desync):
-            self.drop()
-            return
-        if step.write:
+        step = dialogue.feed(self._parser.feed(data), self._take)
+        over = dialogue.closing is not None or dialogue.fault is not None
+        if step.write and not over:
             self._write(step.write)
         for transaction in step.finished:
             self.feeder.finished(self, transaction)
-        if dialogue.closing is not None:
+        if over:
             self.drop()
             return
         self._set_deadline()

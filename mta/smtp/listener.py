@@ -81,8 +81,11 @@ class Listener:
             self._server = await loop.create_server(
                 template.copy, sock=listening, ssl=self._implicit, backlog=BACKLOG
             )
-        except BaseException:
+        except BaseException as error:
             listening.close()
+            if isinstance(error, OSError):
+                words = f"cannot listen at {self._host} port {self._port}: {error.strerror}"
+                raise OSError(error.errno, words) from error
             raise
         self.host, self.port = listening.getsockname()[:2]
         self._sweep_timer = self.clock.call_later(SWEEP, self._sweep)

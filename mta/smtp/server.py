@@ -6,7 +6,7 @@ Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, o
 Raises: PathError, which `smtp.stream` turns into its reply.
 Standards: RFC 5321 3.3, 4.1.1 (commands), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
     RFC 2034 (ENHANCEDSTATUSCODES), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
-Why: the verbs of the hot path are our own; AUTH, HELP, NOOP, RSET and VRFY are the library's.
+Why: the verbs of the hot path are our own; AUTH, HELP, NOOP and RSET are the library's.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ class Server(Stream):
 
     def _base_verb(self, verb: bytes, argument: bytes) -> None:
         """Verbs that are the library's own."""
-        if verb not in (b"AUTH", b"HELP", b"NOOP", b"RSET", b"VRFY"):
-            name = verb[:20].decode("ascii", "replace")
+        if verb not in (b"AUTH", b"HELP", b"NOOP", b"RSET"):
+            name = "".join(filter(str.isprintable, verb[:20].decode("latin-1")))
             self.refuse(Reply(500, "5.5.1", f"The command is not known: {name}"))
+            return
+        if verb == b"AUTH" and not self.policy.offers_auth:
+            self.refuse(Reply(502, "5.5.1", "AUTH is not offered here"))
             return
         method = getattr(SMTP, f"smtp_{verb.decode()}")
         text = argument.decode("utf-8", "replace") or None
@@ -163,6 +166,13 @@ class Server(Stream):
                 self._flush()
                 self._collect(rest)
 
+    def _vrfy(self, argument: bytes) -> None:
+        # The base has the address parsed by the email package, which a line of brackets can break.
+        if argument:
+            self._out.append(b"252 2.5.0 Send mail to find out (RFC 5321 3.5.3)\r\n")
+        else:
+            self.refuse(Reply(501, "5.5.4", "Syntax: VRFY address"))
+
     def _quit(self, argument: bytes) -> None:
         self.hang_up(Reply(221, "2.0.0", "Bye"))
 
@@ -181,6 +191,7 @@ class Server(Stream):
             # Cleared before the handshake: on asyncio what the client says first under TLS can
             # arrive before `start_tls` returns.
             self._in, self._position = b"", 0
+            self._pause_reading()  # until the octets go to the handshake, not one more to us
             self._start(self._handshake(self.policy.tls_context))
 
     async def _handshake(self, context: ssl.SSLContext) -> None:
@@ -190,10 +201,10 @@ class Server(Stream):
             )
         except OSError as error:  # ssl.SSLError is one
             log.info("%s: the TLS handshake failed: %s", self.client, error)
-            self.transport.abort()
+            self._vanish()
             return
-        if upgraded is None:
-            self.transport.abort()
+        if upgraded is None or upgraded.is_closing():
+            self._vanish()
             return
         self.transport = upgraded
         self._tls_protocol = upgraded.get_extra_info("sslcontext")
@@ -201,6 +212,11 @@ class Server(Stream):
         self.session.extended_smtp = False
         self.session.authenticated = None
         self._set_rset_state()
+
+    def _vanish(self) -> None:
+        """Both loops keep it to themselves if the connection is lost during the handshake."""
+        self.transport.abort()
+        self.loop.call_soon(self.connection_lost, None)
 
     # What a subclass decides
 
@@ -222,6 +238,7 @@ class Server(Stream):
         b"MAIL": _mail,
         b"RCPT": _rcpt,
         b"DATA": _data_verb,
+        b"VRFY": _vrfy,
         b"QUIT": _quit,
         b"STARTTLS": _starttls,
     }

@@ -31,6 +31,7 @@ MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512, extensions for mo
 MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
 MAX_PENDING = 64 * 1024  # octets that may wait while we are busy; then reading pauses
 MAX_ERRORS = 20  # refused commands before we hang up
+LINGER = 10.0  # seconds for a client to read our last words
 BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
 _END = b"\r\n.\r\n"
 
@@ -108,6 +109,10 @@ class Stream(SMTP):
         self._out: list[bytes] = []
         self._errors = 0
         self._reading = True
+        self._choked = False  # the client does not read its replies
+        self._ended = False  # the client has shut its side
+        self._pumping = False
+        self._lost = False
         self._line: asyncio.Future[bytes] | None = None
         self._reader: Any = self  # for the AUTH exchange of the base, which reads a line at a time
         self._task: asyncio.Task[None] | None = None
@@ -115,7 +120,11 @@ class Stream(SMTP):
         now = self.policy.clock.monotonic()
         self.deadline = now + self.policy.command_timeout
         self.session_deadline = now + self.policy.session_timeout
-        refusal = self.on_connect()
+        try:
+            refusal = self.on_connect()
+        except Exception as error:
+            self.policy.bug(error)
+            refusal = Reply(421, "4.3.0", "An error of ours, not of yours; please try again")
         self.policy.joined(self)
         if refusal is not None:
             self.hang_up(refusal)
@@ -123,20 +132,27 @@ class Stream(SMTP):
         self.transport.write(b"220 %b ESMTP\r\n" % self.policy.hostname.encode())
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._lost:
+            return
+        self._lost = True
         self._mode = Mode.CLOSED
         self.policy.left(self)
+        self.on_disconnect()
         if self._task is not None:
             self._task.cancel()
 
     def eof_received(self) -> bool:
         """A client that shuts its side after the dot still gets its answer."""
+        self._ended = True
         return self._mode is Mode.BUSY and self._tls_protocol is None
 
     def pause_writing(self) -> None:
         """A client that does not read its replies gets no new ones: stop taking commands."""
+        self._choked = True
         self._pause_reading()
 
     def resume_writing(self) -> None:
+        self._choked = False
         self._resume_reading()
 
     @property
@@ -152,7 +168,10 @@ class Stream(SMTP):
 
     def time_out(self, now: float) -> None:
         """Called about once a second: is this phase, or the session, over its time?"""
-        if now >= min(self.deadline, self.session_deadline) and self._mode is not Mode.CLOSED:
+        if self._mode is Mode.CLOSED:
+            if now >= self.deadline:
+                self.abort()
+        elif self.deadline < float("inf") and now >= min(self.deadline, self.session_deadline):
             phase = "message" if self._mode is Mode.DATA else "command"
             if now >= self.session_deadline:
                 phase = "session"
@@ -165,6 +184,7 @@ class Stream(SMTP):
     def _close(self) -> None:
         self._flush()
         self._mode = Mode.CLOSED
+        self.deadline = self.policy.clock.monotonic() + LINGER
         self.transport.close()
 
     # Octets in
@@ -187,15 +207,19 @@ class Stream(SMTP):
 
     def _pump(self) -> None:
         """Answer every whole command that is here; the replies go out in one write."""
+        if self._pumping:
+            return  # a message was answered at once: the loop below goes on, not deeper
+        self._pumping = True
         while self._mode is Mode.COMMAND:
             end = self._in.find(b"\n", self._position) + 1
             if not end:
-                if len(self._in) - self._position > MAX_COMMAND:
+                if len(self._in) - self._position > MAX_AUTH:
                     self.hang_up(Reply(421, "4.5.2", "The command line does not end"))
                 break
             line = self._in[self._position : end]
             self._position = end
             self._command(line)
+        self._pumping = False
         self._flush()
 
     def _command(self, line: bytes) -> None:
@@ -236,8 +260,11 @@ class Stream(SMTP):
             return
         self._mode = Mode.COMMAND
         self.deadline = self.policy.clock.monotonic() + self.policy.command_timeout
-        self._resume_reading()
         self._pump()
+        if self._mode is Mode.COMMAND and self._ended:
+            self._close()
+        if len(self._in) - self._position <= MAX_PENDING:  # or there is work enough
+            self._resume_reading()
 
     def _pause_reading(self) -> None:
         if self._reading and not self.transport.is_closing():
@@ -245,7 +272,7 @@ class Stream(SMTP):
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if not self._reading and not self.transport.is_closing():
+        if not self._reading and not self._choked and not self.transport.is_closing():
             self._reading = True
             self.transport.resume_reading()
 
@@ -258,7 +285,7 @@ class Stream(SMTP):
 
     def _offer_line(self) -> None:
         end = self._in.find(b"\r\n", self._position) + 2
-        if end < 2 and len(self._in) - self._position > MAX_AUTH:
+        if (end if end >= 2 else len(self._in)) - self._position > MAX_AUTH:
             self.hang_up(Reply(500, "5.5.6", "The AUTH exchange line is too long"))
             return
         if end >= 2 and self._line is not None:
@@ -275,7 +302,7 @@ class Stream(SMTP):
         held = self._data
         start = max(len(held) - 4, 0)
         held += data
-        if held[:3] == b".\r\n":
+        if held[:3] == b".\r\n" and not self._overflow:
             content, rest = b"", bytes(held[3:])
         else:
             end = self._find_end(held, start)
@@ -335,11 +362,15 @@ class Stream(SMTP):
 
     def reply(self, reply: Reply) -> None:
         """Note a reply; it goes out with the others of this read."""
-        self._out.append(f"{reply.code} {reply.enhanced} {reply.text}\r\n".encode())
+        line = f"{reply.code} {reply.enhanced} {reply.text}\r\n"
+        self._out.append(line.encode("ascii", "backslashreplace"))  # it may show what the client sent
 
     def refuse(self, reply: Reply) -> None:
         """Note a reply to a command that was wrong; too many, and we hang up."""
         self.reply(reply)
+        self._count_error()
+
+    def _count_error(self) -> None:
         self._errors += 1
         if self._errors > MAX_ERRORS:
             self.hang_up(Reply(421, "4.7.0", "Too many errors"))
@@ -351,9 +382,9 @@ class Stream(SMTP):
         enhanced = _ENHANCED.get(code)
         if enhanced is not None and text[:2] != code[:1] + b".":
             line = b"%b %b %b" % (code, enhanced, text)
-        if line[:1] == b"5":
-            self._errors += 1
         self._out.append(line + b"\r\n")
+        if line[:1] == b"5":
+            self._count_error()
 
     def _flush(self) -> None:
         if self._out and self._mode is not Mode.CLOSED:
@@ -375,6 +406,9 @@ class Stream(SMTP):
     def on_connect(self) -> Reply | None:
         """May this client stay?"""
         raise NotImplementedError
+
+    def on_disconnect(self) -> None:
+        """The client is gone; called once for each `on_connect`."""
 
     def on_command(self, verb: bytes, argument: bytes) -> None:
         """Answer one command."""

@@ -88,9 +88,10 @@ class House:
 
     async def event(self, count: int = 1, **wanted: Any) -> dict[str, Any]:
         """The first event with these fields, when `count` of them have been told."""
-        while len(self.of(**wanted)) < count:
-            self._told.clear()
-            await self._told.wait()
+        async with asyncio.timeout(10):
+            while len(self.of(**wanted)) < count:
+                self._told.clear()
+                await self._told.wait()
         return self.of(**wanted)[0]
 
     async def send(self, *recipients: str, content: bytes = b"", sender: str = "a@src.test") -> str:

@@ -1,0 +1,138 @@
+"""The server's end alone, on a real socket: a test says what it decides, and sees what arrived.
+
+Between: tests of `mta.smtp` script a `Desk`; `probing` serves it on loopback.
+Contract: `faults` maps a point (connect, mail, rcpt, data, message, auth) to an exception to raise there;
+    while `hold` is set messages wait in `waiting` for the test to answer them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiosmtpd.smtp import AuthResult
+
+from mta.clock import Clock, SystemClock
+from mta.core.address import Path
+from mta.core.model import Reply
+from mta.smtp.listener import Listener
+from mta.smtp.server import Server
+from tests.fakes.client import PATIENCE
+from tests.fakes.house import certificate
+
+OK = Reply(250, "2.0.0", "Ok")
+
+
+class Desk:
+    """What the test has said, and what it has seen."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, Exception] = {}
+        self.hold = False
+        self.contents: list[bytes] = []
+        self.waiting: list[Probe] = []
+        self.connections: list[Probe] = []
+        self.bugs: list[BaseException] = []
+        self.octets = 0  # that the server has read
+        self.gone = 0  # connections that ended
+        self.choked = 0  # connections whose client does not read
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        self._changed.set()
+
+    async def until(self, **least: int) -> None:
+        """Wait until each of these counts has been reached."""
+        async with asyncio.timeout(PATIENCE):
+            while not all(self._count(name) >= count for name, count in least.items()):
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _count(self, name: str) -> int:
+        seen = getattr(self, name)
+        return seen if isinstance(seen, int) else len(seen)
+
+    def at(self, point: str) -> None:
+        if point in self.faults:
+            raise self.faults[point]
+
+    async def auth_PLAIN(self, connection: Probe, words: list[str]) -> AuthResult:
+        self.at("auth")
+        return AuthResult(success=False, handled=False, message="535 5.7.8 No")
+
+
+class Probe(Server):
+    """One connection; the desk decides."""
+
+    event_handler: Desk
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.event_handler.octets += len(data)
+        self.event_handler.changed()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.event_handler.choked += 1
+        self.event_handler.changed()
+
+    def on_connect(self) -> Reply | None:
+        self.event_handler.connections.append(self)
+        self.event_handler.at("connect")
+        return None
+
+    def on_disconnect(self) -> None:
+        self.event_handler.gone += 1
+        self.event_handler.changed()
+
+    def on_mail(self, sender: Path) -> Reply | None:
+        self.event_handler.at("mail")
+        return None
+
+    def on_rcpt(self, recipient: Path) -> Reply | None:
+        self.event_handler.at("rcpt")
+        return None
+
+    def on_data(self) -> Reply | None:
+        self.event_handler.at("data")
+        return None
+
+    def on_message(self, content: bytes, dotted: bool) -> Reply | None:
+        desk = self.event_handler
+        desk.at("message")
+        desk.contents.append(content)
+        if desk.hold:
+            desk.waiting.append(self)
+        desk.changed()
+        return None if desk.hold else OK
+
+
+@asynccontextmanager
+async def probing(
+    desk: Desk, clock: Clock | None = None, tls: bool = True, message_size: int = 2**20
+) -> AsyncIterator[Listener]:
+    """Serve the desk on a port that the system chooses."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate())
+    running: set[asyncio.Task[None]] = set()
+
+    def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        running.add(task)
+        task.add_done_callback(running.discard)
+        return task
+
+    listener = Listener(
+        host="127.0.0.1", port=0, hostname="mta.test", clock=clock or SystemClock(),
+        message_size=message_size, command_timeout=300.0, data_timeout=600.0, session_timeout=14400.0,
+        tls_context=context if tls else None, offers_auth=True, spawn=spawn, bug=desk.bugs.append,
+        connect=lambda policy: Probe.template(policy, desk),
+    )  # fmt: skip
+    await listener.start()
+    try:
+        yield listener
+    finally:
+        await listener.drain(0.0)

@@ -1,0 +1,163 @@
+"""Peers that end the connection when it suits them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.peer import HELLO, TAKES, envelope
+from tests.fakes.relay import relaying, wait_of
+
+LOST = {"code": 451, "enhanced": "4.4.2", "text": "The connection was lost; it is tried again"}
+MAYBE = {
+    "code": 451,
+    "enhanced": "4.4.2",
+    "text": "The connection was lost after the final dot: the message may have arrived",
+    "command": ".",
+}
+ASKED = envelope("250 ok", "250 ok", "354 go on")
+LARGE = b"From: a@src.test\r\n\r\n" + b"a line of some length, sixty-four octets with its end, CR LF.\r\n" * 100_000
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_before_the_greeting(tmp_path: Path, end: str) -> None:
+    async with relaying(tmp_path, end) as relay:
+        await relay.house.send("b@dst.test")
+        deferral = await relay.house.event(type="deferral")
+        assert deferral["reply"]["text"].startswith("No host answered; it is tried again: 127.0.0.1 [127.0.0.1]: ")
+        assert (deferral["reply"]["code"], deferral["reply"]["enhanced"]) == (451, "4.4.1")
+        assert (deferral["reply"]["command"], deferral["subject"]) == ("CONNECT", "network")
+        assert wait_of(deferral) == 300
+        assert relay.types() == ["reception", "deferral"]
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        pytest.param("", id="EHLO"),
+        pytest.param("<- MAIL FROM:<*\n", id="MAIL"),
+        pytest.param(ASKED.partition("->")[0], id="DATA"),
+        pytest.param(ASKED + "<- octets 5\n", id="the first octets"),
+    ],
+)
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_always_after(tmp_path: Path, until: str, end: str) -> None:
+    script = HELLO + until + end
+    async with relaying(tmp_path, script, script) as relay:
+        await relay.house.send("b@dst.test", content=LARGE if "octets" in until else b"")
+        deferral = await relay.house.event(type="deferral")
+        assert deferral["reply"] == LOST
+        assert (deferral["subject"], deferral["attempt"], wait_of(deferral)) == ("connection", 1, 300)
+        assert relay.types() == ["reception", "deferral"]
+
+
+@pytest.mark.parametrize(
+    "until", ["", "<- MAIL FROM:<*\n", ASKED + "<- octets 100000\n"], ids=["EHLO", "MAIL", "the body"]
+)
+async def test_once_and_the_message_goes_over_a_new_connection(tmp_path: Path, until: str) -> None:
+    async with relaying(tmp_path, HELLO + until + "abort", HELLO + TAKES) as relay:
+        await relay.house.send("b@dst.test", content=LARGE)
+        assert (await relay.house.event(type="delivery"))["attempt"] == 1
+        assert relay.peer.calls[1].messages[0].endswith(LARGE)
+        assert relay.types() == ["reception", "delivery"]
+
+
+async def test_after_the_dot_it_may_have_arrived_and_is_sent_again(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + ASKED + "<- message\nclose", HELLO + TAKES) as relay:
+        await relay.house.send("b@dst.test")
+        ambiguous = await relay.house.event(type="ambiguous")
+        assert ambiguous["reply"] == MAYBE
+        assert (ambiguous["subject"], wait_of(ambiguous)) == ("network", 300)
+        await relay.clock.advance(301)
+        assert (await relay.house.event(type="delivery"))["attempt"] == 2
+        first, second = relay.peer.calls
+        assert first.messages == second.messages
+
+
+async def test_a_retry_from_disk_is_an_attempt_though_the_peer_hangs_up_before_it_is_read(
+    tmp_path: Path,
+) -> None:
+    script = HELLO + "close"
+    async with relaying(tmp_path, *[script] * 4) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        await relay.clock.advance(301)
+        await relay.house.event(2, type="deferral")
+        assert [event["attempt"] for event in relay.house.of(type="deferral")] == [1, 2]
+
+
+@pytest.mark.parametrize("goodbye", ["-> 421 4.4.2 idle for too long\nclose", "close", "abort"])
+async def test_while_idle_and_the_next_message_goes_over_a_new_connection(
+    tmp_path: Path, goodbye: str
+) -> None:
+    async with relaying(tmp_path, f"{HELLO}{TAKES}hold\n{goodbye}", HELLO + TAKES) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="delivery")
+        relay.peer.go()
+        await relay.peer.at(1, "end")
+        await relay.house.send("c@dst.test")
+        delivery = await relay.house.event(type="delivery", recipient="c@dst.test")
+        assert delivery["attempt"] == 1
+        assert relay.types() == ["reception", "delivery"] * 2
+
+
+@pytest.mark.parametrize("code", ["421", "554"])
+async def test_with_a_greeting_that_refuses(tmp_path: Path, code: str) -> None:
+    async with relaying(tmp_path, f"-> {code} 4.7.0 not today\nclose", HELLO + TAKES) as relay:
+        await relay.house.send("b@dst.test")
+        deferral = await relay.house.event(type="deferral")
+        assert deferral["reply"] == {
+            "code": int(code),
+            "enhanced": "4.7.0",
+            "text": "not today",
+            "command": "CONNECT",
+        }
+        assert deferral["permanent"] is False
+        await relay.clock.advance(301)
+        assert (await relay.house.event(type="delivery"))["attempt"] == 2
+
+
+async def test_with_421_to_mail_each_time(tmp_path: Path) -> None:
+    script = HELLO + "<- MAIL FROM:<*\n-> 421 4.3.2 going down\nclose"
+    async with relaying(tmp_path, script, script) as relay:
+        await relay.house.send("b@dst.test")
+        deferral = await relay.house.event(type="deferral")
+        assert deferral["reply"] == {"code": 421, "enhanced": "4.3.2", "text": "going down"}
+        assert deferral["subject"] == "connection"
+
+
+async def test_with_421_after_the_dot_which_is_an_answer(tmp_path: Path) -> None:
+    script = HELLO + ASKED + "<- message\n-> 421 4.3.1 disk full\nclose"
+    async with relaying(tmp_path, script, HELLO + TAKES) as relay:
+        await relay.house.send("b@dst.test")
+        deferral = await relay.house.event(type="deferral")
+        assert deferral["reply"] == {"code": 421, "enhanced": "4.3.1", "text": "disk full", "command": "."}
+        await relay.clock.advance(301)
+        assert (await relay.house.event(type="delivery"))["attempt"] == 2
+
+
+async def test_a_peer_that_always_hangs_up_is_not_dialled_for_each_message_that_waits(tmp_path: Path) -> None:
+    script = HELLO + "<- MAIL FROM:<*\n"
+    async with relaying(tmp_path, script + "hold\nabort", script + "abort", connections=1) as relay:
+        await relay.house.send("first@dst.test")
+        await relay.peer.at(1, "hold")
+        for name in ("b", "c", "d"):
+            await relay.house.send(f"{name}@dst.test")
+        relay.peer.go()
+        await relay.house.event(type="deferral", recipient="first@dst.test")
+        await relay.clock.advance(29)
+        assert len(relay.peer.calls) == 2
+
+
+async def test_a_connection_too_many_is_not_dialled_again_while_another_works(tmp_path: Path) -> None:
+    busy = HELLO + ASKED + "hold\n<- message\n-> 250 taken\n" + TAKES * 12
+    async with relaying(tmp_path, busy, "-> 421 4.7.0 one connection is enough\nclose") as relay:
+        await relay.house.send("first@dst.test")
+        await relay.peer.at(1, "hold")
+        for number in range(12):
+            await relay.house.send(f"{number}@dst.test")
+        await relay.peer.at(2, "end")
+        relay.peer.go()
+        await relay.house.event(13, type="delivery")
+        assert relay.house.of(type="deferral") == []

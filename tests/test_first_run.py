@@ -1,0 +1,223 @@
+"""The newcomer's first five minutes, in a copy of the tree, with processes as he starts them."""
+
+from __future__ import annotations
+
+import email
+import re
+import shutil
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mta.cli.init import SUBMISSION, TRIES
+from mta.cli.main import main
+from mta.config.load import load
+from mta.spool.credentials import CredentialStore, proves_password
+from mta.spool.database import claim_mode, connect, migrate
+from tests.fakes.home import PATIENCE, ROOT, Home, Served
+
+SIZES = (0, 1, 70, 1000, 5000, 70_000, 600_000)  # octets of body
+
+
+def copy_tree(to: Path) -> None:
+    """What a clone would hold."""
+    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "mta", "config"]
+    listed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, to / name)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    directory = tmp_path_factory.mktemp("clone")
+    copy_tree(directory)
+    made = Home(directory, source=directory)
+    made.init()
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(home: Home) -> Iterator[Served]:
+    with home.serving() as served:
+        yield served
+
+
+def commands(banner: str) -> dict[str, str]:
+    """What the banner offers to paste, by the first word."""
+    return {block.split()[0]: block for block in re.split(r"\n\n", banner) if re.match(r"\w+ [-']", block)}
+
+
+def test_the_quickstart_file_is_exact(served: Served) -> None:
+    facts = served.facts
+    ports = [facts[door].pop("port") for door in ("submission", "submissions")]
+    assert len({*ports, 0}) == 3
+    assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+", facts.pop("admin_url"))
+    assert facts == {
+        "pid": served.popen.pid,
+        "submission": {"host": "127.0.0.1"},
+        "submissions": {"host": "127.0.0.1"},
+        "user": "app",
+        "sender": "app@example.test",
+        "password_file": "var/password",
+        "ca_file": "var/tls/certificate.pem",
+        "sandbox_dir": "var/sandbox",
+        "event_log": "var/spool/events.jsonl",
+        "spool_dir": "var/spool",
+    }
+
+
+@pytest.mark.parametrize("program", ["swaks", "printf", "python3"])
+def test_each_command_can_be_pasted(served: Served, program: str) -> None:
+    needed = {"printf": "curl", "swaks": "swaks", "python3": "python3"}[program]
+    if shutil.which(needed) is None:
+        pytest.skip(f"{needed} is not installed")
+    before = len(list((served.directory / "var/sandbox").glob("*.eml")))
+    argv = ["bash", "-c", commands(served.banner)[program]]
+    done = subprocess.run(
+        argv, cwd=served.directory, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    if "requires Net::SSLeay" in done.stderr:
+        pytest.skip("swaks is installed without TLS")
+    assert done.returncode == 0, done.stderr
+    assert program == "swaks" or not done.stdout + done.stderr
+    delivered = served.events(before + 1, type="delivery")[-1]
+    assert delivered["sender"] == "app@example.test"
+    assert delivered["recipient"] == "ok@example.test"
+
+
+@pytest.mark.parametrize("door", ["submission", "submissions"])
+def test_a_hundred_messages_of_every_size_arrive_as_they_were_sent(served: Served, door: str) -> None:
+    sender = f"{door}@example.test"
+    bodies = {f"<{n}@{door}.test>": body_of(SIZES[n % len(SIZES)]) for n in range(100)}
+    with served.client(door) as smtp:
+        for name, body in bodies.items():
+            head = f"From: {sender}\r\nMessage-ID: {name}\r\n\r\n"
+            assert smtp.sendmail(sender, "ok@example.test", head.encode() + body) == {}
+    told = served.events(100, type="delivery", sender=sender)
+    for kind in ("reception", "delivery"):
+        found = [each["message_id"] for each in told if each["type"] == kind and each["sender"] == sender]
+        assert sorted(found) == sorted(bodies)
+    kept = {
+        email.message_from_bytes(octets)["Message-ID"]: octets.partition(b"\r\n\r\n")[2]
+        for octets in (file.read_bytes() for file in (served.directory / "var/sandbox").glob("*.eml"))
+    }
+    assert all(kept[name] == body for name, body in bodies.items())
+
+
+def body_of(size: int) -> bytes:
+    """Lines of every length and with leading dots, so many octets in all."""
+    lines = b"".join(b"." * (n % 3) + b"x" * (n % 990) + b"\r\n" for n in range(size // 70 + 1))
+    return lines * (size // len(lines)) + b"." * (size and size % len(lines)) + (b"\r\n" if size else b"")
+
+
+def test_a_second_daemon_is_told_that_one_runs_already(home: Home, served: Served) -> None:
+    words = f"{home.directory}/var/spool is in use by another process; stop that one first\n"
+    second = home.mta("--config", "var/mta.yaml", "serve", "--quickstart", "var/quickstart.json")
+    assert (second.returncode, second.stdout, second.stderr) == (1, "", f"mta: {words}")
+    again = home.mta("init", "var")
+    assert (again.returncode, again.stderr) == (1, f"Error: already running: {words}")
+    assert served.facts["pid"] == served.popen.pid
+
+
+def test_a_second_start_keeps_ports_password_and_mail(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    first = home.mta("init")
+    password = (tmp_path / "var/password").read_text()
+    assert first.returncode == 0, first.stderr
+    assert f"login app, password {password} (shown only now)\n" in first.stdout
+    files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with home.serving() as served:
+        facts = served.facts
+        with served.client() as smtp:
+            smtp.sendmail("a@example.test", "defer@example.test", "From: a@example.test\n\nLater.\n")
+        served.events(1, type="deferral")
+        assert served.stop() == 0
+        assert served.rest.strip() == "Stopped. Mail that is not delivered yet waits in the spool."
+        assert not (tmp_path / "var/quickstart.json").exists()
+    again = home.mta("init")
+    assert again.stdout == "var has all that it needs; the password is in var/password\n"
+    assert all(file.read_bytes() == octets for file, octets in files.items() if file.suffix != ".db")
+    with home.serving() as served:
+        assert served.facts | {"pid": 0} == facts | {"pid": 0}
+        listed = home.mta("--config", "var/mta.yaml", "queue", "list")
+        assert "defer@example.test" in listed.stdout
+        with served.client("submission") as smtp:
+            assert smtp.sendmail("a@example.test", "ok@example.test", "From: a@example.test\n\nNow.\n") == {}
+        assert served.stop() == 0
+
+
+@pytest.mark.parametrize(("made_for", "wanted"), [("sandbox", "live"), ("live", "sandbox")])
+def test_a_spool_of_one_mode_refuses_the_other(tmp_path: Path, made_for: str, wanted: str) -> None:
+    home = Home(tmp_path)
+    home.init()
+    sandbox = home.settings.read_text()
+    live = sandbox.partition("sandbox:")[0]
+    texts = {"sandbox": sandbox, "live": live}
+    with connect(tmp_path / "var/spool") as connection:
+        migrate(connection)
+        claim_mode(connection, made_for)
+    home.settings.write_text(texts[wanted])
+    refused = home.mta("--config", "var/mta.yaml", "serve")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"mta: this spool was made for {made_for} mode and the settings say {wanted}: "
+        "use another spool.path, or set the mode back\n",
+    )
+
+
+def test_ports_that_somebody_holds_give_way_and_are_remembered(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # somebody else holds it: as good
+            holder.bind(("127.0.0.1", SUBMISSION))
+            holder.listen()
+        assert init(tmp_path).exit_code == 0
+        settings = load(tmp_path / "mta.yaml")
+        assert settings.listeners[0].bind.port in range(SUBMISSION + 1, SUBMISSION + TRIES)
+    assert init(tmp_path).exit_code == 0
+    assert load(tmp_path / "mta.yaml") == settings
+
+
+def test_what_was_lost_is_made_again_and_the_rest_stays(tmp_path: Path) -> None:
+    init(tmp_path)
+    settings = (tmp_path / "mta.yaml").read_text()
+    for lost in (["password"], ["tls/certificate.pem", "tls/key.pem"], ["spool/credentials.db"]):
+        for name in lost:
+            (tmp_path / name).unlink()
+        assert init(tmp_path).exit_code == 0
+        assert all((tmp_path / name).exists() for name in lost)
+        with CredentialStore(tmp_path / "spool/credentials.db") as store:
+            verifier = store.current()["app"].verifier
+        assert proves_password((tmp_path / "password").read_bytes(), verifier)
+    assert (tmp_path / "mta.yaml").read_text() == settings
+    assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
+
+
+def test_settings_that_are_no_sandbox_are_left_alone(tmp_path: Path) -> None:
+    live = 'hostname: a.test\nlisteners: [{bind: "127.0.0.1:0", tls: none, auth: network}]\n'
+    (tmp_path / "mta.yaml").write_text(live)
+    refused = init(tmp_path)
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"Error: {tmp_path}/mta.yaml is not a sandbox's: `mta init` has no business there\n",
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["mta.yaml"]
+
+
+def test_a_mistake_in_the_settings_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "mta.yaml").write_text("hostname: a.test\nsandbx: {}\n")
+    refused = init(tmp_path)
+    assert refused.exit_code == 2
+    assert f"{tmp_path}/mta.yaml:2:1: sandbx: unknown key; did you mean 'sandbox'?" in refused.stderr
+
+
+def init(directory: Path) -> Result:
+    return CliRunner().invoke(main, ["init", str(directory)])
