@@ -2,7 +2,7 @@
 
 Between: the MTA `ours-backlog` of `relay` starts on a copy of it.
 Contract: 1,000,000 deferred messages with one recipient and 2 KiB each, in 100,000 domains, due and expiring
-    in 2100: nothing of it moves. Made once in `/var/tmp` (3 GB, half a minute), again when the schema changes.
+    in 2100: nothing of it moves. Made once in `/var/tmp` (3 GB), and again when the schema changes.
 Raises: OSError, sqlite3.Error.
 Why: written straight into the tables: to have a million messages accepted and deferred would take an hour.
 """

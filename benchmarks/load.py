@@ -1,8 +1,8 @@
 """The load: sessions in at one end, a counting sink at the other.
 
 Between: `relay` starts both around an MTA.
-Contract: sizes in octets of body. What a sink counts is deliveries: a message once for each recipient, when
-    its final dot was answered. It does not look inside: one lost and another delivered twice would cancel out.
+Contract: sizes in octets of body. A sink counts deliveries: a message once for each recipient, when its
+    final dot was answered. It does not look inside: one lost and another delivered twice would cancel out.
 Raises: Broken when the tools are missing.
 Why: smtp-source does not pipeline and smtp-sink throws everything away; they are cheap, and equal for all.
     smtp-sink cannot count recipients and smtp-source cannot speak TLS: `sink.py` and `submit.py` can.

@@ -7,7 +7,8 @@ Raises: Broken when Postfix is missing, we are not root (it changes users), or i
     saslpasswd2 is missing where it has to authenticate.
 Why: `postfix start` detaches itself. Its master, run directly, is our own child: the root of the tree whose
     processor time we count, ended by the signal that `postfix stop` sends. Services run outside a chroot (as
-    Postfix ships them; Debian does not): no cost per message, and no copies of /etc. Towards the sink nobody speaks TLS.
+    Postfix ships them; Debian does not): no cost per message, and no copies of /etc. Nobody speaks TLS to
+    the sink.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ smtpd_tls_cert_file = {certificate}
 smtpd_tls_key_file = {key}
 smtpd_sasl_type = cyrus
 smtpd_sasl_local_domain = relay.test
-cyrus_sasl_config_path = {directory}/etc
+cyrus_sasl_config_path = {directory}/etc/sasl
 """
 SUBMISSION_MASTER = """\
 127.0.0.1:{submission} inet n - n - - smtpd
@@ -104,7 +105,8 @@ def _prepare(main: str, listen: int, sink: int, directory: Path, submission: int
         certificate, key = self_signed(["relay.test"], etc / "tls")
         main += SUBMISSION_MAIN.format(certificate=certificate, key=key, directory=directory)
         master += SUBMISSION_MASTER.format(submission=submission)
-        (etc / "smtpd.conf").write_text(SASL.format(users=_users(etc)))
+        (etc / "sasl").mkdir()  # where Debian's looks, whatever cyrus_sasl_config_path says
+        (etc / "sasl/smtpd.conf").write_text(SASL.format(users=_users(directory / "users.db")))
     (etc / "main.cf").write_text(main)
     (etc / "master.cf").write_text(master)
     _output("postfix", "-c", str(etc), "check")  # also makes the queue's directories, with their owners
@@ -112,9 +114,8 @@ def _prepare(main: str, listen: int, sink: int, directory: Path, submission: int
     return [f"{daemons}/master", "-c", str(etc), "-s"]
 
 
-def _users(etc: Path) -> Path:
-    """The one who may submit."""
-    users = etc / "sasldb2"
+def _users(users: Path) -> Path:
+    """The file with the one who may submit."""
     _output("saslpasswd2", "-p", "-c", "-f", str(users), "-u", "relay.test", LOGIN, text=SECRET)
     shutil.chown(users, "postfix")
     return users

@@ -29,7 +29,7 @@ class Broken(Exception):
     """The benchmark cannot go on; the text says what to do."""
 
 
-PACKAGES = {"saslpasswd2": "sasl2-bin", "strace": "strace", "valgrind": "valgrind"}
+PACKAGES = {"saslpasswd2": "sasl2-bin", "strace": "strace", "valgrind": "valgrind", "perf": "linux-perf"}
 
 
 def program(name: str) -> str:

@@ -11,51 +11,63 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from socket import socket
+from socket import SO_REUSEADDR, SOL_SOCKET, socket
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks import cpu, postfix
-from benchmarks.load import WORKLOADS, Sink, Sources, Workload
-from benchmarks.process import Broken, Process
+from benchmarks import backlog, cpu, postfix
+from benchmarks.load import WORKLOADS, Senders, Sink, Workload, senders
+from benchmarks.process import PATIENCE, Broken, Process
 
 NOISE = 0.15  # of the machine, spent by strangers: a run above it is made again
 REPEATS = 3
 STALL = 30.0  # seconds without one more message at the sink
 REST = 0.5  # seconds to tidy up behind the last message; that costs processor time too
+PORTS = range(10000, 30000)
 SERVE = Path(__file__).with_name("relay-serve")
 
-# (port to listen on, port to relay to, empty directory) -> command that serves until SIGTERM
-Prepare = Callable[[int, int, Path], list[str]]
+# (port to listen on, port to relay to, empty directory, port for STARTTLS and AUTH where that is measured)
+# -> command that serves until SIGTERM
+Prepare = Callable[[int, int, Path, int | None], list[str]]
 
 
-def ours(listen: int, sink: int, directory: Path) -> list[str]:
+def ours(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
     """Our own daemon."""
-    if not SERVE.exists():
-        raise Broken(f"{SERVE} is missing: leave it out with --mta postfix-default,postfix-tuned,none")
-    return [str(SERVE), str(listen), str(sink), str(directory)]
+    argv = [sys.executable, str(SERVE), str(listen), str(sink), str(directory)]
+    return argv if submission is None else [*argv, str(submission)]
+
+
+def ours_backlog(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
+    """Our own daemon, with a million recipients waiting in its spool."""
+    backlog.place(directory)
+    return ours(listen, sink, directory, submission)
 
 
 MTAS: dict[str, Prepare | None] = {
     "ours": ours,
+    "ours-backlog": ours_backlog,
     "postfix-default": postfix.as_shipped,
     "postfix-tuned": postfix.tuned,
     "none": None,  # the sources straight into the sink: the most that the tools can do
 }
+USUAL = "ours,postfix-default,postfix-tuned,none"
 
 
 class Run(NamedTuple):
     """One measured run."""
 
-    sent: int
-    counted: int
+    sent: int  # messages
+    counted: int  # deliveries
+    recipients: int  # of a message
     seconds: float
     accepted: float  # seconds until the last 250 to a source
     cpu: float  # seconds, of the MTA, and REST
@@ -64,11 +76,12 @@ class Run(NamedTuple):
 
     @property
     def rate(self) -> float:
-        return self.counted / self.seconds if self.counted else 0.0
+        """Messages a second."""
+        return self.counted / self.recipients / self.seconds if self.counted else 0.0
 
     @property
     def ok(self) -> bool:
-        return self.sent == self.counted
+        return self.sent * self.recipients == self.counted
 
 
 # One table row or JSON object: its fields and how the table writes them. All but min, max and ok are medians.
@@ -91,37 +104,66 @@ Row = dict[str, str | float | None]
 
 def run(prepare: Prepare | None, workload: Workload, messages: int, directory: Path) -> Run:
     """Start the sink and the MTA, send, count, end everything."""
-    os.sync()  # what the last run left dirty is not this one's to write
-    sink_port, listen = free_ports()
-    with Sink(sink_port, directory / "sink.log") as sink:
+    with started(prepare, workload, directory) as rig:
+        result = measure(workload, messages, rig)
+    # Asked again when the MTA has ended: what is delivered twice comes late.
+    return result._replace(counted=rig.sink.count())
+
+
+class Rig(NamedTuple):
+    """What a load runs through."""
+
+    port: int  # to send to
+    sink: Sink
+    mta: Process | None
+
+
+@contextmanager
+def started(
+    prepare: Prepare | None, workload: Workload, directory: Path, patience: float = PATIENCE
+) -> Iterator[Rig]:
+    """A sink and an MTA with an empty queue, until the block ends."""
+    sink_port, listen, submission = free_ports(3)
+    with ExitStack() as stack:
+        sink = stack.enter_context(Sink(sink_port, directory / "sink.log", workload.counting))
         if prepare is None:
-            return measure(workload, messages, sink_port, sink, None)
+            yield Rig(sink_port, sink, None)
+            return
         (home := directory / "mta").mkdir()
-        with Process(prepare(listen, sink_port, home), listen, directory / "mta.log") as mta:
-            result = measure(workload, messages, listen, sink, mta)
-        # Asked again when the MTA has ended: what is delivered twice comes late.
-        return result._replace(counted=sink.count())
+        port = submission if workload.tls else listen
+        argv = prepare(listen, sink_port, home, submission if workload.tls else None)
+        os.sync()  # what the last run, or a copied spool, left dirty is not this one's to write
+        mta = stack.enter_context(Process(argv, port, directory / "mta.log", patience))
+        yield Rig(port, sink, mta)
 
 
-def free_ports() -> tuple[int, int]:
-    """Two that nobody listens on."""
-    with socket() as one, socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """So many that nobody listens on, below those that the system gives to others by itself."""
+    return [port for port in random.sample(PORTS, 100) if _is_free(port)][:count]
 
 
-def measure(workload: Workload, messages: int, port: int, sink: Sink, mta: Process | None) -> Run:
+def _is_free(port: int) -> bool:
+    with socket() as probe:
+        probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def measure(workload: Workload, messages: int, rig: Rig) -> Run:
     """One load from beginning to end."""
+    sink, mta = rig.sink, rig.mta
 
     def mta_spent() -> float:
         return cpu.spent(mta.pid) if mta else 0.0
 
     mta_before, tools_before = mta_spent(), cpu.own_and_ended() + cpu.spent(sink.pid)
     busy_before, began = cpu.machine_busy(), time.monotonic()
-    sources = Sources(workload, messages, port)
+    sources = senders(workload, messages, rig.port)
     try:
-        accepted, finished = watch(sources, sink, mta, messages)
+        accepted, finished = watch(sources, rig, messages * workload.recipients)
         known = mta_spent() - mta_before + cpu.own_and_ended() + cpu.spent(sink.pid) - tools_before
         unknown = cpu.machine_busy() - busy_before - known
         capacity = (time.monotonic() - began) * (os.cpu_count() or 1)
@@ -132,6 +174,7 @@ def measure(workload: Workload, messages: int, port: int, sink: Sink, mta: Proce
     return Run(
         sent=messages,
         counted=sink.count(),
+        recipients=workload.recipients,
         seconds=finished - began,
         accepted=accepted - began,
         cpu=mta_spent() - mta_before,
@@ -140,33 +183,41 @@ def measure(workload: Workload, messages: int, port: int, sink: Sink, mta: Proce
     )
 
 
-def watch(sources: Sources, sink: Sink, mta: Process | None, messages: int) -> tuple[float, float]:
+def watch(sources: Senders, rig: Rig, deliveries: int) -> tuple[float, float]:
     """When the sources had their last answer and the sink its last message; gives up when stuck."""
     now = accepted = finished = time.monotonic()
     accepting, count = True, 0
-    while accepting or count < messages:
+    while accepting or count < deliveries:
         time.sleep(0.002)
         now = time.monotonic()
         if accepting:
             accepted, accepting = now, not sources.done()
-        if (seen := sink.count()) != count:
+        if (seen := rig.sink.count()) != count:
             count, finished = seen, now
-        if now - finished > STALL or sources.failed() or not (mta is None or mta.alive()):
+        if now - finished > STALL or sources.failed() or not (rig.mta is None or rig.mta.alive()):
             break
     return accepted, finished
+
+
+@contextmanager
+def fresh(directory: Path) -> Iterator[Path]:
+    """An empty directory in it, for as long as the block."""
+    with tempfile.TemporaryDirectory(prefix="relay-", dir=directory, ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)  # Postfix's processes give up root, and still want to read their settings
+        yield Path(name)
 
 
 def quiet_run(mta: str, workload: Workload, messages: int, directory: Path) -> Run:
     """A run that strangers did not disturb; the least disturbed one if none is to be had."""
     runs: list[Run] = []
     while len(runs) <= REPEATS:
-        with tempfile.TemporaryDirectory(dir=directory, ignore_cleanup_errors=True) as name:
-            Path(name).chmod(0o755)  # Postfix's processes give up root, and still want to read their settings
-            result = run(MTAS[mta], workload, messages, Path(name))
+        with fresh(directory) as home:
+            result = run(MTAS[mta], workload, messages, home)
             tell(f"{workload.name} {mta}: {result.rate:.0f} msg/s, other {result.other:.0%}")
             if not result.ok:
-                tell(f"WRONG: sent {result.sent}, the sink counted {result.counted}")
-                for log in set(Path(name).rglob("*.log")) - {Path(name, "sink.log")}:
+                wanted = result.sent * result.recipients
+                tell(f"WRONG: {wanted} deliveries were due, the sink counted {result.counted}")
+                for log in set(home.rglob("*.log")) - {home / "sink.log"}:
                     tell(log.read_text(errors="replace")[-2000:])
                 return result
         runs.append(result)
@@ -201,11 +252,11 @@ def rows(workload: Workload, mtas: list[str], messages: int, rounds: int, direct
     ]
 
 
-def table(all_rows: list[Row]) -> str:
+def table(all_rows: list[Row], columns: Mapping[str, str] = COLUMNS) -> str:
     """Markdown."""
-    lines = [" | ".join(COLUMNS), " | ".join("--:" if form else "---" for form in COLUMNS.values())]
+    lines = [" | ".join(columns), " | ".join("--:" if form else "---" for form in columns.values())]
     for row in all_rows:
-        cells = ((row[column], form) for column, form in COLUMNS.items())
+        cells = ((row[column], form) for column, form in columns.items())
         lines.append(" | ".join("-" if cell is None else format(cell, form) for cell, form in cells))
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -222,43 +273,55 @@ def refuse_memory(directory: Path) -> None:
         raise Broken(f"{directory} is in memory: name a directory on a real disk with --directory")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.relay", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--workload", default="keep", help=f"some of {','.join(WORKLOADS)} (%(default)s)")
-    parser.add_argument("--mta", default=",".join(MTAS), help="some of %(default)s")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--messages", type=int, help="in a run (the workload's own number; keep: 5000)")
-    parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="one object a line; the table goes to stderr")
-    args = parser.parse_args()
-    args.workload, args.mta = args.workload.split(","), args.mta.split(",")
-    if unknown := {*args.workload, *args.mta} - {*WORKLOADS, *MTAS}:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    return args
-
-
-def main() -> int:
-    args = arguments()
+def in_directory(directory: Path, benchmark: Callable[[Path], int]) -> int:
+    """Run a benchmark in a directory of its own; its exit status, or 2 with a word, or 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what we started before we end
-    all_rows: list[Row] = []
     try:
-        refuse_memory(args.directory)
-        with tempfile.TemporaryDirectory(prefix="relay-", dir=args.directory) as name:
-            Path(name).chmod(0o755)
-            for workload in map(WORKLOADS.__getitem__, args.workload):
-                messages = args.messages or workload.messages
-                all_rows += rows(workload, args.mta, messages, args.rounds, Path(name))
+        refuse_memory(directory)
+        with fresh(directory) as home:
+            return benchmark(home)
     except Broken as broken:
         tell(str(broken))
         return 2
     except KeyboardInterrupt:
         return 130
-    print(table(all_rows), file=sys.stderr if args.json else sys.stdout)
-    if args.json:
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.relay", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--workload", default="W1-keep", help=f"some of {','.join(WORKLOADS)} (%(default)s)")
+    parser.add_argument("--mta", default=USUAL, help=f"some of {','.join(MTAS)} (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--messages", type=int, help="in a run (the workload's own number)")
+    parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one object a line; the table goes to stderr")
+    args = parser.parse_args()
+    args.workload, args.mta = args.workload.split(","), args.mta.split(",")
+    if unknown := {*args.workload, *args.mta} - {*WORKLOADS, *MTAS}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join((*WORKLOADS, *MTAS))}")
+    return args
+
+
+def main() -> int:
+    args = arguments()
+
+    def benchmark(home: Path) -> int:
+        all_rows: list[Row] = []
+        for workload in map(WORKLOADS.__getitem__, args.workload):
+            all_rows += rows(workload, args.mta, args.messages or workload.messages, args.rounds, home)
+        report(all_rows, COLUMNS, args.json)
+        return 0 if all(row["ok"] == row["rounds"] for row in all_rows) else 1
+
+    return in_directory(args.directory, benchmark)
+
+
+def report(all_rows: list[Row], columns: Mapping[str, str], as_json: bool) -> None:
+    """The results."""
+    print(table(all_rows, columns), file=sys.stderr if as_json else sys.stdout)
+    if as_json:
         print("\n".join(json.dumps(row) for row in all_rows))
-    return 0 if all(row["ok"] == row["rounds"] for row in all_rows) else 1
 
 
 if __name__ == "__main__":

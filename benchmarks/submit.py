@@ -110,7 +110,9 @@ class Session:
                 yield selectors.EVENT_WRITE
 
 
-def _work(session: Session, jobs: Iterator[int], keep: bool, content: bytes, context: ssl.SSLContext) -> Waiting:
+def _work(
+    session: Session, jobs: Iterator[int], keep: bool, content: bytes, context: ssl.SSLContext
+) -> Waiting:
     """One sender: messages until there are no more."""
     is_open = False
     for _ in jobs:

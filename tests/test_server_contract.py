@@ -149,7 +149,7 @@ async def test_ehlo_offers_auth_only_under_tls(tmp_path: Path) -> None:
 
 WALK = [
     ("MAIL FROM:<a@src.test>", "503 5.5.1 Send EHLO first"),
-    ("AUTH PLAIN", "503 5.5.1 Error: send EHLO first"),
+    ("AUTH PLAIN", "502 5.5.1 AUTH is not offered here"),
     ("EHLO", "501 5.5.4 Syntax: EHLO name"),
     ("EHLO two names", "501 5.5.4 Syntax: EHLO name"),
     ("EHLO " + 256 * "n", "501 5.5.4 Syntax: EHLO name"),
@@ -187,8 +187,7 @@ async def test_every_reply_has_an_enhanced_code(tmp_path: Path) -> None:
                 house.daemon.listeners[2].connections.copy().pop()._errors = 0
             said = await client.ask(line)
             if expected is not None:
-                offered = expected.replace("503 5.5.1 Error: send EHLO first", "502 5.5.1 AUTH is not offered here")
-                assert (line, said) == (line, offered)
+                assert (line, said) == (line, expected)
                 assert BARE.fullmatch(said)
         assert await client.ask("DATA") == "354 End with <CR><LF>.<CR><LF>"
         client.send(b".\r\n")
@@ -464,9 +463,7 @@ async def test_a_client_that_shuts_its_side_while_the_disk_works_is_let_go_after
         client.send(stuffed(CONTENT))
         await desk.until(waiting=1)
         client.finish()
-        client.say  # noqa: B018
-        while not desk.connections[0]._ended:
-            await asyncio.sleep(0)
+        await desk.until(ended=1)
         desk.waiting[0].answer(OK)
         assert await client.rest() == b"250 2.0.0 Ok\r\n"
         await desk.until(gone=1)
@@ -515,12 +512,12 @@ async def test_a_client_that_vanishes_in_data_leaves_nothing(tmp_path: Path) -> 
         assert house.of(recipient="b@dst.test") == []
 
 
-FLOOD = b"EHLO x\r\n" * 50_000  # 8 octets make 130
+FLOOD = b"EHLO x\r\n" * 4000  # 8 octets make 130
 
 
 async def test_a_client_that_does_not_read_its_replies_is_not_served_on_and_then_dropped() -> None:
     desk, clock = Desk(), HandClock()
-    async with probing(desk, clock) as listener:
+    async with probing(desk, clock, buffer=4096) as listener:
         async with await Client.connect(listener.port, buffer=4096) as client:
             client.send(FLOOD)
             await desk.until(choked=1)
@@ -536,9 +533,9 @@ async def test_a_client_that_does_not_read_its_replies_is_not_served_on_and_then
 async def test_a_client_that_does_not_read_is_not_read_either_when_its_message_is_answered() -> None:
     desk = Desk()
     desk.hold = True
-    async with probing(desk) as listener:
+    async with probing(desk, buffer=4096) as listener:
         async with await Client.connect(listener.port, buffer=4096) as client:
-            client.send(b"EHLO x\r\n" * 8000, b"\r\n".join(map(str.encode, ENVELOPE)), b"\r\n.\r\n")
+            client.send(FLOOD, b"\r\n".join(map(str.encode, ENVELOPE)), b"\r\n.\r\n")
             await desk.until(choked=1, waiting=1)
             desk.waiting[0].answer(OK)
             assert not desk.connections[0].transport.is_reading()

@@ -101,7 +101,7 @@ def a_label(domain: str) -> str:
     try:
         name = domain.lower() if domain.isascii() else idna.encode(domain, uts46=True).decode()
     except idna.IDNAError as error:
-        raise PathError(501, "5.1.3", f"The domain is not valid: {error}") from None
+        raise PathError(501, "5.1.3", f"The domain is not valid: {str(error)[:80]}") from None
     if not _DOMAIN.fullmatch(name):
         raise PathError(501, "5.1.3", "The domain is not valid")
     return name
@@ -126,6 +126,6 @@ def parameters(text: str) -> Parameters:
             raise PathError(501, "5.5.4", f"Not a parameter: {word[:40]}")
         name = parameter[1].upper()
         if name in found:
-            raise PathError(501, "5.5.4", f"{name} is given twice")
+            raise PathError(501, "5.5.4", f"{name[:40]} is given twice")
         found[name] = parameter[2]
     return found

@@ -25,6 +25,13 @@ LOST = Reply(451, "4.4.2", "The connection was lost; it is tried again")
 MAYBE = Reply(451, "4.4.2", "The connection was lost after the final dot: the message may have arrived")
 NO_SMTPUTF8 = Reply(553, "5.6.7", "The address needs SMTPUTF8 and the receiving server does not offer it")
 
+EXPIRED = Outcome(
+    Kind.EXPIRED,
+    Subject.UNKNOWN,
+    Scope.MESSAGE,
+    Reply(554, "5.4.7", "The message was not delivered before its time was over"),
+)
+
 
 def outcomes(transaction: Transaction, host: str) -> list[Outcome]:
     """The outcomes of a transaction that was answered to its end."""

@@ -156,7 +156,11 @@ class Dialogue:
                 else:
                     self._expected.appendleft((stage, transaction))
                 return
-            _HANDLERS[stage](self, transaction, reply, step, take)
+            try:
+                _HANDLERS[stage](self, transaction, reply, step, take)
+            except Desync:
+                self._expected.appendleft((stage, transaction))  # it has no final reply
+                raise
 
     def abandon(self) -> list[tuple[Transaction, bool]]:
         """The transactions that got no final reply, each with True if its final dot was sent."""

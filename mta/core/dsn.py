@@ -1,11 +1,11 @@
 """The failure notice: what the sender is told when recipients are given up.
 
 Between: `outbound.outcome` asks for one in the commit that gives them up; it goes out as any mail does.
-Contract: pure. The notice's envelope sender is null, its header block is ASCII. Of the original only
-    the header block is returned (`head`).
+Contract: pure. The notice's envelope sender is null, its header block is ASCII (but for a sender who is
+    not). No line of ours is over 998 octets. Of the original only the header block is returned (`head`).
 Raises: nothing.
 Standards: RFC 3464 (message/delivery-status), RFC 6522 (multipart/report), RFC 5321 4.5.5 (null sender),
-    RFC 3834 (Auto-Submitted), RFC 6533 (UTF-8 addresses).
+    RFC 3834 (Auto-Submitted), RFC 6533 (UTF-8 addresses), RFC 2045 6.4 (8bit), RFC 5322 2.1.1 (lines).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mta.core.model import Kind, Message, Option, Outcome, Recipient
 from mta.core.queueid import created, text
 
 MAX_RETURNED = 64 * 1024  # octets of the original's header block
+MAX_SHOWN = 240  # characters of a line that somebody else wrote
 _ACTIONS = {
     Kind.BOUNCED: "was refused",
     Kind.EXPIRED: "could not be delivered in the time it was given",
@@ -45,7 +46,8 @@ def failure_notice(
     ]
     content = "".join(parts).replace("\n", "\r\n").encode()
     kind = "message/global-headers" if utf8 else "text/rfc822-headers"
-    content += f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode() + head[:MAX_RETURNED]
+    content += f"--{boundary}\r\nContent-Type: {kind}\r\n".encode()
+    content += b"Content-Transfer-Encoding: 8bit\r\n\r\n" + head[:MAX_RETURNED]
     content += f"\r\n--{boundary}--\r\n".encode()
     domain = message.sender.rpartition("@")[2]
     try:
@@ -70,6 +72,7 @@ def _head(to: str, shown: str, hostname: str, boundary: str, now: float) -> str:
         f"Message-ID: <{shown}@{hostname}>\n"
         "Auto-Submitted: auto-replied\n"
         "MIME-Version: 1.0\n"
+        "Content-Transfer-Encoding: 8bit\n"
         f'Content-Type: multipart/report; report-type=delivery-status;\n\tboundary="{boundary}"\n\n'
     )
 
@@ -83,12 +86,12 @@ def _explanation(
         "Content-Transfer-Encoding: 8bit",
         "",
         f"The mail system at {hostname} could not deliver your message",
-        f"{message.message_id} to the recipients below, and has given up.",
+        f"{_shown(message.message_id)} to the recipients below, and has given up.",
     ]
     for recipient, outcome in failed:
         peer = f" by {outcome.host}" if outcome.host else ""
         lines += ["", f"<{recipient.address}>", f"    {_ACTIONS[outcome.kind]}{peer}:"]
-        lines += [f"    {line}" for line in str(outcome.reply).splitlines()]
+        lines += [f"    {_shown(line)}" for line in str(outcome.reply).splitlines()]
     return "\n".join([*lines, "", ""])
 
 
@@ -115,9 +118,18 @@ def _status(
         lines += [f"Status: {_status_code(outcome)}"]
         if outcome.host:
             lines += [f"Remote-MTA: dns; {outcome.host}"]
-        folded = " ".join(str(reply).split())[:900]
-        lines += [f"Diagnostic-Code: smtp; {folded}"]
+        diagnostic = " ".join(str(reply).split()).encode("ascii", "backslashreplace").decode()
+        lines += [f"Diagnostic-Code: smtp; {_printable(diagnostic)[:900]}"]
     return "\n".join([*lines, "", ""])
+
+
+def _shown(line: str) -> str:
+    """Somebody else's words, for people."""
+    return _printable(line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}...")
+
+
+def _printable(line: str) -> str:
+    return line if line.isprintable() else "".join(each if each.isprintable() else "?" for each in line)
 
 
 def _status_code(outcome: Outcome) -> str:

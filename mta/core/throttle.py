@@ -37,7 +37,7 @@ class SiteLimits(NamedTuple):
 
 @dataclass(slots=True)
 class RateLimit:
-    """At most `rate.amount` in any `rate.period`, all at once if need be."""
+    """`rate.amount` at once, if all was quiet for a `rate.period`; then evenly as many in each period."""
 
     rate: Rate | None
     arrival: float = 0.0  # when the bucket is empty again
@@ -72,7 +72,7 @@ class DeadSite:
 
     def failed(self, now: float) -> None:
         self.failures += 1
-        self.until = now + min(30.0 * 2 ** (self.failures - 1), 600.0)
+        self.until = now + min(30.0 * 2.0 ** min(self.failures - 1, 5), 600.0)
 
     def answered(self) -> None:
         self.failures = 0

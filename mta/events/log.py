@@ -31,7 +31,9 @@ class EventLog:
         self._cut_half_line()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _cut_half_line(self) -> None:
         """What a crash in the middle of an append left behind: its lines are still in the spool."""

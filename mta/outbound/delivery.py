@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mta.clock import Clock
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
-from mta.core.routing import Host, Route, order
+from mta.core.routing import Host, Login, Route, order
 from mta.outbound.router import Router
 from mta.smtp.client import Connection, PeerError, TlsError, open_connection
 
@@ -76,10 +76,7 @@ class Delivery:
     async def _open_with(
         self, host: Host, address: str, route: Route, context: ssl.SSLContext | None
     ) -> Connection:
-        login = None
-        if route.login is not None:
-            secret = await asyncio.to_thread(Path(route.login.password_file).read_text)
-            login = (route.login.user, secret.strip())
+        login = None if route.login is None else await asyncio.to_thread(_read, route.login)
         return await open_connection(
             host=host.name,
             address=address,
@@ -89,6 +86,14 @@ class Delivery:
             tls_context=context,
             login=login,
         )
+
+
+def _read(login: Login) -> tuple[str, str]:
+    """The user and the password."""
+    try:
+        return login.user, Path(login.password_file).read_text().strip()
+    except (OSError, ValueError) as error:
+        raise PeerError(f"the password file of the route cannot be read: {error}") from error
 
 
 def _unreachable(host: Host, error: PeerError) -> Outcome:

@@ -15,7 +15,7 @@ from collections import deque
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import broken, outcomes, surplus, unsendable
+from mta.core.classify import EXPIRED, broken, outcomes, surplus, unsendable
 from mta.core.dialogue import Transaction
 from mta.core.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Wait
@@ -127,11 +127,10 @@ class Lane:
         if transaction is not None:
             connection.send(transaction)
             return True
-        if not self._queue or self._queue[0].message.content is not None:
+        batch = self._head(connection)
+        if batch is None or batch.message.content is not None or not self._granted(len(batch.recipients)):
             return False
-        batch = self._next(connection)
-        if batch is None:
-            return False
+        self._pop()
         self._pool.read(self, connection, batch)
         return True
 
@@ -151,13 +150,12 @@ class Lane:
 
     def take(self, connection: Connection) -> Transaction | None:
         """The next transaction, if its content is in memory and it may go now."""
-        if not self._queue:
+        batch = self._head(connection) if self._queue else None
+        content = None if batch is None else batch.message.content
+        if batch is None or content is None or not self._granted(len(batch.recipients)):
             return None
-        content = self._queue[0].message.content
-        if content is None:
-            return None
-        batch = self._next(connection)
-        return None if batch is None else self._transaction(batch, content)
+        self._pop()
+        return self._transaction(batch, content)
 
     def finished(self, connection: Connection, transaction: Transaction) -> None:
         if self._dead.failures:
@@ -242,25 +240,28 @@ class Lane:
 
     # Inside
 
-    def _next(self, connection: Connection) -> Batch | None:
-        """The head of the queue, if every gate is open; what this peer can never take is settled."""
-        while self._queue:
-            if self._is_used_up(connection):
-                return None
+    def _head(self, connection: Connection) -> Batch | None:
+        """What is next for this connection; what can never go over it is settled on the way."""
+        while self._queue and not self._is_used_up(connection):
             if not self._pool.may_take:
                 self._pool.starved(self)
                 return None
             batch = self._queue[0]
-            if not self._granted(len(batch.recipients)):
-                return None
-            self._queue.popleft()
-            self._queued -= len(batch.recipients)
-            self._tell_room()
-            refusal = unsendable(batch.message.options, connection.capabilities.smtputf8, connection.host)
+            message = batch.message
+            if message.expires <= self._clock.now():
+                refusal: Outcome | None = EXPIRED
+            else:
+                refusal = unsendable(message.options, connection.capabilities.smtputf8, connection.host)
             if refusal is None:
                 return batch
+            self._pop()
             self.settle_all(batch, refusal, Trace(self.route.site, connection.tls))
         return None
+
+    def _pop(self) -> None:
+        batch = self._queue.popleft()
+        self._queued -= len(batch.recipients)
+        self._tell_room()
 
     def _granted(self, recipients: int) -> bool:
         if self._rate.rate is None:

@@ -19,10 +19,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from mta.clock import Clock
+from mta.core.classify import EXPIRED
 from mta.core.dsn import MAX_RETURNED
 from mta.core.lifecycle import State
 from mta.core.message import header_block
-from mta.core.model import Batch, Kind, Message, Outcome, Recipient, Reply, Scope, Subject, Wait
+from mta.core.model import Batch, Message, Outcome, Recipient, Wait
 from mta.core.retry import Schedule
 from mta.core.routing import Route
 from mta.metrics import Metrics
@@ -205,6 +206,7 @@ class Scheduler:
 
     async def _round(self, domains: list[str], now: float) -> None:
         """Lease what is due in these domains, in one commit, and send it on."""
+        await self._spool.lease([])  # due times are noted before they are on disk, where we look
         leases: list[tuple[Route | Outcome, Batch]] = []
         updates: list[Update] = []
         for domain in domains:
@@ -287,10 +289,3 @@ class Scheduler:
         self._metrics.bugs["outbound"].inc()
         log.error("a bug in the scheduler", exc_info=error)
 
-
-EXPIRED = Outcome(
-    Kind.EXPIRED,
-    Subject.UNKNOWN,
-    Scope.MESSAGE,
-    Reply(554, "5.4.7", "The message was not delivered before its time was over"),
-)

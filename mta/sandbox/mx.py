@@ -10,7 +10,8 @@ Standards: RFC 5321 (server side), 4.4 (Return-Path).
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path as File
 
 from mta.core.address import Path
@@ -25,11 +26,13 @@ class SandboxMX(Server):
 
     directory: File
     policy: Listener
+    numbers: Iterator[int]  # shared by all connections: two messages of one moment have two names
 
     @classmethod
     def listening(cls, listener: Listener, directory: File) -> SandboxMX:
         made = cls.template(listener, object())
         made.directory = directory
+        made.numbers = count()
         return made
 
     def on_connect(self) -> Reply | None:
@@ -55,7 +58,7 @@ class SandboxMX(Server):
         return None
 
     async def _keep(self, sender: str, recipients: list[str], content: bytes) -> None:
-        name = f"{time.time_ns():x}"
+        name = f"{int(self.policy.clock.now() * 1000):x}-{next(self.numbers):x}"
         head = f"Return-Path: <{sender}>\r\n" + "".join(f"Delivered-To: {each}\r\n" for each in recipients)
         try:
             await asyncio.to_thread(_write, self.directory / name, head.encode() + content)

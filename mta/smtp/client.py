@@ -285,8 +285,9 @@ async def open_connection(
             await _greet(client)
         tls = ""
         if tls_context is not None and client.supports_extension("starttls"):
-            async with timeout(clock, HANDSHAKE_TIMEOUT):
-                tls = await _secure(client, tls_context, host)
+            tls = await _secure(client, tls_context, host, clock)
+            async with timeout(clock, COMMAND_TIMEOUT):
+                await client.ehlo()  # RFC 3207 4.2: what was offered in the clear does not count
         if login is not None:
             async with timeout(clock, COMMAND_TIMEOUT):
                 await client.login(*login)
@@ -325,16 +326,15 @@ async def _greet(client: _Client) -> None:
         await client.helo()  # RFC 5321 3.2: a server from before EHLO
 
 
-async def _secure(client: _Client, context: ssl.SSLContext, host: str) -> str:
+async def _secure(client: _Client, context: ssl.SSLContext, host: str, clock: Clock) -> str:
     try:
-        await client.starttls(tls_context=context, server_hostname=host or None)
+        async with timeout(clock, HANDSHAKE_TIMEOUT):
+            await client.starttls(tls_context=context, server_hostname=host or None)
     except aiosmtplib.SMTPResponseException as error:
         raise TlsError(f"STARTTLS was refused: {error.code} {error.message}") from error
     except (aiosmtplib.SMTPException, ssl.SSLError, OSError) as error:
         raise TlsError(f"the TLS handshake failed: {error}") from error
-    secured = client.get_transport_info("ssl_object")
-    await client.ehlo()  # RFC 3207 4.2: what was offered in the clear does not count
-    return str(secured.version())
+    return str(client.get_transport_info("ssl_object").version())
 
 
 def _capabilities(client: _Client) -> Capabilities:
@@ -343,9 +343,12 @@ def _capabilities(client: _Client) -> Capabilities:
 
 
 def _peer_error(error: Exception) -> PeerError:
-    if isinstance(error, aiosmtplib.SMTPResponseException) and 200 <= error.code < 600:
-        line = f"{error.code} {' '.join(error.message.split())[:500]}\r\n"
-        (reply,) = ReplyParser().feed(line.encode())
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        octets = error.message.encode("utf-8", "surrogateescape")  # as aiosmtplib has decoded them
+        said = " ".join(octets.decode("utf-8", "replace").split())[:500]
+        if not 400 <= error.code < 600:
+            return PeerError(f"no SMTP: {said}" if error.code < 0 else f"said {error.code} {said}")
+        (reply,) = ReplyParser().feed(f"{error.code} {said}\r\n".encode())
         return PeerError(str(reply), reply)
     if isinstance(error, TimeoutError):
         return PeerError("timed out")

@@ -126,7 +126,7 @@ class Server(Stream):
             elif name in ("SIZE", "BODY", "SMTPUTF8", "AUTH"):
                 raise PathError(501, "5.5.4", f"{name} has no such value")
             else:
-                raise PathError(555, "5.5.4", f"The parameter is not known: {name}")
+                raise PathError(555, "5.5.4", f"The parameter is not known: {name[:40]}")
         return options
 
     def _rcpt(self, argument: bytes) -> None:
@@ -135,7 +135,8 @@ class Server(Stream):
             return
         path, parameters = address.parse(b"TO", argument)
         if parameters:
-            raise PathError(555, "5.5.4", f"The parameter is not known: {next(iter(parameters))}")
+            name = next(iter(parameters))
+            raise PathError(555, "5.5.4", f"The parameter is not known: {name[:40]}")
         if not path.address.isascii() and not self.options & Option.SMTPUTF8:
             raise PathError(553, "5.6.7", "The address needs the SMTPUTF8 parameter of MAIL")
         refusal = self.on_rcpt(path)

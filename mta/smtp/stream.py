@@ -279,9 +279,10 @@ class Stream(SMTP):
     async def readline(self) -> bytes:
         """The next line of an AUTH exchange."""
         self._flush()
-        self._line = self.loop.create_future()
-        self._offer_line()
-        return await self._line
+        line: asyncio.Future[bytes] = self.loop.create_future()
+        self._line = line
+        self._offer_line()  # it may be here already
+        return await line
 
     def _offer_line(self) -> None:
         end = self._in.find(b"\r\n", self._position) + 2

@@ -8,11 +8,15 @@ Raises: SpoolError with words for the operator.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import sqlite3
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+
+import aiosqlite
 
 from mta.spool import statements as sql
 
@@ -32,6 +36,17 @@ def take_lock(directory: Path) -> int:
         os.close(descriptor)
         raise SpoolError(f"{directory} is in use by another process; stop that one first") from None
     return descriptor
+
+
+async def in_thread(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+    """A connection in a thread of its own; where it cannot be made, the thread has ended."""
+    connection = aiosqlite.Connection(connector, 64)
+    try:
+        return await connection
+    except BaseException:
+        # aiosqlite has told it to end and does not wait; it tells the loop, which may be closed by then.
+        await asyncio.to_thread(connection._thread.join)
+        raise
 
 
 def connect(directory: Path) -> sqlite3.Connection:

@@ -30,13 +30,10 @@ import logging
 import math
 import os
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import cast
-
-import aiosqlite
 
 from mta.clock import Clock
 from mta.core.event import Event
@@ -102,7 +99,7 @@ class Spool:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = database.take_lock(self._directory)
         try:
-            self._writer = await aiosqlite.Connection(partial(database.connect, self._directory), 64)
+            self._writer = await database.in_thread(partial(database.connect, self._directory))
             try:
                 await self._writer._execute(self._prepare, first_retry)  # type: ignore[no-untyped-call]
                 await self.reader.open(self._directory)
@@ -253,7 +250,7 @@ class Spool:
             await asyncio.sleep(0)
         batch, self._batch = self._batch, Batch()
         self._committing_since = batch.since
-        started = time.perf_counter()
+        started = self._clock.monotonic()
         try:
             result = await asyncio.shield(self._in_thread(batch))
         except (sqlite3.Error, OSError) as error:
@@ -264,7 +261,7 @@ class Spool:
         self.failing = None
         if result.files:
             self._tasks.create_task(asyncio.to_thread(self._bodies.remove, result.files))
-        self._metrics.commit_seconds.observe(time.perf_counter() - started)
+        self._metrics.commit_seconds.observe(self._clock.monotonic() - started)
         self._metrics.commit_batch.observe(len(batch.puts) + batch.outcomes)
         if result.committed is not None:
             self._report(result.committed)

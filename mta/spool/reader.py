@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
-
 from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
 from mta.core.queueid import text
@@ -33,7 +31,7 @@ class Reader:
         self._bodies = bodies
 
     async def open(self, directory: Path) -> None:
-        self._connection = await aiosqlite.Connection(partial(database.connect_reader, directory), 64)
+        self._connection = await database.in_thread(partial(database.connect_reader, directory))
 
     async def close(self) -> None:
         await self._connection.close()

@@ -299,15 +299,19 @@ def test_data_must_be_taken_or_refused(reply: str) -> None:
     say(dialogue, "250 ok", "250 ok")
     say(dialogue, reply)
     assert str(dialogue.fault) == f"DATA was answered with {reply}"
-    assert first.data_reply is None
+    assert dialogue.abandon() == [(first, False)]
 
 
-def test_a_refused_rset_is_a_fault() -> None:
-    dialogue, _ = begun()
-    say(dialogue, "250 ok", "550 who?", "554 none")
-    dialogue.begin(transaction())
+@pytest.mark.parametrize("capabilities", [PIPELINING, PLAIN])
+def test_a_refused_rset_is_a_fault(capabilities: Capabilities) -> None:
+    dialogue, _ = begun(capabilities)
+    for reply in ("250 ok", "250 ok", "451 disk full"):
+        say(dialogue, reply)
+    second = transaction()
+    dialogue.begin(second)
     say(dialogue, "500 RSET?")
     assert str(dialogue.fault) == "RSET was refused: 500 RSET?"
+    assert dialogue.abandon() == [(second, False)]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from mta.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20.0  # seconds
+PATIENCE = 30.0  # seconds
 LAST_LINE = "Ctrl-C stops the daemon.\n"
 
 

@@ -14,7 +14,7 @@ Contract: a script is lines:
     close / abort       end the connection with FIN / with RST
 
     At its end a script answers QUIT, and takes it well when the client hangs up. `calls` has what each
-    connection received; `at` waits until a connection stands at a line ("end": there are no more).
+    connection received; `at` waits until a connection has come to a line ("end": there are no more).
     A peer that is `shut` refuses connections until `open`.
 Raises: AssertionError, with what was expected and what was got, at the end of the block and from `at`:
     a client that says something else, a connection too many, or one that never came.
@@ -63,12 +63,12 @@ def envelope(*replies: str) -> str:
 
 @dataclass
 class Call:
-    """One connection: what it received, and the line of its script where it stands."""
+    """One connection: what it received, and how far its script has come."""
 
     received: bytearray = field(default_factory=bytearray)
     commands: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)  # dots taken off again
-    at: str = ""
+    past: set[str] = field(default_factory=set)  # lines of the script that it came to
 
 
 class _HungUp(Exception):
@@ -134,9 +134,9 @@ class ScriptedPeer:
         self._go = asyncio.Event()
 
     async def at(self, number: int, line: str) -> Call:
-        """Wait until connection `number`, counted from 1, stands at a line of its script."""
+        """Wait until connection `number`, counted from 1, has come to a line of its script."""
         async with asyncio.timeout(PATIENCE):
-            while len(self.calls) < number or self.calls[number - 1].at != line:
+            while len(self.calls) < number or line not in self.calls[number - 1].past:
                 assert not self.faults, self.faults
                 self._moved.clear()
                 await self._moved.wait()
@@ -172,7 +172,7 @@ class ScriptedPeer:
         await stage.epilogue()
 
     def _stand(self, call: Call, line: str) -> None:
-        call.at = line
+        call.past.add(line)
         self._moved.set()
 
 
@@ -187,7 +187,8 @@ class _Stage:
     async def play(self, line: str) -> bool:
         """Do what one line says; False where the connection is over."""
         if line.startswith("-> "):
-            self._writer.write("".join(f"{said}\r\n" for said in line[3:].split("\n-> ")).encode())
+            said = "".join(f"{each}\r\n" for each in line[3:].split("\n-> "))
+            self._writer.write(said.encode("utf-8", "surrogateescape"))
         elif line == "<- message":
             await self._message()
         elif line.startswith("<- octets "):

@@ -8,6 +8,8 @@ Contract: `faults` maps a point (connect, mail, rcpt, data, message, auth) to an
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -39,6 +41,7 @@ class Desk:
         self.octets = 0  # that the server has read
         self.gone = 0  # connections that ended
         self.choked = 0  # connections whose client does not read
+        self.ended = 0  # connections whose client has shut its side
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
@@ -73,6 +76,11 @@ class Probe(Server):
         super().data_received(data)
         self.event_handler.octets += len(data)
         self.event_handler.changed()
+
+    def eof_received(self) -> bool:
+        self.event_handler.ended += 1
+        self.event_handler.changed()
+        return super().eof_received()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -112,9 +120,9 @@ class Probe(Server):
 
 @asynccontextmanager
 async def probing(
-    desk: Desk, clock: Clock | None = None, tls: bool = True, message_size: int = 2**20
+    desk: Desk, clock: Clock | None = None, message_size: int = 2**20, buffer: int | None = None
 ) -> AsyncIterator[Listener]:
-    """Serve the desk on a port that the system chooses."""
+    """Serve the desk on a port that the system chooses; `buffer`: the kernel keeps so much of our replies."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate())
     running: set[asyncio.Task[None]] = set()
@@ -128,10 +136,13 @@ async def probing(
     listener = Listener(
         host="127.0.0.1", port=0, hostname="mta.test", clock=clock or SystemClock(),
         message_size=message_size, command_timeout=300.0, data_timeout=600.0, session_timeout=14400.0,
-        tls_context=context if tls else None, offers_auth=True, spawn=spawn, bug=desk.bugs.append,
+        tls_context=context, offers_auth=True, spawn=spawn, bug=desk.bugs.append,
         connect=lambda policy: Probe.template(policy, desk),
     )  # fmt: skip
     await listener.start()
+    if buffer is not None:  # connections inherit it
+        with socket.socket(fileno=os.dup(listener._server.sockets[0].fileno())) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     try:
         yield listener
     finally:

@@ -104,13 +104,13 @@ async def test_while_idle_and_the_next_message_goes_over_a_new_connection(
 
 @pytest.mark.parametrize("code", ["421", "554"])
 async def test_with_a_greeting_that_refuses(tmp_path: Path, code: str) -> None:
-    async with relaying(tmp_path, f"-> {code} 4.7.0 not today\nclose", HELLO + TAKES) as relay:
+    async with relaying(tmp_path, f"-> {code} 4.7.0 not today, \udce9\nclose", HELLO + TAKES) as relay:
         await relay.house.send("b@dst.test")
         deferral = await relay.house.event(type="deferral")
         assert deferral["reply"] == {
             "code": int(code),
             "enhanced": "4.7.0",
-            "text": "not today",
+            "text": "not today, \ufffd",
             "command": "CONNECT",
         }
         assert deferral["permanent"] is False

@@ -1,0 +1,61 @@
+# What a newcomer, a contributor and CI type. Only python3 with venv, and make, must be there.
+
+PYTHON3 ?= python3
+DIRECTORY ?= var
+ARGS ?=
+RUNS ?= 20
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extras --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.PHONY: help run venv test lint crash bench-relay lock
+
+help:
+	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
+	@echo 'make venv                 install what the daemon needs, in ./$(VENV)'
+	@echo 'make test [ARGS=...]      run all tests; ARGS goes to pytest'
+	@echo 'make lint                 check style and types'
+	@echo 'make crash [RUNS=n]       kill the daemon in the middle of its work, n times twice, and look what is left'
+	@echo 'make bench-relay [ARGS=]  measure against Postfix, as root: benchmarks/README.md'
+	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
+
+run: $(VENV)/.run
+	@$(PYTHON) -m mta init $(DIRECTORY)
+	@exec $(PYTHON) -m mta --config $(DIRECTORY)/mta.yaml serve --quickstart $(DIRECTORY)/quickstart.json
+
+venv: $(VENV)/.run
+
+test: $(VENV)/.dev
+	$(PYTHON) -m pytest -n auto $(ARGS)
+
+lint: $(VENV)/.dev
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+crash: $(VENV)/.dev
+	CRASH_RUNS=$(RUNS) $(PYTHON) -m pytest -n auto tests/test_crash.py
+
+bench-relay: $(VENV)/.run
+	$(PYTHON) -m benchmarks.relay $(ARGS)
+
+lock: $(VENV)/.dev
+	$(PYTHON) -m pip install --quiet pip-tools
+	$(COMPILE) --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+
+# A stamp tells what is installed; a lock that changed is installed again.
+$(VENV)/.run: requirements.lock | $(PYTHON)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock | $(PYTHON)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@ $(VENV)/.run
+
+$(PYTHON):
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON3=...")'
+	$(PYTHON3) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

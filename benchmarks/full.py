@@ -1,0 +1,116 @@
+"""All workloads, ours beside Postfix, and the floors that we have set ourselves.
+
+Between: `make bench`; README.md says what the figures mean.
+Contract: the figures of `relay`, and syncs a message from a short run of their own. Under the table, one
+    line for each floor. W7 is W1-keep, in the same rounds, with a million recipients waiting in our spool.
+Raises: exit status 1 when a floor is not reached or a count is wrong, 2 when a run could not be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import relay, syncs
+from benchmarks.load import WORKLOADS
+from benchmarks.relay import MTAS, Row
+
+POSTFIX = ["postfix-default", "postfix-tuned"]
+COLUMNS = {**relay.COLUMNS, "syncs": ".2f"}  # fsync and fdatasync, a message
+
+# Messages a second, of the better Postfix's.
+FLOORS = {
+    "W1-new": 3.0,
+    "W1-keep": 4.0,
+    "W2-new": 1.4,
+    "W2-keep": 1.4,
+    "W3": 4.0,
+    "W4": 3.0,
+    "W5-new": 2.0,
+    "W5-keep": 2.0,
+}
+CPU = 0.30  # ms a message of W1-keep
+BACKLOG = 1.2  # W1-keep is at most so many times as fast as W7
+
+
+class Verdict(NamedTuple):
+    """A floor, and what was found."""
+
+    name: str
+    value: float
+    bound: float
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"{'pass' if self.passed else 'FAIL'}  {self.name}: {self.value:.2f} ({self.bound:.2f})"
+
+
+def verdicts(rows: list[Row]) -> Iterator[Verdict]:
+    """What the rows say to the floors."""
+    found = {(str(row["workload"]), str(row["mta"])): row for row in rows}
+
+    def figure(workload: str, mta: str, column: str) -> float | None:
+        value = found.get((workload, mta), {}).get(column)
+        return None if value is None else float(value)
+
+    for workload, floor in FLOORS.items():
+        if (ratio := figure(workload, "ours", "ratio")) is not None:
+            yield Verdict(f"{workload}, times the better Postfix, at least", ratio, floor, ratio >= floor)
+    if (cpu := figure("W1-keep", "ours", "cpu_ms")) is not None:
+        yield Verdict("W1-keep, CPU ms a message, at most", cpu, CPU, cpu <= CPU)
+    alone, beside = figure("W1-keep", "ours", "msg_s"), figure("W7", "ours", "msg_s")
+    if alone and beside is not None:
+        times = alone / beside if beside else float("inf")
+        yield Verdict("W7, W1-keep is so many times as fast, at most", times, BACKLOG, times <= BACKLOG)
+
+
+def workload_rows(name: str, rounds: int, directory: Path) -> list[Row]:
+    """One workload, with W7 in the rounds of W1-keep."""
+    workload = WORKLOADS[name]
+    mtas = ["ours", *(["ours-backlog"] if name == "W1-keep" else []), *POSTFIX]
+    rows = relay.rows(workload, mtas, workload.messages, rounds, directory)
+    for row in rows:
+        prepare = MTAS[str(row["mta"])]
+        assert prepare is not None
+        row["syncs"] = syncs.a_message(prepare, workload, directory)
+        if row["mta"] == "ours-backlog":
+            row |= {"workload": "W7", "mta": "ours", "ratio": None}
+    return rows
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.full", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--workload", default=",".join(WORKLOADS), help="some of %(default)s")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one object a line; the table goes to stderr")
+    args = parser.parse_args()
+    args.workload = args.workload.split(",")
+    if unknown := {*args.workload} - {*WORKLOADS}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(WORKLOADS)}")
+    return args
+
+
+def main() -> int:
+    args = arguments()
+
+    def benchmark(home: Path) -> int:
+        rows = [row for name in args.workload for row in workload_rows(name, args.rounds, home)]
+        relay.report(rows, COLUMNS, args.json)
+        found = list(verdicts(rows))
+        print("\n".join(["", *map(str, found)]), file=sys.stderr if args.json else sys.stdout)
+        right = all(row["ok"] == row["rounds"] for row in rows)
+        if not right:
+            relay.tell("a sink did not count exactly what was sent")
+        return 0 if right and all(verdict.passed for verdict in found) else 1
+
+    return relay.in_directory(args.directory, benchmark)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

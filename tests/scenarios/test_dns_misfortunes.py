@@ -1,0 +1,114 @@
+"""Domains that cannot be routed, asked of a real name server.
+
+The order of MX hosts is a matter of `core.routing` and `outbound.router`, whose tests have it: every
+address that a peer of a test could have is one that strangers' DNS may not point us at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mta.config.settings import Dns, Duration
+from tests.fakes.clock import HandClock
+from tests.fakes.dns import Misfortune, NameServer, Zone
+from tests.fakes.house import House, running, settings
+from tests.fakes.relay import MUTE, wait_of
+
+
+@asynccontextmanager
+async def resolving(directory: Path, zone: Zone) -> AsyncIterator[tuple[House, HandClock, NameServer]]:
+    """A daemon without routes, and the name server that it asks."""
+    async with NameServer(zone) as server:
+        clock = HandClock()
+        terms = settings(directory, dns=Dns((server.endpoint,), Duration(0.2)))
+        async with running(terms, clock, (MUTE,)) as house:
+            yield house, clock, server
+
+
+@pytest.mark.parametrize(
+    ("zone", "reply", "subject"),
+    [
+        pytest.param(
+            {("dst.test", "MX"): ["0 ."]},
+            "556 5.1.10 the domain dst.test takes no mail (its MX record is null); nothing can be sent there",
+            "recipient",
+            id="null MX",
+        ),
+        pytest.param(
+            {},
+            "550 5.1.2 the domain dst.test does not exist (DNS answers NXDOMAIN for dst.test); correct the address",
+            "recipient",
+            id="NXDOMAIN",
+        ),
+        pytest.param(
+            {("dst.test", "MX"): ["10 mx.dst.test."], ("mx.dst.test", "A"): ["127.0.0.1"]},
+            "554 5.4.6 mx.dst.test points at this machine or at no host (127.0.0.1); "
+            "set a route, or correct its DNS",
+            "recipient",
+            id="an MX on this machine",
+        ),
+        pytest.param(
+            {("dst.test", "MX"): ["10 mx.dst.test."]},
+            "550 5.4.4 the mail host mx.dst.test has no address (DNS answers NXDOMAIN for mx.dst.test); "
+            "correct the domain of the address",
+            "recipient",
+            id="an MX without an address",
+        ),
+        pytest.param(
+            {("dst.test", "MX"): ["10 mta.test."]},
+            "554 5.4.6 we are the best MX of dst.test, its mail would loop; set a route for it, or correct its MX",
+            "recipient",
+            id="we are the MX",
+        ),
+    ],
+)
+async def test_a_domain_that_takes_no_mail(tmp_path: Path, zone: Zone, reply: str, subject: str) -> None:
+    async with resolving(tmp_path, zone) as (house, _, _):
+        await house.send("b@dst.test")
+        bounce = await house.event(type="bounce")
+    said = bounce["reply"]
+    assert f"{said['code']} {said['enhanced']} {said['text']}" == reply
+    assert bounce["subject"] == subject
+    assert [event["type"] for event in house.events] == ["reception", "bounce"]
+
+
+@pytest.mark.parametrize("trouble", [Misfortune.SILENCE, Misfortune.SERVFAIL, Misfortune.REFUSED])
+async def test_a_name_server_in_trouble_and_the_mail_waits(tmp_path: Path, trouble: Misfortune) -> None:
+    async with resolving(tmp_path, {("dst.test", "MX"): trouble}) as (house, _, _):
+        await house.send("b@dst.test")
+        deferral = await house.event(type="deferral")
+    said = deferral["reply"]
+    assert said["text"].startswith("the MX records of dst.test cannot be looked up (")
+    assert said["text"].endswith("); we will ask again")
+    assert (said["code"], said["enhanced"], deferral["subject"]) == (451, "4.4.3", "dns")
+    assert wait_of(deferral) == 300
+
+
+async def test_dns_comes_back_and_what_it_says_then_counts(tmp_path: Path) -> None:
+    zone: dict[tuple[str, str], list[str] | Misfortune] = {("dst.test", "MX"): Misfortune.SERVFAIL}
+    async with resolving(tmp_path, zone) as (house, clock, _):
+        await house.send("b@dst.test")
+        await house.event(type="deferral")
+        zone["dst.test", "MX"] = ["0 ."]
+        await clock.advance(301)
+        assert (await house.event(type="bounce"))["attempt"] == 2
+
+
+async def test_many_messages_to_one_domain_ask_once(tmp_path: Path) -> None:
+    async with resolving(tmp_path, {("dst.test", "MX"): ["0 ."]}) as (house, _, server):
+        for number in range(5):
+            await house.send(f"{number}@dst.test")
+        await house.event(5, type="bounce")
+        assert server.asked == {("dst.test", "MX"): 1}
+
+
+async def test_one_domain_without_dns_does_not_hold_up_another(tmp_path: Path) -> None:
+    zone = {("slow.test", "MX"): Misfortune.SILENCE, ("dst.test", "MX"): ["0 ."]}
+    async with resolving(tmp_path, zone) as (house, _, _):
+        await house.send("a@slow.test", "b@dst.test")
+        await house.event(type="deferral", recipient="a@slow.test")
+    assert [event["type"] for event in house.events if event["type"] != "reception"] == ["bounce", "deferral"]

@@ -1,0 +1,123 @@
+"""What the sender is told when recipients are given up."""
+
+from __future__ import annotations
+
+import email
+from email import policy
+from email.message import EmailMessage
+from pathlib import Path
+
+from mta.config.settings import Duration, Stream
+from tests.fakes.peer import HELLO, TAKES, envelope
+from tests.fakes.relay import relaying
+
+REFUSED = envelope("250 ok", "550 5.1.1 who?", "550-5.7.1 not you\n-> 550 5.7.1 go away", "554 5.5.1 none")
+ONE_REFUSED = envelope("250 ok", "550 5.1.1 who?", "554 5.5.1 none")
+NOTICE = """
+    <- RSET
+    <- MAIL FROM:<>*
+    <- RCPT TO:<a@src.test>
+    <- DATA
+    -> 250 ok
+    -> 250 ok
+    -> 250 ok
+    -> 354 go on
+    <- message
+    -> 250 taken
+"""
+CONTENT = b"From: a@src.test\r\nSubject: hello\r\nMessage-ID: <1@src.test>\r\n\r\nSecret.\r\n"
+
+
+def fields(part: object) -> dict[str, str]:
+    assert isinstance(part, EmailMessage)
+    return {name: str(value) for name, value in part.items()}
+
+
+def shown(part: object) -> str:
+    assert isinstance(part, EmailMessage)
+    return str(part.get_content())
+
+
+async def test_a_notice_is_a_delivery_status_report(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + REFUSED + NOTICE, notify=True) as relay:
+        await relay.house.send("b@dst.test", "c@dst.test", content=CONTENT)
+        delivery = await relay.house.event(type="delivery")
+        notice = email.message_from_bytes(relay.peer.calls[0].messages[0], policy=policy.default)
+        bounces = relay.house.of(type="bounce")
+    assert (delivery["sender"], delivery["recipient"]) == ("", "a@src.test")
+    assert notice.defects == []
+    assert notice.get_content_type() == "multipart/report"
+    assert notice["content-type"].params["report-type"] == "delivery-status"
+    assert (notice["to"], notice["auto-submitted"]) == ("a@src.test", "auto-replied")
+    assert notice["from"] == "Mail delivery <postmaster@mta.test>"
+    assert notice["message-id"] == delivery["message_id"] == f"<{delivery['queue_id']}@mta.test>"
+    text, status, headers = notice.iter_parts()
+    assert "<b@dst.test>\r\n    was refused by 127.0.0.1:\r\n    550 5.1.1 who?\r\n" in shown(text)
+    assert "550 5.7.1 not you\r\n    go away\r\n" in shown(text)
+    assert status.get_content_type() == "message/delivery-status"
+    about, first, second = status.iter_parts()
+    assert fields(about)["Reporting-MTA"] == "dns; mta.test"
+    assert fields(about)["X-Queue-ID"] == bounces[0]["queue_id"]
+    assert fields(first) == {
+        "Final-Recipient": "rfc822; b@dst.test",
+        "Action": "failed",
+        "Status": "5.1.1",
+        "Remote-MTA": "dns; 127.0.0.1",
+        "Diagnostic-Code": "smtp; 550 5.1.1 who?",
+    }
+    assert fields(second)["Diagnostic-Code"] == "smtp; 550 5.7.1 not you go away"
+    assert headers.get_content_type() == "text/rfc822-headers"
+    assert "Subject: hello\r\n" in shown(headers)
+    assert "Secret" not in str(notice)
+
+
+async def test_a_message_that_expires_brings_a_notice(tmp_path: Path) -> None:
+    later = envelope("250 ok", "450 4.2.1 busy", "554 none")
+    stream = Stream(expire=Duration(30))
+    async with relaying(tmp_path, HELLO + later + NOTICE, notify=True, stream=stream) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="expiration")
+        await relay.house.event(type="delivery", recipient="a@src.test")
+        notice = relay.peer.calls[0].messages[0]
+    assert b"could not be delivered in the time it was given by 127.0.0.1:\r\n    450 4.2.1 busy" in notice
+    assert b"\r\nStatus: 5.2.1\r\n" in notice
+
+
+async def test_a_notice_that_is_given_up_from_disk_still_shows_the_header(tmp_path: Path) -> None:
+    later = envelope("250 ok", "450 4.2.1 busy", "554 none")
+    refused = HELLO + ONE_REFUSED + NOTICE
+    async with relaying(tmp_path, HELLO + later, refused, notify=True) as relay:
+        await relay.house.send("b@dst.test", content=CONTENT)
+        await relay.house.event(type="deferral")
+        await relay.clock.advance(301)
+        await relay.house.event(type="delivery", recipient="a@src.test")
+        assert b"\r\nSubject: hello\r\nMessage-ID: <1@src.test>\r\n" in relay.peer.calls[1].messages[0]
+
+
+async def test_a_null_sender_gets_no_notice(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + ONE_REFUSED, notify=True) as relay:
+        await relay.house.send("b@dst.test", sender="")
+        await relay.house.event(type="bounce")
+    assert relay.types() == ["reception", "bounce"]
+
+
+async def test_a_credential_that_wants_no_notices_gets_none(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + ONE_REFUSED) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="bounce")
+    assert relay.types() == ["reception", "bounce"]
+
+
+async def test_a_notice_that_is_refused_brings_no_notice(tmp_path: Path) -> None:
+    refused = "<- RSET\n" + ONE_REFUSED.replace("-> 250 ok", "-> 250 reset\n-> 250 ok")
+    async with relaying(tmp_path, HELLO + ONE_REFUSED + refused, notify=True) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(2, type="bounce")
+    assert sorted(relay.types()) == ["bounce", "bounce", "reception", "reception"]
+
+
+async def test_a_delivery_brings_no_notice(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + TAKES, notify=True) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="delivery")
+    assert relay.types() == ["reception", "delivery"]

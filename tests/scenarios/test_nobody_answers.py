@@ -1,0 +1,85 @@
+"""Sites that refuse every connection: retries, the gate before a dead site, expiry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mta.config.settings import Duration, Stream
+from tests.fakes.peer import HELLO, TAKES
+from tests.fakes.relay import Relay, relaying, wait_of
+
+HOUR = 3600.0
+OVER = {"code": 554, "enhanced": "5.4.7", "text": "The message was not delivered before its time was over"}
+
+
+async def wait_for_the_next_attempt(relay: Relay) -> dict[str, object]:
+    """From the last deferral to the attempt that it announces, and what became of that."""
+    told = relay.house.of(attempt=len(relay.house.of(type="deferral")))
+    await relay.clock.advance(wait_of(told[-1]) + 1)
+    return await relay.house.event(attempt=told[-1]["attempt"] + 1)
+
+
+async def test_a_refused_connection_is_a_deferral_and_a_later_retry_delivers(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + TAKES, shut=True) as relay:
+        await relay.house.send("b@dst.test")
+        deferral = await relay.house.event(type="deferral")
+        text = deferral["reply"]["text"]
+        assert text.startswith("No host answered; it is tried again: 127.0.0.1 [127.0.0.1]: ")
+        assert (deferral["subject"], wait_of(deferral)) == ("network", 300)
+        await relay.peer.open()
+        await relay.clock.advance(301)
+        assert (await relay.house.event(type="delivery"))["attempt"] == 2
+
+
+async def test_a_dead_site_is_not_dialled_before_its_time(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + TAKES, HELLO + TAKES, shut=True) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        await relay.peer.open()
+        await relay.house.send("c@dst.test")
+        await relay.clock.advance(29)
+        assert relay.peer.calls == []
+        await relay.clock.advance(2)
+        delivery = await relay.house.event(type="delivery", recipient="c@dst.test")
+        assert delivery["attempt"] == 1  # the gate has burnt none
+        await relay.clock.advance(270)
+        await relay.house.event(type="delivery", recipient="b@dst.test")
+        assert len(relay.house.of(type="deferral")) == 1
+
+
+async def test_retries_double_up_to_two_hours_and_the_last_is_made_before_expiry(tmp_path: Path) -> None:
+    async with relaying(tmp_path, shut=True, stream=Stream(expire=Duration(5 * HOUR))) as relay:
+        start = relay.clock.now()
+        await relay.house.send("b@dst.test")
+        event = await relay.house.event(type="deferral")
+        while event["type"] == "deferral":
+            event = await wait_for_the_next_attempt(relay)
+        waits = [wait_of(each) for each in relay.house.of(type="deferral")]
+        assert waits[:6] == [300, 600, 1200, 2400, 4800, 7200]
+        assert len(waits) == 7
+        assert 5 * HOUR - 60 <= relay.clock.now() - start < 5 * HOUR
+        assert event["type"] == "expiration"
+        assert event["permanent"] is True
+        assert event["reply"]["text"].startswith("No host answered; it is tried again: ")
+        assert "due" not in event
+
+
+async def test_expiry_needs_no_peer(tmp_path: Path) -> None:
+    """The gate before the dead site shuts the last attempt out, so the timer alone gives the message up."""
+    stream = Stream(expire=Duration(190), retry_first=Duration(35))
+    async with relaying(tmp_path, shut=True, stream=stream) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        assert (await wait_for_the_next_attempt(relay))["type"] == "deferral"
+        assert (await wait_for_the_next_attempt(relay))["type"] == "deferral"
+        await relay.clock.advance(110)
+        expiration = await relay.house.event(type="expiration")
+        assert expiration["reply"] == OVER
+        assert (expiration["attempt"], expiration["permanent"]) == (3, True)
+
+
+async def test_an_expired_message_leaves_the_spool(tmp_path: Path) -> None:
+    async with relaying(tmp_path, shut=True, stream=Stream(expire=Duration(30))) as relay:
+        await relay.house.send("b@dst.test")
+        assert (await relay.house.event(type="expiration"))["attempt"] == 1
+        assert await relay.house.daemon.spool.reader.queue(10) == []

@@ -1,0 +1,107 @@
+"""The documents say what is there, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from mta import __version__
+from mta.cli.main import main
+from mta.config.load import load
+from mta.sandbox.actors import ACTORS
+from mta.spool.queue import MAX_UNSETTLED, MAX_UNSETTLED_TIME
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def commands(group: click.Group, path: str = "mta") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def test_the_map_names_every_room_and_no_other() -> None:
+    mapped = re.findall(r"(?m)^([\w.]+(?:/|\.py)) +\S", section("The map"))
+    there = [entry for entry in (ROOT / "mta").iterdir() if entry.name not in ("__init__.py", "__pycache__")]
+    assert sorted(mapped) == sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in there)
+
+
+def test_every_actor_of_the_sandbox_is_listed_in_its_own_words() -> None:
+    listed = dict(re.findall(r"(?m)^\| `(\S+)@` \| (.*) \|$", section("Try it")))
+    assert listed == {name: actor.does for name, actor in ACTORS.items()}
+
+
+def test_every_command_is_listed() -> None:
+    listed = re.findall(r"(?m)^\| `(mta [^`]+)` \|", section("Commands"))
+    assert sorted(listed) == sorted(commands(main))
+
+
+@pytest.mark.parametrize("command", sorted(commands(main)))
+def test_every_command_explains_itself(command: str) -> None:
+    shown = CliRunner().invoke(main, [*command.split()[1:], "--help"])
+    assert shown.exit_code == 0
+    assert "--json" in shown.output or command == "mta serve"
+
+
+def test_every_target_is_explained_by_help() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"(?m)^\.PHONY: (.+)$", makefile)
+    assert targets is not None
+    assert set(targets[1].split()) - {"help"} == set(re.findall(r"@echo 'make ([\w-]+)", makefile))
+    assert set(re.findall(r"`?make ([a-z-]+)`", README)) <= set(targets[1].split())
+
+
+def test_the_window_of_duplicates_is_the_one_in_the_code() -> None:
+    assert f"At most {MAX_UNSETTLED} outcomes, or those of {MAX_UNSETTLED_TIME * 1000:.0f} ms" in README
+
+
+def test_the_settings_to_go_live_with_are_valid(tmp_path: Path) -> None:
+    found = re.search(r"(?m)^ +hostname: .*\n(?: +.+\n)+", section("Go live"))
+    assert found is not None
+    (tmp_path / "mta.yaml").write_text(found[0])
+    assert load(tmp_path / "mta.yaml").hostname == "mail.example.com"
+
+
+def test_the_command_of_the_unit_is_one() -> None:
+    unit = (ROOT / "systemd" / "mta.service").read_text()
+    found = re.search(r"(?m)^ExecStart=/opt/mta/.venv/bin/python -m mta (.*)$", unit)
+    assert found is not None
+    shown = CliRunner().invoke(main, [*shlex.split(found[1]), "--help"])
+    assert (shown.exit_code, shown.output.split("\n")[0]) == (0, "Usage: main serve [OPTIONS]")
+
+
+def test_every_file_that_is_linked_to_is_there() -> None:
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("*/README.md")]
+    for document in documents:
+        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert f"\n## {__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_the_locks_name_no_place_and_pin_every_dependency(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert not re.search(r"(?m)://|^-|^--", text)
+    pinned = set(re.findall(r"(?m)^([a-z0-9-]+)==", text))
+    project = (ROOT / "pyproject.toml").read_text()
+    dependencies = re.search(r"(?s)\ndependencies = \[(.*?)\]", project)
+    assert dependencies is not None
+    assert set(re.findall(r'"([a-z0-9-]+)', dependencies[1])) <= pinned
+    for name, entry in re.findall(r"(?ms)^([a-z0-9-]+)==(.*?)(?=^[a-z]|\Z)", text):
+        assert "--hash=sha256:" in entry, name
