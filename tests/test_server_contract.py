@@ -39,10 +39,6 @@ async def housed(directory: Path, **terms: object):
         yield house
 
 
-def connections(house: House) -> int:
-    return sum(len(listener.connections) for listener in house.daemon.listeners)
-
-
 # What is ours must still be theirs
 
 

@@ -163,11 +163,13 @@ class Submission(Server):
         intake = self.event_handler
         limit = credential.recipients or intake.limits.recipients
         if len(self.recipients) >= limit:
+            intake.metrics.rejected_4yz.inc()
             return Reply(452, "4.5.3", f"Too many recipients: at most {limit} a message")
         if credential.rate is not None:
             now = self.policy.clock.monotonic()
             answer = intake.rate(credential).take(now)
             if isinstance(answer, Wait):
+                intake.metrics.rejected_4yz.inc()
                 seconds = math.ceil(answer.until - now)
                 return Reply(450, "4.7.1", f"Your rate is used up; try again in {seconds} seconds")
         return None

@@ -19,8 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mta.clock import Clock, Timer
-from mta.core.model import Reply
-from mta.smtp.stream import Stream
+from mta.smtp.stream import GOING_DOWN, Stream
 
 SWEEP = 1.0  # seconds
 BACKLOG = 1024
@@ -61,6 +60,7 @@ class Listener:
         self.tls_context = None if implicit_tls else tls_context
         self._implicit = tls_context if implicit_tls else None
         self.offers_auth = offers_auth
+        self.draining = False
         self.spawn = spawn  # runs a verb that waits; the verb answers for its own errors
         self._bug = bug
         self._connect = connect
@@ -93,10 +93,10 @@ class Listener:
     async def drain(self, grace: float) -> None:
         """Stop accepting and let transactions under way come to their end."""
         self._server.close()
-        goodbye = Reply(421, "4.3.2", "The service is going down; please come back")
+        self.draining = True
         for connection in list(self.connections):
             if connection.is_idle:
-                connection.hang_up(goodbye)
+                connection.hang_up(GOING_DOWN)
         if self.connections:
             overdue = self.clock.call_later(grace, self._abort_all)
             await self._empty.wait()

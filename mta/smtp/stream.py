@@ -33,6 +33,7 @@ MAX_PENDING = 64 * 1024  # octets that may wait while we are busy; then reading 
 MAX_ERRORS = 20  # refused commands before we hang up
 LINGER = 10.0  # seconds for a client to read our last words
 BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
+GOING_DOWN = Reply(421, "4.3.2", "The service is going down; please come back")
 _END = b"\r\n.\r\n"
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Policy(Protocol):
     normalise: bool  # bare newlines are mended instead of refused
     tls_context: ssl.SSLContext | None  # for STARTTLS
     offers_auth: bool
+    draining: bool  # idle clients are sent away
 
     def joined(self, connection: Stream) -> None: ...
 
@@ -263,6 +265,8 @@ class Stream(SMTP):
         self._pump()
         if self._mode is Mode.COMMAND and self._ended:
             self._close()
+        elif self.policy.draining and self.is_idle:
+            self.hang_up(GOING_DOWN)
         if len(self._in) - self._position <= MAX_PENDING:  # or there is work enough
             self._resume_reading()
 

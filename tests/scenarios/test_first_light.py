@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from mta.config.settings import Sandbox
@@ -32,3 +33,17 @@ async def test_each_actor_plays_its_part(tmp_path: Path) -> None:
         notice = await house.event(type="delivery", recipient="a@src.test")
         assert "sender" in notice
         assert notice["sender"] == ""
+
+
+async def test_a_client_in_the_middle_of_a_message_is_answered_and_then_sent_away(tmp_path: Path) -> None:
+    terms = settings(tmp_path, sandbox=Sandbox(tmp_path / "sandbox"))
+    async with running(terms) as house:
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.network)
+        writer.write(b"EHLO c.test\r\nMAIL FROM:<a@src.test>\r\nRCPT TO:<ok@dst.test>\r\nDATA\r\n")
+        await reader.readuntil(b"354 ")
+        house.daemon.stop()
+        writer.write(b"From: a@src.test\r\n\r\nhello\r\n.\r\n")
+        said = (await reader.read(-1)).decode()
+        writer.close()
+    assert "250 2.0.0 Ok: queued as" in said
+    assert said.endswith("421 4.3.2 The service is going down; please come back\r\n")
