@@ -32,6 +32,7 @@ from mta.spool.queue import Spool
 MAX_RATES = 10_000  # credentials whose rate is remembered
 
 AUTH_REQUIRED = Reply(530, "5.7.0", "Authentication required")
+TLS_REQUIRED = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
 NO_NETWORK = Reply(554, "5.7.1", "No credential is bound to your address")
 TOO_MANY = Reply(421, "4.7.0", "Too many connections; close some and try again in 5 seconds")
 
@@ -151,6 +152,8 @@ class Submission(Server):
         credential = self.credential
         if credential is None:
             return AUTH_REQUIRED
+        if self.policy.tls_context is not None and not self._tls_protocol:
+            return TLS_REQUIRED  # a client known by its address alone still may not send in the clear
         if not credential.allows(sender.address):
             refusal = Reply(550, "5.7.1", f"You may not send from <{sender.address}>")
             self.note(refusal, "sender not allowed", sender=sender.address)

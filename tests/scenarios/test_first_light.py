@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from mta.config.settings import Sandbox
-from tests.fakes.house import running, settings
+from mta.config.settings import Listener, Sandbox
+from tests.fakes.client import Client
+from tests.fakes.house import LOOPBACK, running, settings
 
 
 async def test_a_message_is_owned_and_delivered_and_kept(tmp_path: Path) -> None:
@@ -47,3 +48,16 @@ async def test_a_client_in_the_middle_of_a_message_is_answered_and_then_sent_awa
         writer.close()
     assert "250 2.0.0 Ok: queued as" in said
     assert said.endswith("421 4.3.2 The service is going down; please come back\r\n")
+
+
+async def test_an_address_is_no_leave_to_send_in_the_clear(tmp_path: Path) -> None:
+    """A network-bound credential on a listener that has TLS: first STARTTLS, then MAIL."""
+    doors = (Listener(LOOPBACK, auth="network"),)
+    terms = settings(tmp_path, listeners=doors, sandbox=Sandbox(tmp_path / "sandbox"))
+    async with running(terms) as house, await Client.connect(house.submission) as client:
+        await client.reply()
+        await client.ehlo()
+        assert await client.ask("MAIL FROM:<a@src.test>") == "530 5.7.0 Must issue a STARTTLS command first"
+        await client.starttls()
+        await client.ehlo()
+        assert await client.ask("MAIL FROM:<a@src.test>") == "250 2.1.0 Ok"
