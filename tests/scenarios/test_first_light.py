@@ -58,6 +58,7 @@ async def test_an_address_is_no_leave_to_send_in_the_clear(tmp_path: Path) -> No
         await client.reply()
         await client.ehlo()
         assert await client.ask("MAIL FROM:<a@src.test>") == "530 5.7.0 Must issue a STARTTLS command first"
+        assert (await client.ask("STARTTLS")).startswith("220 ")
         await client.starttls()
         await client.ehlo()
         assert await client.ask("MAIL FROM:<a@src.test>") == "250 2.1.0 Ok"
