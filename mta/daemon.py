@@ -182,8 +182,10 @@ class Daemon:
     async def _drain(self) -> None:
         """Doors, then mail under way, then the rest; what waits stays on disk."""
         self.notify.stopping()
-        grace = self.settings.limits.drain
+        grace: float = self.settings.limits.drain  # seconds, for all of them together
+        over = self.clock.monotonic() + grace
         await asyncio.gather(*(listener.drain(grace) for listener in self.listeners))
+        grace = max(over - self.clock.monotonic(), 1.0)
         if hasattr(self, "scheduler"):
             self.scheduler.stop()
             await self.pool.drain(grace)
