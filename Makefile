@@ -49,11 +49,11 @@ lock: $(VENV)/.dev
 
 # A stamp tells what is installed; a lock that changed is installed again.
 $(VENV)/.run: requirements.lock | $(PYTHON)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock | $(PYTHON)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@ $(VENV)/.run
 
 $(PYTHON):

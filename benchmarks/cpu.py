@@ -58,6 +58,13 @@ def proportional_memory(root: int) -> int:
     return sum(int(line.split()[1]) * 1024 for lines in rollups for line in lines if line.startswith("Pss:"))
 
 
+def resident_memory(pid: int) -> tuple[int, int]:
+    """What one process holds, pages that others share included: now, and at most since its start."""
+    fields = dict(line.split(":", 1) for line in _read(PROC / str(pid) / "status").splitlines())
+    now, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, peak
+
+
 def machine_busy() -> float:
     """Processor seconds that all processors together were not idle since boot, those stolen included."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, _read(PROC / "stat").split()[1:9])

@@ -140,8 +140,16 @@ class Sink(Process):
         super().__init__(argv, port, log)
 
     def count(self) -> int:
+        """Deliveries so far."""
+        return self._figure(rb"(?:mesg|rcpt)=(\d+)\r")
+
+    def held(self) -> int:
+        """Messages that wait for an answer."""
+        return self._figure(rb"held=(\d+)\r")
+
+    def _figure(self, pattern: bytes) -> int:
         """Both write their figures and a carriage return, at once, whenever one changes."""
         with self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 200))
-            figures = re.findall(rb"(?:mesg|rcpt)=(\d+)\r", log.read())
+            figures = re.findall(pattern, log.read())
         return int(figures[-1]) if figures else 0

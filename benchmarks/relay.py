@@ -322,6 +322,14 @@ def report(all_rows: list[Row], columns: Mapping[str, str], as_json: bool) -> No
     print(table(all_rows, columns), file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print("\n".join(json.dumps(row) for row in all_rows))
+    tell_noise(all_rows)
+
+
+def tell_noise(all_rows: list[Row]) -> None:
+    """Say so where the figures are worth little."""
+    most = max(float(row["other"] or 0.0) for row in all_rows)
+    if most > NOISE:
+        tell(f"others used up to {most:.0%} of the machine: try again when it is quiet")
 
 
 if __name__ == "__main__":

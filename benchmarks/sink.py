@@ -2,8 +2,8 @@
 
 Between: `load.Sink` starts it where smtp-sink does not do: it counts messages, and cannot be told to go on.
 Contract: every line `rcpt=N` counts the deliveries so far: a message is one for each of its recipients. With
-    `--hold` no message is answered until SIGUSR1; a held message is not counted. Listens on all of
-    127.0.0.0/8, so that one sink can be many sites.
+    `--hold` no message is answered until SIGUSR1, and `held=N` counts those that wait. Listens on all
+    of 127.0.0.0/8, so that one sink can be many sites.
 Why: it parses as little as it may: it must not be what limits the MTA.
 """
 
@@ -36,6 +36,10 @@ class Count:
     def taken(self, recipients: int) -> None:
         self.recipients += recipients
         os.write(1, b"rcpt=%d\r" % self.recipients)
+
+    def hold_back(self, connection: Connection) -> None:
+        self.held.append(connection)
+        os.write(1, b"held=%d\r" % len(self.held))
 
     def release(self) -> None:
         self.hold = False
@@ -77,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._data = None
         if self._count.hold:
             self._held = True
-            self._count.held.append(self)
+            self._count.hold_back(self)
         else:
             self._taken()
         return rest

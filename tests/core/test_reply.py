@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ def parse(octets: bytes, cuts: list[int] | None = None) -> tuple[list[Reply], st
     replies: list[Reply] = []
     places = [0, *sorted(cut % (len(octets) + 1) for cut in cuts or []), len(octets)]
     try:
-        for begin, end in zip(places, places[1:], strict=False):
+        for begin, end in pairwise(places):
             replies.extend(parser.feed(octets[begin:end]))
     except ReplyError as error:
         return replies, str(error)
@@ -86,7 +88,9 @@ def test_a_reply_without_an_end_is_stopped() -> None:
 
 
 LINES = st.one_of(
-    st.sampled_from([b"250 ok", b"250-more", b"250 2.0.0 ok", b"550-5.1.1 a", b"550 5.1.1 b", b"421 bye", b"250"]),
+    st.sampled_from(
+        [b"250 ok", b"250-more", b"250 2.0.0 ok", b"550-5.1.1 a", b"550 5.1.1 b", b"421 bye", b"250"]
+    ),
     st.binary(max_size=20).map(lambda octets: octets.replace(b"\n", b"")),
 )
 STREAMS = st.lists(LINES, max_size=8).map(lambda lines: b"".join(line + b"\r\n" for line in lines))

@@ -38,9 +38,7 @@ def test_a_thousand_attempts_do_not_overflow() -> None:
     assert Schedule().due(100_000, 0.0, DAY, MIDDLE) == 7200
 
 
-@given(
-    st.integers(1, 1000), st.floats(0, 2e9), st.floats(0, 1e7), st.floats(0, 1, exclude_max=True)
-)
+@given(st.integers(1, 1000), st.floats(0, 2e9), st.floats(0, 1e7), st.floats(0, 1, exclude_max=True))
 def test_never_in_the_past_never_after_the_last_call(
     attempts: int, now: float, left: float, dice: float
 ) -> None:

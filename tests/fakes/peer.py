@@ -7,7 +7,7 @@ Contract: a script is lines:
     <- EHLO *           the client says this; `*` stands for anything
     <- message          a whole message, up to its final dot
     <- octets 1000      so much of a message, and no more
-    starttls            the handshake, with the test certificate
+    starttls            the handshake, with the test certificate; a client that breaks it off ends the script
     starttls-garbage    what is no handshake, and the end of the connection
     hold                wait until the test calls `go`
     silence             say nothing, and listen until the client gives up
@@ -93,6 +93,7 @@ class ScriptedPeer:
         self._writers: list[asyncio.StreamWriter] = []
         self._moved = asyncio.Event()
         self._go = asyncio.Event()
+        self._over = False  # what is played from here on is no fault
         self.calls: list[Call] = []
         self.faults: list[str] = []
 
@@ -114,10 +115,10 @@ class ScriptedPeer:
         if self._server is not None:
             self._server.close()
         self._listening.close()
+        self._over = True
         self.hang_up()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.go()
+        await asyncio.gather(*self._tasks)
         if error is None and len(self.calls) < len(self._scripts):
             self.faults.append(f"expected {len(self._scripts)} connections, got {len(self.calls)}")
         if self.faults:
@@ -155,7 +156,8 @@ class ScriptedPeer:
                 raise _Stray(f"expected {len(self._scripts)} connections, got one more")
             await self._play(_Stage(reader, writer, call), self._scripts[number - 1])
         except (_Stray, _HungUp) as error:
-            self.faults.append(f"connection {number}: {error}")
+            if not self._over:
+                self.faults.append(f"connection {number}: {error}")
             self.hang_up()
         finally:
             self._stand(call, "end")
@@ -187,6 +189,8 @@ class _Stage:
     async def play(self, line: str) -> bool:
         """Do what one line says; False where the connection is over."""
         if line.startswith("-> "):
+            if self._writer.is_closing():
+                raise _HungUp(f"expected to say {line!r}, got the end of the connection")
             said = "".join(f"{each}\r\n" for each in line[3:].split("\n-> "))
             self._writer.write(said.encode("utf-8", "surrogateescape"))
         elif line == "<- message":
@@ -196,9 +200,7 @@ class _Stage:
         elif line.startswith("<- "):
             await self._command(line[3:])
         elif line == "starttls":
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(*certificate())
-            await self._writer.start_tls(context)
+            return await self._handshake()
         elif line == "starttls-garbage":
             await self._reader.read(1)  # the client's hello has begun
             self._writer.write(b"550 this is no handshake\r\n")
@@ -231,6 +233,15 @@ class _Stage:
         self.call.commands.append(line)
         if not re.fullmatch(re.escape(expected).replace(r"\*", ".*"), line):
             raise _Stray(f"expected {expected!r}, got {line!r}")
+
+    async def _handshake(self) -> bool:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate())
+        try:
+            await self._writer.start_tls(context)
+        except OSError:
+            return False
+        return True
 
     async def _message(self) -> None:
         lines = []

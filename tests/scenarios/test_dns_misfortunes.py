@@ -40,7 +40,8 @@ async def resolving(directory: Path, zone: Zone) -> AsyncIterator[tuple[House, H
         ),
         pytest.param(
             {},
-            "550 5.1.2 the domain dst.test does not exist (DNS answers NXDOMAIN for dst.test); correct the address",
+            "550 5.1.2 the domain dst.test does not exist (DNS answers NXDOMAIN for dst.test); "
+            "correct the address",
             "recipient",
             id="NXDOMAIN",
         ),
@@ -60,7 +61,8 @@ async def resolving(directory: Path, zone: Zone) -> AsyncIterator[tuple[House, H
         ),
         pytest.param(
             {("dst.test", "MX"): ["10 mta.test."]},
-            "554 5.4.6 we are the best MX of dst.test, its mail would loop; set a route for it, or correct its MX",
+            "554 5.4.6 we are the best MX of dst.test, its mail would loop; "
+            "set a route for it, or correct its MX",
             "recipient",
             id="we are the MX",
         ),

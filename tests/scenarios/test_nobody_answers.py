@@ -47,6 +47,27 @@ async def test_a_dead_site_is_not_dialled_before_its_time(tmp_path: Path) -> Non
         assert len(relay.house.of(type="deferral")) == 1
 
 
+async def test_what_the_gate_holds_back_for_less_than_a_commit_is_not_forgotten(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + TAKES, shut=True) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        await relay.peer.open()
+        await relay.clock.advance(29.999)
+        await relay.house.send("c@dst.test")
+        await relay.clock.advance(0.002)
+        await relay.house.event(type="delivery", recipient="c@dst.test")
+
+
+async def test_a_dead_site_is_forgotten_after_an_hour(tmp_path: Path) -> None:
+    async with relaying(tmp_path, shut=True, stream=Stream(expire=Duration(30))) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="expiration")
+        await relay.clock.advance(HOUR)
+        assert relay.house.daemon.pool.lanes == 1
+        await relay.clock.advance(32)
+        assert relay.house.daemon.pool.lanes == 0
+
+
 async def test_retries_double_up_to_two_hours_and_the_last_is_made_before_expiry(tmp_path: Path) -> None:
     async with relaying(tmp_path, shut=True, stream=Stream(expire=Duration(5 * HOUR))) as relay:
         start = relay.clock.now()
@@ -72,7 +93,9 @@ async def test_expiry_needs_no_peer(tmp_path: Path) -> None:
         await relay.house.event(type="deferral")
         assert (await wait_for_the_next_attempt(relay))["type"] == "deferral"
         assert (await wait_for_the_next_attempt(relay))["type"] == "deferral"
-        await relay.clock.advance(110)
+        await relay.clock.advance(85)
+        await relay.house.daemon.spool.reader.queue(1)  # a look at the spool that is under way is over then
+        await relay.clock.advance(31)
         expiration = await relay.house.event(type="expiration")
         assert expiration["reply"] == OVER
         assert (expiration["attempt"], expiration["permanent"]) == (3, True)

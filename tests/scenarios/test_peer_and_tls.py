@@ -96,9 +96,7 @@ async def test_a_smarthost_without_auth(tmp_path: Path) -> None:
     async with relaying(tmp_path, HELLO + "silence", **terms) as relay:
         await relay.house.send("b@dst.test")
         deferral = await relay.house.event(type="deferral")
-        assert deferral["reply"]["text"].startswith(
-            "No host answered; it is tried again: 127.0.0.1 [127.0.0.1]: The SMTP AUTH extension is not supported"
-        )
+        assert ": The SMTP AUTH extension is not supported by this server." in deferral["reply"]["text"]
 
 
 async def test_the_password_file_is_missing(tmp_path: Path) -> None:

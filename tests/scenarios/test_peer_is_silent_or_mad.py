@@ -14,9 +14,9 @@ COMMANDS = ASKED.partition("->")[0]
 NOBODY = "No host answered; it is tried again: 127.0.0.1 [127.0.0.1]: "
 
 
-@pytest.mark.parametrize("script", ["silence", "-> 220 mx.test\n<- EHLO *\nsilence"], ids=["greeting", "EHLO"])
-async def test_silence_before_the_first_message(tmp_path: Path, script: str) -> None:
-    async with relaying(tmp_path, script) as relay:
+@pytest.mark.parametrize("said", ["", "-> 220 mx.test\n<- EHLO *\n"], ids=["greeting", "EHLO"])
+async def test_silence_before_the_first_message(tmp_path: Path, said: str) -> None:
+    async with relaying(tmp_path, said + "silence") as relay:
         await relay.house.send("b@dst.test")
         await relay.peer.at(1, "silence")
         await relay.clock.advance(299)
@@ -96,7 +96,11 @@ async def test_a_greeting_that_is_none(tmp_path: Path, greeting: str, text: str)
         assert deferral["reply"]["text"] == NOBODY + text
 
 
-@pytest.mark.parametrize("nonsense", ["hello?", "250 ok\n-> 250 ok\n-> 250 and one too many", "250-a\n-> 251 b"])
+@pytest.mark.parametrize(
+    "nonsense",
+    ["hello?", "250 ok\n-> 250 ok\n-> 250 one too many", "250-a\n-> 251 b"],
+    ids=["no reply", "250 to DATA", "two codes"],
+)
 async def test_nonsense_for_an_answer_each_time(tmp_path: Path, nonsense: str) -> None:
     script = f"{HELLO}{COMMANDS}-> {nonsense}\nsilence"
     async with relaying(tmp_path, script, script) as relay:
