@@ -15,8 +15,8 @@ from mta.core.credential import Credential
 from mta.core.model import Go, Wait
 from mta.intake.authentication import (
     BOUND,
-    LOOK,
     BUSY,
+    LOOK,
     THREADS,
     WAITING,
     WRONG,

@@ -163,6 +163,17 @@ async def test_a_static_route_of_the_domain_comes_before_that_of_every_domain() 
     assert (other.site, other.static, other.hosts) == ("[::1]:25", True, (Host("::1", 25),))
 
 
+@pytest.mark.parametrize(
+    ("host", "secure"), [("relay.test", True), ("192.0.2.1", True), ("127.0.0.1", False)]
+)
+async def test_a_password_goes_to_nobody_who_is_not_proved(host: str, secure: bool) -> None:
+    said = StaticRoute(Endpoint(host, 587), user="u", password_file=Path("/p"))
+    async with NameServer(ZONE) as server:
+        route = routing(server, replace(SETTINGS, routes={"*": said})).cached("dst.test")
+    assert isinstance(route, Route)
+    assert route.tls_required is secure
+
+
 async def test_two_static_routes_that_differ_never_share_a_site() -> None:
     relay = Endpoint("relay.test", 25)
     routes = {

@@ -89,7 +89,9 @@ class StaticRoute:
     rate: Rate | None = None
     user: str = ""
     password_file: Path | None = None
-    tls: Literal["opportunistic", "required"] = "opportunistic"
+    tls: Literal["opportunistic", "required"] = (
+        "opportunistic"  # always required with a user, but on loopback
+    )
 
     def __post_init__(self) -> None:
         if bool(self.user) != bool(self.password_file):

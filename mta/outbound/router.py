@@ -118,7 +118,9 @@ def _static(routes: Mapping[str, StaticRoute]) -> dict[str, Route]:
     for domain, said in routes.items():
         login = Login(said.user, str(said.password_file)) if said.user else None
         hosts = (Host(said.host.host, said.host.port),)
-        route = Route(str(said.host), hosts, _limits(said), True, login, said.tls == "required")
+        # A password goes to nobody who is not proved: TLS with a certificate, or our own machine.
+        secure = said.tls == "required" or bool(login and not said.host.is_loopback)
+        route = Route(str(said.host), hosts, _limits(said), True, login, secure)
         if sites.setdefault(route.site, route) != route:
             route = route._replace(site=f"{domain}@{route.site}")
         found[domain] = route

@@ -288,4 +288,3 @@ class Scheduler:
     def _bug(self, error: Exception) -> None:
         self._metrics.bugs["outbound"].inc()
         log.error("a bug in the scheduler", exc_info=error)
-
