@@ -11,7 +11,7 @@ COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extra
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run venv test lint crash bench-relay lock
+.PHONY: help run venv test lint crash bench bench-quick bench-memory bench-relay lock
 
 help:
 	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
@@ -20,6 +20,9 @@ help:
 	@echo 'make lint                 check style and types'
 	@echo 'make crash [RUNS=n]       kill the daemon in the middle of its work, n times twice, and look what is left'
 	@echo 'make bench-relay [ARGS=]  measure against Postfix, as root: benchmarks/README.md'
+	@echo 'make bench                every workload, and our floors as pass or FAIL; 12 minutes'
+	@echo 'make bench-quick          has it become slower? 2 minutes'
+	@echo 'make bench-memory         memory with many clients, many connections, large messages'
 	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
 
 run: $(VENV)/.run
@@ -38,6 +41,15 @@ lint: $(VENV)/.dev
 
 crash: $(VENV)/.dev
 	CRASH_RUNS=$(RUNS) $(PYTHON) -m pytest -n auto tests/test_crash.py
+
+bench: $(VENV)/.run
+	$(PYTHON) -m benchmarks.full $(ARGS)
+
+bench-quick: $(VENV)/.run
+	$(PYTHON) -m benchmarks.quick $(ARGS)
+
+bench-memory: $(VENV)/.run
+	$(PYTHON) -m benchmarks.memory $(ARGS)
 
 bench-relay: $(VENV)/.run
 	$(PYTHON) -m benchmarks.relay $(ARGS)

@@ -16,7 +16,7 @@ import asyncio
 import heapq
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mta.clock import Clock
 from mta.core.classify import EXPIRED
@@ -69,6 +69,7 @@ class Scheduler:
         self._resolving: dict[str, list[Batch]] = {}
         self._unrouted = 0  # recipients in `_resolving`
         self._parked: defaultdict[str, set[str]] = defaultdict(set)  # site -> domains that found it full
+        self._full: dict[str, float] = {}  # such a domain -> when to look again if no room is told
         self._wake = asyncio.Event()
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -148,9 +149,11 @@ class Scheduler:
             return
         gate = self._pool.gate(route)
         if isinstance(gate, Wait):
-            self._settler.postpone(batch, gate.until)
+            until = gate.until
             if gate.reason == "lane full":
-                self._park(route, batch.recipients[0].domain)
+                self._park(route, {recipient.domain for recipient in batch.recipients}, until)
+                until = self._clock.now()  # due at once when there is room
+            self._settler.postpone(batch, until)
         else:
             self._pool.offer(route, batch)
 
@@ -161,6 +164,7 @@ class Scheduler:
 
     def note(self, domain: str, due: float) -> None:
         """The domain has mail that is due then."""
+        due = max(due, self._full.get(domain, due))
         known = self._due.get(domain)
         if known is None or due < known:
             self._due[domain] = due
@@ -168,11 +172,16 @@ class Scheduler:
             if self._heap[0][1] == domain:
                 self._wake.set()
 
-    def _park(self, route: Route, domain: str) -> None:
-        self._parked[route.site].add(domain)
+    def _park(self, route: Route, domains: Iterable[str], until: float) -> None:
+        """Their lane is full: they wait for room, not for their due time."""
+        for domain in domains:
+            self._parked[route.site].add(domain)
+            self._full[domain] = until
+            self.note(domain, until)
 
     def _site_has_room(self, site: str) -> None:
         for domain in self._parked.pop(site, ()):
+            self._full.pop(domain, None)
             self.note(domain, self._clock.now())
 
     async def _retry(self) -> None:
@@ -201,6 +210,7 @@ class Scheduler:
             due, domain = heapq.heappop(self._heap)
             if self._due.get(domain) == due:  # else an older entry of a domain that moved
                 del self._due[domain]
+                self._full.pop(domain, None)
                 domains.append(domain)
         return domains
 
@@ -218,7 +228,7 @@ class Scheduler:
             if isinstance(gate, Wait):
                 self.note(domain, max(gate.until, now + 1.0))
                 if gate.reason == "lane full" and isinstance(route, Route):
-                    self._park(route, domain)
+                    self._park(route, [domain], gate.until)
                 continue
             room = ROUND if isinstance(route, Outcome) else self._pool.room(route)
             found = await self._lease(domain, now, room, updates)

@@ -4,10 +4,10 @@ Between: `spool.commit` writes them before its transaction, the reader reads the
 Contract: a file is on disk, its name too, when `write` returns, and only then is its row committed: a row
     without its file cannot be. A file without its row can be, after a crash: `sweep` removes it.
 Raises: OSError.
-Why: SQLite writes a blob twice (WAL, then checkpoint) and frees it page by page. At 100 KiB that costs
-    520 us of CPU for a content's whole life, a file 220 us; at 2 KiB the file costs ten times more.
-    `benchmarks/bodies.py` prints where they cross. All files of a batch are written, then all synced:
-    the first sync's journal commit serves the others.
+Why: SQLite writes a large blob twice (WAL, then checkpoint) and frees it page by page, but pages that are
+    used again before a checkpoint are written once, so blobs win for longer than one would think: up to
+    some 175 KiB by CPU, 270 KiB by time (`benchmarks/bodies.py` prints both). All files of a batch are
+    written, then all synced: the first sync's journal commit serves the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mta.core.queueid import parse, text
 
-THRESHOLD = 48 * 1024  # octets; a smaller content is cheaper in the database
+THRESHOLD = 192 * 1024  # octets; a smaller content is cheaper in the database
 
 
 class Bodies:

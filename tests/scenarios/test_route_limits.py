@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mta.core.throttle import Rate
 from tests.fakes.peer import HELLO, TAKES, envelope
 from tests.fakes.relay import relaying
@@ -83,3 +85,18 @@ async def test_a_thousand_recipients_go_fifty_at_a_time_over_one_connection(tmp_
     assert len(set(call.messages)) == 1
     asked = [command for command in call.commands if command.startswith("RCPT")]
     assert asked == [f"RCPT TO:<r{number}@dst.test>" for number in range(1000)]
+
+
+async def test_mail_that_found_its_lane_full_goes_when_there_is_room_and_not_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten messages for a lane of four, to a peer that hesitates; the clock never moves."""
+    monkeypatch.setattr("mta.outbound.lane.CAPACITY", 4)
+    monkeypatch.setattr("mta.outbound.lane.LOW", 2)
+    async with relaying(tmp_path, "hold\n" + HELLO + TAKES * 10, connections=1) as relay:
+        for number in range(10):
+            await relay.house.send(f"u{number}@dst.test")
+        await relay.peer.at(1, "hold")
+        relay.peer.go()
+        await relay.house.event(count=10, type="delivery")
+    assert relay.types().count("deferral") == 0
