@@ -119,7 +119,7 @@ class Lane:
             return False
         wanted = -(-len(self._queue) // BATCHES_PER_CONNECTION)
         if stalled and not self.idle and self.connections == len(self.serving):
-            wanted = max(wanted, min(2 * self.connections, len(self._queue)))
+            wanted = max(wanted, self.connections + min(self.connections, len(self._queue)))
         return self.connections < min(wanted, self.route.limits.connections)
 
     def _start(self, connection: Connection) -> bool:
