@@ -245,7 +245,11 @@ class Daemon:
 
     async def _count(self) -> None:
         while True:
-            self._counts = await self.spool.reader.counts()
+            try:
+                self._counts = await self.spool.reader.counts()
+            except Exception as error:  # a gauge is no reason to stop
+                self.metrics.bugs["spool"].inc()
+                log.error("the queue cannot be counted", exc_info=error)
             await self.clock.sleep(COUNTS_INTERVAL)
 
 
