@@ -112,9 +112,7 @@ class Daemon:
         self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox)
         delivery = Delivery(self.router, self.settings.hostname, self.clock)
         self.pool = Pool(delivery, self.settler, self.spool, self.clock, self.metrics)
-        self.scheduler = Scheduler(
-            self.router, self.pool, self.settler, self.spool, self.schedules, self.clock, self.metrics
-        )
+        self.scheduler = Scheduler(self.router, self.pool, self.settler, self.spool, self.clock, self.metrics)
         self.pool.start(tasks)
         await self.scheduler.start(tasks)
         admission = Admission(self.settings, self.spool, self.clock, self.scheduler.accepted)

@@ -78,6 +78,9 @@ class Transaction:
         return self.mail_reply is not None and self.mail_reply.code < 300
 
 
+Take = Callable[[], Transaction | None]  # the next transaction, where one may follow
+
+
 class Step(NamedTuple):
     """What to do after some replies."""
 
@@ -127,7 +130,7 @@ class Dialogue:
         expected.append((Stage.DATA, transaction))
         return b"".join((reset, *envelope, b"DATA\r\n"))
 
-    def feed(self, replies: Iterable[Reply], take: Callable[[], Transaction | None]) -> Step:
+    def feed(self, replies: Iterable[Reply], take: Take) -> Step:
         """Go on with what the peer said."""
         step = Step([], [])
         try:
@@ -138,7 +141,7 @@ class Dialogue:
             self._withheld = None
         return step
 
-    def _feed(self, replies: Iterable[Reply], step: Step, take: Callable[[], Transaction | None]) -> None:
+    def _feed(self, replies: Iterable[Reply], step: Step, take: Take) -> None:
         asked = len(self._expected)  # what is said in this step is not written yet, so nobody can answer it
         for reply in replies:
             if not asked:
@@ -174,17 +177,13 @@ class Dialogue:
 
     # One handler a stage.
 
-    def _on_rset(
-        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
-    ) -> None:
+    def _on_rset(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         if reply.code >= 300:
             raise Desync(f"RSET was refused: {reply}")
         if not self._pipelining:
             self._say(Stage.MAIL, transaction, transaction.envelope[0], step)
 
-    def _on_mail(
-        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
-    ) -> None:
+    def _on_mail(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         transaction.mail_reply = reply
         if self._pipelining:
             return
@@ -193,9 +192,7 @@ class Dialogue:
         else:
             self._finish(transaction, step, take)
 
-    def _on_rcpt(
-        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
-    ) -> None:
+    def _on_rcpt(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         replies = transaction.rcpt_replies
         replies.append(reply)
         transaction.accepted += reply.code < 300
@@ -209,9 +206,7 @@ class Dialogue:
             self._reset_first = True
             self._finish(transaction, step, take)
 
-    def _on_data(
-        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
-    ) -> None:
+    def _on_data(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         if reply.code != 354 and reply.code < 400:
             raise Desync(f"DATA was answered with {reply}")
         transaction.data_reply = reply
@@ -229,9 +224,7 @@ class Dialogue:
             if following is not None:
                 step.write.append(self.begin(following))
 
-    def _on_dot(
-        self, transaction: Transaction, reply: Reply, step: Step, take: Callable[[], Transaction | None]
-    ) -> None:
+    def _on_dot(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         transaction.dot_reply = reply
         self._finish(transaction, step, take)
 
@@ -239,7 +232,7 @@ class Dialogue:
         self._expected.append((stage, transaction))
         step.write.append(octets)
 
-    def _finish(self, transaction: Transaction, step: Step, take: Callable[[], Transaction | None]) -> None:
+    def _finish(self, transaction: Transaction, step: Step, take: Take) -> None:
         step.finished.append(transaction)
         if not self._expected:
             following = take()

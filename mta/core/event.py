@@ -19,6 +19,9 @@ from functools import lru_cache
 
 import msgspec
 
+from mta.core.model import Message, Recipient
+from mta.core.queueid import text
+
 
 class Type(enum.Enum):
     """Every event there is."""
@@ -69,6 +72,14 @@ class Event(msgspec.Struct, omit_defaults=True, eq=False):
     due: str = ""
     tls: str = ""
     duration_ms: int = 0
+
+
+def about(kind: Type, message: Message, recipient: Recipient, now: float) -> Event:
+    """An event of one recipient; what is known from the message is filled in."""
+    return Event(
+        0, rfc3339(now), kind, text(message.id), recipient.address, message.sender, message.tenant,
+        message.stream, message.credential, message.message_id, message.size,
+    )  # fmt: skip
 
 
 _encoder = msgspec.json.Encoder()

@@ -22,7 +22,7 @@ from mta.config.settings import Settings
 from mta.core import message as octets
 from mta.core.address import Path
 from mta.core.credential import ANY, Credential
-from mta.core.event import Event, ReplyField, Type, rfc3339
+from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.model import Message, Option, Recipient, Reply
 from mta.core.queueid import text
 from mta.spool.queue import Spool
@@ -150,14 +150,7 @@ def _shown(address: str) -> str:
 
 
 def _receptions(message: Message, now: float) -> list[Event]:
-    time, shown = rfc3339(now), text(message.id)
-    return [
-        Event(
-            0, time, Type.RECEPTION, shown, recipient.address, message.sender, message.tenant,
-            message.stream, message.credential, message.message_id, message.size,
-        )
-        for recipient in message.recipients
-    ]  # fmt: skip
+    return [about(Type.RECEPTION, message, recipient, now) for recipient in message.recipients]
 
 
 def rejection(reply: Reply, reason: str, now: float, *, sender: str | None = None, login: str = "") -> Event:

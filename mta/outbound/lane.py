@@ -35,11 +35,10 @@ MEMORY = 3600.0  # seconds that a dead site is remembered after its time
 class Host(Protocol):
     """What a lane needs of its pool."""
 
-    @property
-    def may_take(self) -> bool: ...
+    draining: bool
 
     @property
-    def draining(self) -> bool: ...
+    def may_take(self) -> bool: ...
 
     def open(self, lane: Lane) -> None: ...
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mta.clock import Clock
 from mta.core import dsn
-from mta.core.event import Event, ReplyField, Type, rfc3339
+from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.lifecycle import FINAL, Cause, State, move
 from mta.core.message import header_block
 from mta.core.model import Batch, Kind, Message, Option, Outcome, Recipient
@@ -37,7 +36,6 @@ _TYPES = {
 }
 NOTICE_LIFETIME = 5 * 86400.0  # seconds; a notice is worth as long a try as any mail
 
-
 log = logging.getLogger(__name__)
 
 
@@ -47,14 +45,6 @@ class Trace(NamedTuple):
     site: str = ""
     tls: str = ""
     duration: float = 0.0  # seconds
-
-
-@dataclass(slots=True)
-class _Failed:
-    """Recipients of one message that a notice is due for."""
-
-    recipient: Recipient
-    outcome: Outcome
 
 
 class Settler:
@@ -84,7 +74,7 @@ class Settler:
         done: list[Recipient] = []
         updates: list[Update] = []
         events: list[Event] = []
-        failed: list[_Failed] = []
+        failed: list[tuple[Recipient, Outcome]] = []  # whom a notice is due for
         for recipient, outcome in zip(batch.recipients, outcomes, strict=True):
             due = None
             if outcome.kind is not Kind.DELIVERED:
@@ -94,7 +84,7 @@ class Settler:
             if state in FINAL:
                 done.append(recipient)
                 if outcome.kind is not Kind.DELIVERED:
-                    failed.append(_Failed(recipient, outcome))
+                    failed.append((recipient, outcome))
             else:
                 assert due is not None
                 updates.append(Update(state, recipient.attempts, due, message.id, recipient.n))
@@ -125,23 +115,26 @@ class Settler:
         """When a recipient that was not delivered is tried again, if it is."""
         if outcome.kind is Kind.BOUNCED or outcome.kind is Kind.EXPIRED:
             return outcome, None
-        schedule = self._schedules.get(message.stream) or Schedule()
-        due = schedule.due(recipient.attempts, now, message.expires, self._clock.dice())
+        due = self.next_due(message, recipient, now)
         if due is None:
             return outcome._replace(kind=Kind.EXPIRED), None
         return outcome, due
+
+    def next_due(self, message: Message, recipient: Recipient, now: float) -> float | None:
+        """When the attempt after this one is due; None if this is the last."""
+        schedule = self._schedules.get(message.stream) or Schedule()
+        return schedule.due(recipient.attempts, now, message.expires, self._clock.dice())
 
     def _event(
         self, message: Message, recipient: Recipient, outcome: Outcome, due: float | None, now: float,
         trace: Trace,
     ) -> Event:  # fmt: skip
         reply = outcome.reply
-        event = Event(
-            0, rfc3339(now), _TYPES[outcome.kind], text(message.id), recipient.address, message.sender,
-            message.tenant, message.stream, message.credential, message.message_id, message.size, "",
-            trace.site, "", outcome.host, recipient.attempts,
-            ReplyField(reply.code, reply.enhanced, reply.text, outcome.command),
-        )  # fmt: skip
+        event = about(_TYPES[outcome.kind], message, recipient, now)
+        event.site = trace.site
+        event.host = outcome.host
+        event.attempt = recipient.attempts
+        event.reply = ReplyField(reply.code, reply.enhanced, reply.text, outcome.command)
         event.tls = trace.tls
         event.duration_ms = int(trace.duration * 1000)
         if outcome.kind is not Kind.DELIVERED:
@@ -156,24 +149,23 @@ class Settler:
         if kind is Kind.DELIVERED:
             self._metrics.delivery_seconds.observe(now - created(message.id))
 
-    def _notify(self, message: Message, failed: list[_Failed], head: bytes, now: float) -> None:
+    def _notify(
+        self, message: Message, failed: list[tuple[Recipient, Outcome]], head: bytes, now: float
+    ) -> None:
         """Tell the sender, in the same commit."""
         if not message.sender or not message.options & Option.NOTIFY:
             return
         queue_id = self._spool.mint()
         notice = dsn.failure_notice(
             message,
-            [(each.recipient, each.outcome) for each in failed],
+            failed,
             head=head,
             notice_id=queue_id,
             hostname=self._hostname,
             now=now,
             expires=now + NOTICE_LIFETIME,
         )
-        reception = Event(
-            0, rfc3339(now), Type.RECEPTION, text(queue_id), notice.recipients[0].address, "",
-            notice.tenant, notice.stream, "", notice.message_id, notice.size,
-        )  # fmt: skip
+        reception = about(Type.RECEPTION, notice, notice.recipients[0], now)
         self._spool.put(notice, [reception], lambda error: None if error else self.on_notice(notice))
 
     def _let_go(self, batch: Batch) -> None:

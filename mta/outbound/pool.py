@@ -53,7 +53,7 @@ class Pool:
         self._lanes: dict[str, Lane] = {}
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
         self._dialling: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self.draining = False  # we are going down
         self._closed = asyncio.Event()  # a connection's task has ended
         self._sweep_timer: Timer | None = None
         self.on_room: Callable[[str], None] = lambda site: None  # a lane that was full has room again
@@ -66,7 +66,7 @@ class Pool:
 
     async def drain(self, grace: float) -> None:
         """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
-        self._draining = True
+        self.draining = True
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         for task in self._dialling:
@@ -91,7 +91,7 @@ class Pool:
 
     def gate(self, route: Route) -> Go | Wait:
         """May mail for this route come in?"""
-        if self._draining:
+        if self.draining:
             return Wait(self._clock.now(), "shutting down")
         return self._lane(route).gate()
 
@@ -116,14 +116,9 @@ class Pool:
     # What lanes ask
 
     @property
-    def draining(self) -> bool:
-        """Are we going down?"""
-        return self._draining
-
-    @property
     def may_take(self) -> bool:
         """May transactions begin?"""
-        return not self._draining and self._spool.has_room
+        return not self.draining and self._spool.has_room
 
     def starved(self, lane: Lane) -> None:
         """The lane stops until outcomes are settled."""

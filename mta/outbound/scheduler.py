@@ -16,7 +16,7 @@ import asyncio
 import heapq
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from mta.clock import Clock
 from mta.core.classify import EXPIRED
@@ -24,7 +24,6 @@ from mta.core.dsn import MAX_RETURNED
 from mta.core.lifecycle import State
 from mta.core.message import header_block
 from mta.core.model import Batch, Message, Outcome, Recipient, Wait
-from mta.core.retry import Schedule
 from mta.core.routing import Route
 from mta.metrics import Metrics
 from mta.outbound.outcome import Settler, Trace
@@ -52,7 +51,6 @@ class Scheduler:
         pool: Pool,
         settler: Settler,
         spool: Spool,
-        schedules: Mapping[str, Schedule],
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -60,7 +58,6 @@ class Scheduler:
         self._pool = pool
         self._settler = settler
         self._spool = spool
-        self._schedules = schedules
         self._clock = clock
         self._metrics = metrics
         self._heap: list[tuple[float, str]] = []
@@ -87,11 +84,6 @@ class Scheduler:
         """No more retries; fresh mail that comes in is postponed by the pool's gate."""
         for task in self._running:
             task.cancel()
-
-    @property
-    def domains(self) -> int:
-        """Domains with mail that waits."""
-        return len(self._due)
 
     # Fresh mail
 
@@ -226,9 +218,10 @@ class Scheduler:
                 continue
             gate = None if isinstance(route, Outcome) else self._pool.gate(route)
             if isinstance(gate, Wait):
-                self.note(domain, max(gate.until, now + 1.0))
                 if gate.reason == "lane full" and isinstance(route, Route):
                     self._park(route, [domain], gate.until)
+                else:
+                    self.note(domain, max(gate.until, now + 1.0))
                 continue
             room = ROUND if isinstance(route, Outcome) else self._pool.room(route)
             found = await self._lease(domain, now, room, updates)
@@ -246,20 +239,20 @@ class Scheduler:
     async def _lease(self, domain: str, now: float, room: int, updates: list[Update]) -> list[Batch]:
         batches = []
         for message in await self._spool.reader.due(domain, now, room):
-            recipients = [each for each in message.recipients if (message.id, each.n) not in self._leased]
-            schedule = self._schedules.get(message.stream) or Schedule()
+            recipients = self._free(message)
             for recipient in recipients:
                 recipient.attempts += 1
-                due = schedule.due(recipient.attempts, now, message.expires, self._clock.dice())
-                update = Update(
-                    State.DEFERRED, recipient.attempts, due or message.expires, message.id, recipient.n
-                )
-                updates.append(update)
+                due = self._settler.next_due(message, recipient, now) or message.expires
+                updates.append(Update(State.DEFERRED, recipient.attempts, due, message.id, recipient.n))
                 self._leased.add((message.id, recipient.n))
             if recipients:
                 message.held = len(recipients)
                 batches.append(Batch(message, recipients))
         return batches
+
+    def _free(self, message: Message) -> list[Recipient]:
+        """Its recipients that are not under way."""
+        return [each for each in message.recipients if (message.id, each.n) not in self._leased]
 
     async def _resolve_then_note(self, domain: str) -> None:
         try:
@@ -285,7 +278,7 @@ class Scheduler:
         messages = await self._spool.reader.expired(now, EXPIRY_BATCH)
         gave_up = False
         for message in messages:
-            recipients = [each for each in message.recipients if (message.id, each.n) not in self._leased]
+            recipients = self._free(message)
             if recipients:
                 gave_up = True
                 head = header_block(await self._spool.reader.head(message.id, MAX_RETURNED))

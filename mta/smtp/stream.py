@@ -126,7 +126,7 @@ class Stream(SMTP):
             refusal = self.on_connect()
         except Exception as error:
             self.policy.bug(error)
-            refusal = Reply(421, "4.3.0", "An error of ours, not of yours; please try again")
+            refusal = BUG._replace(code=421)
         self.policy.joined(self)
         if refusal is not None:
             self.hang_up(refusal)

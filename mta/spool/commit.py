@@ -2,7 +2,7 @@
 
 Between: `spool.queue` gathers a `Batch` in the loop; `commit` runs in the writer's thread.
 Contract: all of a batch is on disk when `commit` returns, or none of it is. Lines get their `seq` here.
-Raises: sqlite3.Error, after a rollback.
+Raises: sqlite3.Error after a rollback, OSError where a large content cannot be written.
 Why: enqueues, settles and leases share one sync; the next batch forms while this one is written.
 """
 

@@ -1,8 +1,8 @@
 """The spool: what we own until it is delivered or given up.
 
 Between: admission puts messages in, outcome settles recipients, the scheduler leases and reads.
-Contract: `put`, `settle` and `postpone` only note what the next commit holds and return at once; the
-    commit calls back. Reads are coroutines on a connection of their own. Times are wall-clock seconds.
+Contract: `put`, `settle`, `lease` and `report` only note what the next commit holds and return at once;
+    the commit calls back. Reads are coroutines on a connection of their own. Times are wall-clock seconds.
 Raises: SpoolError at `open`; a commit that fails reaches each `done`, and what it settled stays noted.
 Standards: RFC 5321 6.1 (a 250 after the dot is a promise).
 
@@ -37,7 +37,7 @@ from typing import cast
 
 from mta.clock import Clock
 from mta.core.event import Event
-from mta.core.lifecycle import State
+from mta.core.lifecycle import Cause, State, move
 from mta.core.model import Message, Recipient
 from mta.core.queueid import QueueIds
 from mta.metrics import Metrics
@@ -131,7 +131,8 @@ class Spool:
         orphans = self._bodies.sweep(files)
         if orphans:
             log.info("removed %d contents that a crash had left without their message", orphans)
-        recovered = (int(State.DEFERRED), self._clock.now(), first_retry, first_retry / 10)
+        state = int(move(State.FRESH, Cause.RECOVER))
+        recovered = (state, self._clock.now(), first_retry, first_retry / 10)
         connection.execute(sql.RECOVER, recovered)
 
     @staticmethod
@@ -215,8 +216,6 @@ class Spool:
 
     async def run(self) -> None:
         """Commit what is noted until `stop`; the last commit and the last drain are done then."""
-        if self._undrained:
-            self._drain_wake.set()  # what the last run did not get into the event log
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             if self._undrained:
