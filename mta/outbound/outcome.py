@@ -165,8 +165,16 @@ class Settler:
             now=now,
             expires=now + NOTICE_LIFETIME,
         )
-        reception = about(Type.RECEPTION, notice, notice.recipients[0], now)
-        self._spool.put(notice, [reception], lambda error: None if error else self.on_notice(notice))
+        self._put(notice, about(Type.RECEPTION, notice, notice.recipients[0], now))
+
+    def _put(self, notice: Message, reception: Event) -> None:
+        def done(error: Exception | None) -> None:
+            if error is None:
+                self.on_notice(notice)
+            else:
+                self._put(notice, reception)  # with the outcomes that it tells of, which are kept too
+
+        self._spool.put(notice, [reception], done)
 
     def _let_go(self, batch: Batch) -> None:
         """The batch leaves memory."""

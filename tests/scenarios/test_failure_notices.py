@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 from email import policy
 from email.message import EmailMessage
@@ -121,3 +122,22 @@ async def test_a_delivery_brings_no_notice(tmp_path: Path) -> None:
         await relay.house.send("b@dst.test")
         await relay.house.event(type="delivery")
     assert relay.types() == ["reception", "delivery"]
+
+
+async def test_a_notice_that_the_disk_has_no_room_for_is_not_forgotten(tmp_path: Path) -> None:
+    asked = "<- MAIL FROM:<*\n<- RCPT TO:<*\n<- DATA\nhold\n-> 250 ok\n-> 550 5.1.1 who?\n-> 554 5.5.1 none\n"
+    content = b"From: a@src.test\r\n" + b"X-Long: " + b"x" * 60_000 + b"\r\n\r\nSecret.\r\n"
+    async with relaying(tmp_path, HELLO + asked + NOTICE, notify=True) as relay:
+        await relay.house.send("b@dst.test", content=content)
+        await relay.peer.at(1, "hold")
+        spool = relay.house.daemon.spool
+        (pages,) = await (await spool._writer.execute("PRAGMA page_count")).fetchone()
+        await spool._writer.execute(f"PRAGMA max_page_count = {pages}")
+        relay.peer.go()
+        async with asyncio.timeout(10):
+            while spool.failing is None:  # noqa: ASYNC110 - the spool tells nobody else
+                await asyncio.sleep(0)
+        await spool._writer.execute("PRAGMA max_page_count = 1000000")
+        await relay.clock.advance(1)
+        await relay.house.event(type="bounce")
+        assert (await relay.house.event(type="delivery"))["recipient"] == "a@src.test"
