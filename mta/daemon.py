@@ -26,6 +26,7 @@ from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.intake.admission import Admission
 from mta.intake.authentication import Authenticator
+from mta.intake.capacity import Capacity
 from mta.intake.submission import Intake, Submission
 from mta.metrics import ListenerName, Metrics
 from mta.ops.addresses import local_addresses
@@ -63,6 +64,7 @@ class Daemon:
         self.spool = Spool(
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics
         )
+        self.capacity = Capacity(settings, self.spool, clock)
         self.authenticator = Authenticator(self.credentials, clock)
         self.resolver = Resolver(settings.dns, clock)
         self.schedules = {
@@ -73,6 +75,7 @@ class Daemon:
         self.control = Control(settings.control_socket, {"queue": self._queue, "status": self._status})
         self.listeners: list[Listener] = []
         self._stopping = asyncio.Event()
+        self._watching: list[asyncio.Task[None]] = []
         self._counts: dict[str, int] = {}
 
     def stop(self) -> None:
@@ -107,7 +110,7 @@ class Daemon:
 
     async def _open_doors(self, tasks: asyncio.TaskGroup) -> None:
         """Outbound first, then intake, then the operator's doors."""
-        self._counting = tasks.create_task(self._count())
+        self._watching.append(tasks.create_task(self._count()))
         sandbox = await self._open_sandbox(tasks)
         self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox)
         delivery = Delivery(self.router, self.settings.hostname, self.clock)
@@ -117,8 +120,16 @@ class Daemon:
         await self.scheduler.start(tasks)
         admission = Admission(self.settings, self.spool, self.clock, self.scheduler.accepted)
         self.intake = Intake(
-            self.settings.limits, self.authenticator, admission, self.spool, self.clock, self.metrics
+            self.settings.limits,
+            self.authenticator,
+            admission,
+            self.capacity,
+            self.spool,
+            self.clock,
+            self.metrics,
         )
+        await self.capacity.measure()
+        self._watching.append(tasks.create_task(self.capacity.watch()))
         self._watch()
         await self.admin.start()
         await self.control.start()
@@ -168,6 +179,7 @@ class Daemon:
             port=bind.port,
             clock=self.clock,
             message_size=limits.message_size,
+            memory=self.capacity.memory,
             command_timeout=limits.command_timeout,
             data_timeout=limits.data_timeout,
             session_timeout=limits.session_timeout,
@@ -189,7 +201,8 @@ class Daemon:
             await self.pool.drain(grace)
         if self.sandbox is not None:
             await self.sandbox.drain(grace)
-        self._counting.cancel()
+        for task in self._watching:
+            task.cancel()
         await self.control.stop()
         await self.admin.stop()
 
@@ -201,6 +214,7 @@ class Daemon:
             reasons.append("the daemon is going down")
         if self.spool.failing is not None:
             reasons.append(f"the spool cannot write: {self.spool.failing}")
+        reasons += self.capacity.short
         return reasons
 
     async def _status(self, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -234,6 +248,8 @@ class Daemon:
         metrics.lanes.set_function(lambda: self.pool.lanes)
         metrics.connections_in.set_function(lambda: self.intake.connections)
         metrics.connections_out.set_function(lambda: self.pool.connections)
+        metrics.memory_receiving_bytes.set_function(lambda: self.capacity.memory.used)
+        metrics.disk_free_bytes.set_function(lambda: self.capacity.free)
         metrics.memory_bodies_bytes.set_function(lambda: self.spool.memory_used)
         for name, gauge in (("fresh", metrics.queue_fresh), ("deferred", metrics.queue_deferred)):
             gauge.set_function(partial(self._counted, name))

@@ -75,6 +75,12 @@ class Metrics:
         )
         self.authenticated = authentications.labels("success")
         self.authentication_failed = authentications.labels("failure")
+        self.memory_receiving_bytes = Gauge(
+            "mta_memory_receiving_bytes", "Contents of messages on their way in.", registry=registry
+        )
+        self.disk_free_bytes = Gauge(
+            "mta_disk_free_bytes", "What the spool's disk has left for us.", registry=registry
+        )
         self.connections_in = Gauge("mta_connections_in", "Open connections of clients.", registry=registry)
 
     def _outbound(self) -> None:

@@ -120,6 +120,7 @@ class Spool:
 
     path: Path = Path("/var/lib/mta")
     memory: Size = Size(64 * MIB)  # fresh contents that may wait in memory
+    reserve: Size = Size(512 * MIB)  # free octets below which new mail is refused; what is queued goes on
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,14 @@ class Admin:
 
 
 @dataclass(frozen=True)
+class Quota:
+    """What one tenant may have in the queue; more is refused with 452."""
+
+    messages: int | None = None
+    size: Size | None = None  # octets of contents
+
+
+@dataclass(frozen=True)
 class Limits:
     """What one client, or all of them, may take of this machine."""
 
@@ -145,11 +154,13 @@ class Limits:
     recipients: int = 1000  # per message
     connections: int = 1000  # of clients at once
     connections_per_client: int = 100  # from one address
+    memory: Size = Size(256 * MIB)  # contents on their way in, over all clients
     hops: int = 50  # Received fields in a message before it is taken for a loop
     command_timeout: Duration = Duration(5 * MINUTE)  # RFC 5321 4.5.3.2.7
     data_timeout: Duration = Duration(10 * MINUTE)  # for the whole of one message
     session_timeout: Duration = Duration(4 * HOUR)
     drain: Duration = Duration(30.0)  # how long a stop waits for transactions under way
+    tenants: Mapping[str, Quota] = field(default_factory=dict)  # `default`: each without a line of its own
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from mta.core.throttle import RateLimit
 from mta.intake import admission
 from mta.intake.admission import Admission
 from mta.intake.authentication import Authenticator, Refusal
+from mta.intake.capacity import Capacity
 from mta.metrics import ListenerName, Metrics
 from mta.smtp.listener import Listener
 from mta.smtp.server import Server
@@ -45,6 +46,7 @@ class Intake:
         limits: Limits,
         authenticator: Authenticator,
         admission: Admission,
+        capacity: Capacity,
         spool: Spool,
         clock: Clock,
         metrics: Metrics,
@@ -52,6 +54,7 @@ class Intake:
         self.limits = limits
         self.authenticator = authenticator
         self.admission = admission
+        self.capacity = capacity
         self.spool = spool
         self.clock = clock
         self.metrics = metrics
@@ -158,7 +161,10 @@ class Submission(Server):
             refusal = Reply(550, "5.7.1", f"You may not send from <{sender.address}>")
             self.note(refusal, "sender not allowed", sender=sender.address)
             return refusal
-        return None
+        full = self.event_handler.capacity.at_mail(credential.tenant, self.declared)
+        if full is not None:
+            self.note(full, full.text, sender=sender.address)
+        return full
 
     def on_rcpt(self, recipient: Path) -> Reply | None:
         credential = self.credential
@@ -178,7 +184,10 @@ class Submission(Server):
         return None
 
     def on_data(self) -> Reply | None:
-        return None
+        crowded = self.event_handler.capacity.at_data(self.declared)
+        if crowded is not None:
+            self.event_handler.metrics.rejected_4yz.inc()
+        return crowded
 
     def on_message(self, content: bytes, dotted: bool) -> Reply | None:
         credential, sender = self.credential, self.sender

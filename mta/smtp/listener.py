@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mta.clock import Clock, Timer
+from mta.core.capacity import Memory
 from mta.smtp.stream import GOING_DOWN, Stream
 
 SWEEP = 1.0  # seconds
@@ -38,6 +39,7 @@ class Listener:
         hostname: str,
         clock: Clock,
         message_size: int,
+        memory: Memory,
         command_timeout: float,
         data_timeout: float,
         session_timeout: float,
@@ -53,6 +55,7 @@ class Listener:
         self.hostname = hostname
         self.clock = clock
         self.message_size = message_size
+        self.memory = memory
         self.command_timeout = command_timeout
         self.data_timeout = data_timeout
         self.session_timeout = session_timeout

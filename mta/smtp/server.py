@@ -113,7 +113,8 @@ class Server(Stream):
         options = 0
         for name, value in parameters.items():
             if name == "SIZE" and value is not None and value.isdecimal():
-                if int(value[:20]) > self.policy.message_size:
+                self.declared = int(value[:20])
+                if self.declared > self.policy.message_size:
                     limit = self.policy.message_size
                     raise PathError(552, "5.3.4", f"The message is larger than {limit} octets")
             elif name == "BODY" and value is not None and value.upper() in ("7BIT", "8BITMIME"):
@@ -158,7 +159,7 @@ class Server(Stream):
         else:
             self._out.append(b"354 End with <CR><LF>.<CR><LF>\r\n")
             self._mode = Mode.DATA
-            self._overflow = 0
+            self._dropped = None
             self._dotted = False
             self.deadline = self.policy.clock.monotonic() + self.policy.data_timeout
             rest = self._in[self._position :]

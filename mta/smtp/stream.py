@@ -25,6 +25,7 @@ from aiosmtpd.smtp import SMTP, Session
 from mta.clock import Clock
 from mta.core import message
 from mta.core.address import Path, PathError
+from mta.core.capacity import Memory
 from mta.core.model import Reply
 
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512, extensions for more
@@ -34,6 +35,7 @@ MAX_ERRORS = 20  # refused commands before we hang up
 LINGER = 10.0  # seconds for a client to read our last words
 BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
 GOING_DOWN = Reply(421, "4.3.2", "The service is going down; please come back")
+CROWDED = Reply(452, "4.3.1", "Too much is being received at once; try again in 30 seconds")
 _END = b"\r\n.\r\n"
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Policy(Protocol):
     tls_context: ssl.SSLContext | None  # for STARTTLS
     offers_auth: bool
     draining: bool  # idle clients are sent away
+    memory: Memory  # of contents on their way in, over all listeners
 
     def joined(self, connection: Stream) -> None: ...
 
@@ -106,7 +109,8 @@ class Stream(SMTP):
         self._in = b""
         self._position = 0
         self._data = bytearray()
-        self._overflow = 0
+        self._held = 0  # octets of the message at hand, as counted in the policy's memory
+        self._dropped: Reply | None = None  # why the message is not kept while it still comes
         self._dotted = False
         self._out: list[bytes] = []
         self._errors = 0
@@ -140,6 +144,7 @@ class Stream(SMTP):
         self._mode = Mode.CLOSED
         self.policy.left(self)
         self.on_disconnect()
+        self._let_go()
         if self._task is not None:
             self._task.cancel()
 
@@ -307,14 +312,14 @@ class Stream(SMTP):
         held = self._data
         start = max(len(held) - 4, 0)
         held += data
-        if held[:3] == b".\r\n" and not self._overflow:
+        self._held += len(data)
+        self.policy.memory.used += len(data)
+        if held[:3] == b".\r\n" and self._dropped is None:
             content, rest = b"", bytes(held[3:])
         else:
             end = self._find_end(held, start)
             if end < 0:
-                if len(held) > self.policy.message_size:
-                    self._overflow += len(held) - 4
-                    del held[:-4]
+                self._keep_or_drop(held)
                 return
             content, rest = bytes(memoryview(held)[: end + 2]), bytes(memoryview(held)[end + 5 :])
         self._data = bytearray()
@@ -328,6 +333,26 @@ class Stream(SMTP):
             reply = BUG
         if reply is not None:
             self.answer(reply)
+
+    def _keep_or_drop(self, held: bytearray) -> None:
+        """A message that is too much is heard to its end, but not held."""
+        policy = self.policy
+        if self._dropped is None:
+            if len(held) > policy.message_size:
+                self._dropped = self._too_large()
+            elif not policy.memory.has_room(0):
+                self._dropped = CROWDED
+        if self._dropped is not None:
+            del held[:-4]
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """The octets of the message at hand are no longer ours to hold."""
+        self.policy.memory.used -= self._held
+        self._held = 0
+
+    def _too_large(self) -> Reply:
+        return Reply(552, "5.3.4", f"The message is larger than {self.policy.message_size} octets")
 
     def _find_end(self, held: bytearray, start: int) -> int:
         """Where the final dot's line begins, less its CRLF; -1 if it is not here yet.
@@ -346,8 +371,10 @@ class Stream(SMTP):
 
     def _complete(self, content: bytes) -> Reply | None:
         """A message is here as a whole: check and mend its octets, then ask."""
-        if self._overflow or len(content) > self.policy.message_size:
-            return Reply(552, "5.3.4", f"The message is larger than {self.policy.message_size} octets")
+        if self._dropped is not None:
+            return self._dropped
+        if len(content) > self.policy.message_size:
+            return self._too_large()
         if message.has_bare_newline(content):
             if not self.policy.normalise:
                 return Reply(550, "5.6.11", "A CR or LF stands alone; lines end with CRLF (RFC 5321 2.3.8)")
@@ -357,6 +384,7 @@ class Stream(SMTP):
 
     def answer(self, reply: Reply) -> None:
         """The reply to a message; the transaction is over."""
+        self._let_go()
         self._set_rset_state()
         if self._mode is Mode.CLOSED:
             return
@@ -404,6 +432,7 @@ class Stream(SMTP):
     def _set_rset_state(self) -> None:
         self.sender: Path | None = None
         self.options = 0
+        self.declared = 0  # octets, by SIZE; 0 where the client said nothing
         self.recipients: list[Path] = []
 
     # What a subclass does

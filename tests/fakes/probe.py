@@ -19,6 +19,7 @@ from aiosmtpd.smtp import AuthResult
 
 from mta.clock import Clock, SystemClock
 from mta.core.address import Path
+from mta.core.capacity import Memory
 from mta.core.model import Reply
 from mta.smtp.listener import Listener
 from mta.smtp.server import Server
@@ -120,7 +121,8 @@ class Probe(Server):
 
 @asynccontextmanager
 async def probing(
-    desk: Desk, clock: Clock | None = None, message_size: int = 2**20, buffer: int | None = None
+    desk: Desk, clock: Clock | None = None, message_size: int = 2**20, buffer: int | None = None,
+    memory: int = 2**30,
 ) -> AsyncIterator[Listener]:
     """Serve the desk on a port that the system chooses; `buffer`: the kernel keeps so much of our replies."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -135,7 +137,8 @@ async def probing(
 
     listener = Listener(
         host="127.0.0.1", port=0, hostname="mta.test", clock=clock or SystemClock(),
-        message_size=message_size, command_timeout=300.0, data_timeout=600.0, session_timeout=14400.0,
+        message_size=message_size, memory=Memory(memory), command_timeout=300.0, data_timeout=600.0,
+        session_timeout=14400.0,
         tls_context=context, offers_auth=True, spawn=spawn, bug=desk.bugs.append,
         connect=lambda policy: Probe.template(policy, desk),
     )  # fmt: skip

@@ -1,0 +1,77 @@
+"""Is there room for one more message: on the disk, in the tenant's share, in memory.
+
+Between: `intake.capacity` measures and asks; a client hears the reason.
+Contract: pure; sizes are octets. Each answer is None where there is room, or the words for what is short.
+Raises: nothing.
+Why: a disk that is refused before it is full still has room for the outcomes of what is queued; and the
+    door that was shut opens only when there is clearly more room, or it would flap with every delivery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+MIB = 1024 * 1024
+CLEARLY = 1.2  # times the reserve: so much must be free before the door opens again
+RESERVE_FILES = 1000  # a large content is a file; SQLite and the event log need some too
+
+
+class Free(NamedTuple):
+    """What a file system has left."""
+
+    size: int
+    files: int | None  # None: it has no fixed number of them (btrfs and others say 0 of 0)
+
+
+class Quota(NamedTuple):
+    """What one tenant may have in the queue."""
+
+    messages: int | None = None
+    size: int | None = None
+
+
+@dataclass(slots=True)
+class Reserve:
+    """What stays free on one file system."""
+
+    size: int
+    free: Free = field(default=Free(0, None))
+    short: str | None = None  # what is short, while the door is shut
+
+    def measured(self, free: Free) -> None:
+        """Look again."""
+        factor = CLEARLY if self.short else 1.0
+        self.free = free
+        if free.size < self.size * factor:
+            self.short = f"{free.size // MIB} MiB are free and {self.size // MIB} MiB are kept in reserve"
+        elif free.files is not None and free.files < RESERVE_FILES * factor:
+            self.short = f"{free.files} inodes are free and {RESERVE_FILES} are kept in reserve"
+        else:
+            self.short = None
+
+    def ask(self, size: int) -> str | None:
+        """May a message of this size come?"""
+        if self.short is None and self.free.size < self.size + size:
+            return f"{self.free.size // MIB} MiB are free, too few for {size} octets"
+        return self.short
+
+
+def over_quota(quota: Quota, messages: int, size: int, declared: int) -> str | None:
+    """Has a tenant with so much in the queue used up its share?"""
+    if quota.messages is not None and messages >= quota.messages:
+        return f"you have {messages} messages in the queue and may have {quota.messages}"
+    if quota.size is not None and size + declared > quota.size:
+        return f"you have {size // MIB} MiB in the queue and may have {quota.size // MIB} MiB"
+    return None
+
+
+@dataclass(slots=True)
+class Memory:
+    """Octets of messages that are being received, or written, over all connections."""
+
+    limit: int
+    used: int = 0
+
+    def has_room(self, size: int) -> bool:
+        return self.used + size <= self.limit

@@ -1,0 +1,94 @@
+"""Room for one more message: measured here, asked before a client sends it.
+
+Between: the daemon starts `watch`; the submission listener asks at MAIL and at DATA; /readyz asks too.
+Contract: `at_mail` and `at_data` answer with a Reply that refuses (452, with a time), or None, and never
+    touch the disk: it was looked at within the last second. Sizes are octets.
+Raises: OSError from `measure` where the spool or the event log has gone.
+Standards: RFC 1870 6.1 (a declared size may be refused at MAIL with 452).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from mta.clock import Clock
+from mta.config.settings import Settings
+from mta.core.capacity import Free, Memory, Quota, Reserve, over_quota
+from mta.core.model import Reply
+from mta.smtp.stream import CROWDED
+from mta.spool.queue import Spool
+
+INTERVAL = 1.0  # seconds between two looks at the disk
+DEFAULT = "default"
+
+log = logging.getLogger(__name__)
+
+
+class Capacity:
+    """What this machine, and each tenant, can still take."""
+
+    def __init__(self, settings: Settings, spool: Spool, clock: Clock) -> None:
+        self._folders = sorted({settings.spool.path, settings.event_log.parent})
+        self._reserves = [Reserve(settings.spool.reserve) for _ in self._folders]
+        tenants = settings.limits.tenants
+        self._quotas = {name: Quota(each.messages, each.size) for name, each in tenants.items()}
+        self._spool = spool
+        self._clock = clock
+        self.memory = Memory(settings.limits.memory)
+
+    async def watch(self) -> None:
+        """Look at the disk for ever."""
+        while True:
+            await self._clock.sleep(INTERVAL)
+            try:
+                await self.measure()
+            except OSError as error:  # the next commit will say it to every client
+                log.error("the free room cannot be measured: %s", error)
+
+    async def measure(self) -> None:
+        """Look at the disk once."""
+        found = await asyncio.to_thread(lambda: [_free(folder) for folder in self._folders])
+        for folder, reserve, free in zip(self._folders, self._reserves, found, strict=True):
+            before = reserve.short
+            reserve.measured(free)
+            if (reserve.short is None) != (before is None):
+                verdict = "new mail is accepted again" if reserve.short is None else "new mail is refused"
+                log.warning("%s: %s (%s)", folder, verdict, reserve.short or "there is room")
+
+    @property
+    def short(self) -> list[str]:
+        """Which disk is short of what, for the operator."""
+        pairs = zip(self._folders, self._reserves, strict=True)
+        return [f"{folder}: {reserve.short}" for folder, reserve in pairs if reserve.short is not None]
+
+    @property
+    def free(self) -> int:
+        """Octets left on the fuller disk."""
+        return min(reserve.free.size for reserve in self._reserves)
+
+    def at_mail(self, tenant: str, declared: int) -> Reply | None:
+        """May a message come? `declared` is its SIZE, 0 where the client gave none."""
+        for reserve in self._reserves:
+            if (short := reserve.ask(declared)) is not None:
+                return Reply(452, "4.3.1", f"The disk has no room: {short}; try again in 5 minutes")
+        quota = self._quotas.get(tenant) or self._quotas.get(DEFAULT)
+        if quota is not None:
+            usage = self._spool.usage(tenant)
+            over = over_quota(quota, usage.messages, usage.size, declared)
+            if over is not None:
+                return Reply(452, "4.3.1", f"The quota is used up: {over}; try again when some are delivered")
+        return None
+
+    def at_data(self, declared: int) -> Reply | None:
+        """May it come now, beside all others that are on their way in?"""
+        if self.memory.has_room(declared):
+            return None
+        return CROWDED
+
+
+def _free(folder: Path) -> Free:
+    found = os.statvfs(folder)
+    return Free(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
