@@ -7,7 +7,7 @@ import pytest
 from mta.sandbox.actors import ACTORS, actor_for
 
 
-def test_the_four_actors_do_what_their_names_say() -> None:
+def test_actors_do_what_their_names_say() -> None:
     assert actor_for("ok@example.org").rcpt is None
     assert str(actor_for("defer@example.org").rcpt) == "451 4.7.1 Try again later"
     assert str(actor_for("bounce@example.org").rcpt) == "550 5.1.1 No such user here"

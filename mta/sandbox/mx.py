@@ -15,10 +15,13 @@ from itertools import count
 from pathlib import Path as File
 
 from mta.core.address import Path
-from mta.core.model import Reply
-from mta.sandbox.actors import actor_for
+from mta.core.model import Go, Reply
+from mta.core.throttle import RateLimit
+from mta.sandbox.actors import ACTORS, Actor, actor_for, name_of
 from mta.smtp.listener import Listener
 from mta.smtp.server import Server
+
+MAX_SEEN = 10_000  # recipients whose first attempt is remembered
 
 
 class SandboxMX(Server):
@@ -26,13 +29,18 @@ class SandboxMX(Server):
 
     directory: File
     policy: Listener
-    numbers: Iterator[int]  # shared by all connections: two messages of one moment have two names
+    # Shared by all connections:
+    numbers: Iterator[int]  # two messages of one moment have two names
+    seen: dict[str, float]  # recipients of actors that greylist -> when they came first
+    taken: dict[str, RateLimit]  # what actors with a limit took of late
 
     @classmethod
     def listening(cls, listener: Listener, directory: File) -> SandboxMX:
         made = cls.template(listener, object())
         made.directory = directory
         made.numbers = count()
+        made.seen = {}
+        made.taken = {name: RateLimit(actor.limit) for name, actor in ACTORS.items() if actor.limit}
         return made
 
     def on_connect(self) -> Reply | None:
@@ -46,6 +54,20 @@ class SandboxMX(Server):
         if self.recipients and actor.after_data != actor_for(self.recipients[0].address).after_data:
             # Who plays differently after the dot needs a transaction of its own.
             return Reply(452, "4.5.3", "Too many recipients")
+        refusal = self._judge(actor, recipient.address)
+        if refusal is not None and actor.hangs_up:
+            self.hang_up(refusal)
+        return refusal
+
+    def _judge(self, actor: Actor, address: str) -> Reply | None:
+        now = self.policy.clock.monotonic()
+        if actor.greylists:
+            if len(self.seen) >= MAX_SEEN:
+                self.seen.clear()
+            return actor.rcpt if now < self.seen.setdefault(address, now) + actor.greylists else None
+        if actor.limit is not None:
+            granted = self.taken[name_of(address)].take(now)
+            return None if isinstance(granted, Go) else actor.rcpt
         return actor.rcpt
 
     def on_data(self) -> Reply | None:
@@ -65,7 +87,10 @@ class SandboxMX(Server):
         except OSError as error:
             self.answer(Reply(452, "4.3.1", f"The sandbox cannot write: {error.strerror}"))
             return
-        if any(actor_for(each).after_data == "drop" for each in recipients):
+        actors = [actor_for(each) for each in recipients]
+        if delay := max(actor.delay for actor in actors):
+            await self.policy.clock.sleep(delay)
+        if any(actor.after_data == "drop" for actor in actors):
             self.abort()
         else:
             self.answer(Reply(250, "2.0.0", f"Ok: kept as {name}.eml"))

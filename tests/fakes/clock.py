@@ -25,6 +25,8 @@ class HandClock:
         self.thrown = dice
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = count()
+        self._asked: set[float] = set()
+        self._called = asyncio.Event()
 
     def now(self) -> float:
         return self._now
@@ -37,6 +39,8 @@ class HandClock:
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> _Timer:
         timer = _Timer(callback)
+        self._asked.add(delay)
+        self._called.set()
         if delay <= 0:
             asyncio.get_running_loop().call_soon(self._run, timer)
         else:
@@ -50,6 +54,13 @@ class HandClock:
             await woken.wait()
         finally:
             timer.cancel()
+
+    async def asked_for(self, delay: float) -> None:
+        """Somebody waits, or has waited, for exactly so many seconds."""
+        async with asyncio.timeout(10):
+            while delay not in self._asked:
+                self._called.clear()
+                await self._called.wait()
 
     async def advance(self, seconds: float) -> None:
         """Move the hands, stopping at each timer on the way."""
