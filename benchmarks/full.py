@@ -1,8 +1,9 @@
-"""All workloads, ours beside Postfix, and the floors that we have set ourselves.
+"""All workloads, ours beside Postfix and whom else there is, and the floors that we have set ourselves.
 
 Between: `make bench`; README.md says what the figures mean.
 Contract: the figures of `relay`, and syncs a message from a short run of their own. Under the table, one
     line for each floor. W7 is W1-keep, in the same rounds, with a million recipients waiting in our spool.
+    Haraka and Exim take part in a few workloads, where they are installed; no floor depends on them.
 Raises: exit status 1 when a floor is not reached or a count is wrong, 2 when a run could not be made.
 """
 
@@ -14,11 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import relay, syncs
+from benchmarks import exim, haraka, relay, syncs
 from benchmarks.load import WORKLOADS
+from benchmarks.process import Broken
 from benchmarks.relay import MTAS, Row
 
 POSTFIX = ["postfix-default", "postfix-tuned"]
+OPTIONAL = {"haraka": haraka.executable, "exim": exim.executable}
+WITH_OPTIONAL = {"W1-new", "W1-keep", "W2-keep"}
 COLUMNS = {**relay.COLUMNS, "syncs": ".2f"}  # fsync and fdatasync, a message
 
 # Messages a second, of the better Postfix's.
@@ -67,11 +71,25 @@ def verdicts(rows: list[Row]) -> Iterator[Verdict]:
         yield Verdict("W7, W1-keep is so many times as fast, at most", times, BACKLOG, times <= BACKLOG)
 
 
-def workload_rows(name: str, rounds: int, directory: Path) -> list[Row]:
+def installed() -> list[str]:
+    """Which of the optional ones are there; a line for each that is not."""
+    found = []
+    for mta, executable in OPTIONAL.items():
+        try:
+            executable()
+        except Broken as missing:
+            relay.tell(f"without {mta}: {missing}")
+        else:
+            found.append(mta)
+    return found
+
+
+def workload_rows(name: str, optional: list[str], rounds: int, directory: Path) -> list[Row]:
     """One workload, with W7 in the rounds of W1-keep."""
     workload = WORKLOADS[name]
     mtas = ["ours", *(["ours-backlog"] if name == "W1-keep" else []), *POSTFIX]
-    rows = relay.rows(workload, mtas, workload.messages, rounds, directory)
+    mtas += optional if name in WITH_OPTIONAL else []
+    rows = relay.rows(workload, mtas, None, rounds, directory)
     for row in rows:
         prepare = MTAS[str(row["mta"])]
         assert prepare is not None
@@ -100,7 +118,8 @@ def main() -> int:
     args = arguments()
 
     def benchmark(home: Path) -> int:
-        rows = [row for name in args.workload for row in workload_rows(name, args.rounds, home)]
+        optional = installed() if WITH_OPTIONAL & {*args.workload} else []
+        rows = [row for name in args.workload for row in workload_rows(name, optional, args.rounds, home)]
         relay.report(rows, COLUMNS, args.json)
         found = list(verdicts(rows))
         print("\n".join(["", *map(str, found)]), file=sys.stderr if args.json else sys.stdout)

@@ -24,7 +24,7 @@ from socket import SO_REUSEADDR, SOL_SOCKET, socket
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks import backlog, cpu, postfix
+from benchmarks import backlog, cpu, exim, haraka, postfix
 from benchmarks.load import WORKLOADS, Senders, Sink, Workload, senders
 from benchmarks.process import PATIENCE, Broken, Process
 
@@ -57,9 +57,15 @@ MTAS: dict[str, Prepare | None] = {
     "ours-backlog": ours_backlog,
     "postfix-default": postfix.as_shipped,
     "postfix-tuned": postfix.tuned,
+    "haraka": haraka.tuned,
+    "exim": exim.relaying,
     "none": None,  # the sources straight into the sink: the most that the tools can do
 }
 USUAL = "ours,postfix-default,postfix-tuned,none"
+FEWER = {"exim": 5}  # of a workload's messages, where one is slow and has nothing to warm up
+# Do not wait for the processes that they start (SA_NOCLDWAIT): the time of those is added to nobody's, and
+# cannot be told from what strangers spent.
+DISOWNING = {"exim"}
 
 
 class Run(NamedTuple):
@@ -213,7 +219,9 @@ def quiet_run(mta: str, workload: Workload, messages: int, directory: Path, repe
     while len(runs) <= repeats:
         with fresh(directory) as home:
             result = run(MTAS[mta], workload, messages, home)
-            tell(f"{workload.name} {mta}: {result.rate:.0f} msg/s, other {result.other:.0%}")
+            noise = None if mta in DISOWNING else result.other
+            told = f"{workload.name} {mta}: {result.rate:.0f} msg/s"
+            tell(told if noise is None else f"{told}, other {noise:.0%}")
             if not result.ok:
                 wanted = result.sent * result.recipients
                 tell(f"WRONG: {wanted} deliveries were due, the sink counted {result.counted}")
@@ -221,7 +229,7 @@ def quiet_run(mta: str, workload: Workload, messages: int, directory: Path, repe
                     tell(log.read_text(errors="replace")[-2000:])
                 return result
         runs.append(result)
-        if result.other <= NOISE:
+        if noise is None or noise <= NOISE:
             break
     return min(runs, key=lambda result: result.other)
 
@@ -229,16 +237,20 @@ def quiet_run(mta: str, workload: Workload, messages: int, directory: Path, repe
 def rows(
     workload: Workload,
     mtas: list[str],
-    messages: int,
+    messages: int | None,
     rounds: int,
     directory: Path,
     repeats: int = REPEATS,
 ) -> list[Row]:
-    """All rounds of one workload. The sinks speak no TLS: where it is asked for, there is no `none`."""
+    """All rounds of one workload; without a number, each MTA gets the messages that are usual for it.
+
+    The sinks speak no TLS: where it is asked for, there is no `none`.
+    """
     mtas = [mta for mta in mtas if MTAS[mta] is not None or not workload.tls]
     runs: dict[str, list[Run]] = {mta: [] for mta in mtas}
     for mta in mtas * rounds:
-        runs[mta].append(quiet_run(mta, workload, messages, directory, repeats))
+        number = messages or workload.messages // FEWER.get(mta, 1)
+        runs[mta].append(quiet_run(mta, workload, number, directory, repeats))
     rates = {mta: [result.rate for result in of] for mta, of in runs.items()}
     rival = max((median(rates[mta]) for mta in mtas if mta.startswith("postfix")), default=0.0)
     return [
@@ -249,15 +261,19 @@ def rows(
             "min": min(rates[mta]),
             "max": max(rates[mta]),
             "accept_s": median(result.sent / result.accepted for result in of),
-            "cpu_ms": median(result.cpu / result.sent * 1e3 for result in of) or None,
+            "cpu_ms": _unless_disowned(mta, median(result.cpu / result.sent * 1e3 for result in of) or None),
             "pss_mb": median(result.memory / 1e6 for result in of) or None,
-            "other": median(result.other for result in of),
+            "other": _unless_disowned(mta, median(result.other for result in of)),
             "ok": sum(result.ok for result in of),
             "rounds": rounds,
             "ratio": median(rates[mta]) / rival if rival else None,
         }
         for mta, of in runs.items()
     ]
+
+
+def _unless_disowned(mta: str, figure: float | None) -> float | None:
+    return None if mta in DISOWNING else figure
 
 
 def table(all_rows: list[Row], columns: Mapping[str, str] = COLUMNS) -> str:
@@ -302,7 +318,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workload", default="W1-keep", help=f"some of {','.join(WORKLOADS)} (%(default)s)")
     parser.add_argument("--mta", default=USUAL, help=f"some of {','.join(MTAS)} (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--messages", type=int, help="in a run (the workload's own number)")
+    parser.add_argument("--messages", type=int, help="in a run (what is usual for both)")
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one object a line; the table goes to stderr")
     args = parser.parse_args()
@@ -318,7 +334,7 @@ def main() -> int:
     def benchmark(home: Path) -> int:
         all_rows: list[Row] = []
         for workload in map(WORKLOADS.__getitem__, args.workload):
-            all_rows += rows(workload, args.mta, args.messages or workload.messages, args.rounds, home)
+            all_rows += rows(workload, args.mta, args.messages, args.rounds, home)
         report(all_rows, COLUMNS, args.json)
         return 0 if all(row["ok"] == row["rounds"] for row in all_rows) else 1
 
