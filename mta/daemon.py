@@ -13,7 +13,6 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from mta.clock import Clock
@@ -43,7 +42,6 @@ from mta.smtp.listener import Listener
 from mta.spool.credentials import CredentialStore
 from mta.spool.queue import Spool
 
-COUNTS_INTERVAL = 15.0  # seconds between two counts of the queue for the metrics
 MAX_LISTED = 10_000  # recipients that `queue list` shows
 
 log = logging.getLogger(__name__)
@@ -58,7 +56,7 @@ class Daemon:
         directory = settings.spool.path
         self.metrics = Metrics()
         self.notify = Notify(environment, clock)
-        self.event_log = EventLog(settings.event_log)
+        self.event_log = EventLog(settings.event_log, settings.events.retention, clock)
         self.credentials = CredentialStore(directory / "credentials.db")
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
@@ -76,7 +74,6 @@ class Daemon:
         self.listeners: list[Listener] = []
         self._stopping = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
-        self._counts: dict[str, int] = {}
 
     def stop(self) -> None:
         """Begin the drain."""
@@ -110,7 +107,6 @@ class Daemon:
 
     async def _open_doors(self, tasks: asyncio.TaskGroup) -> None:
         """Outbound first, then intake, then the operator's doors."""
-        self._watching.append(tasks.create_task(self._count()))
         sandbox = await self._open_sandbox(tasks)
         self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox)
         delivery = Delivery(self.router, self.settings.hostname, self.clock)
@@ -212,14 +208,14 @@ class Daemon:
         reasons = []
         if self._stopping.is_set():
             reasons.append("the daemon is going down")
-        if self.spool.failing is not None:
-            reasons.append(f"the spool cannot write: {self.spool.failing}")
+        reasons += self.spool.complaints
         reasons += self.capacity.short
         return reasons
 
     async def _status(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        tally = self.spool.tally
         return {
-            "queue": await self.spool.reader.counts(),
+            "queue": {"fresh": tally.fresh, "deferred": tally.deferred},
             "lanes": self.pool.lanes,
             "connections": {"in": self.intake.connections, "out": self.pool.connections},
             "not_ready": self._not_ready(),
@@ -251,20 +247,8 @@ class Daemon:
         metrics.memory_receiving_bytes.set_function(lambda: self.capacity.memory.used)
         metrics.disk_free_bytes.set_function(lambda: self.capacity.free)
         metrics.memory_bodies_bytes.set_function(lambda: self.spool.memory_used)
-        for name, gauge in (("fresh", metrics.queue_fresh), ("deferred", metrics.queue_deferred)):
-            gauge.set_function(partial(self._counted, name))
-
-    def _counted(self, state: str) -> float:
-        return self._counts.get(state, 0)
-
-    async def _count(self) -> None:
-        while True:
-            try:
-                self._counts = await self.spool.reader.counts()
-            except Exception as error:  # a gauge is no reason to stop
-                self.metrics.bugs["spool"].inc()
-                log.error("the queue cannot be counted", exc_info=error)
-            await self.clock.sleep(COUNTS_INTERVAL)
+        metrics.queue_fresh.set_function(lambda: self.spool.tally.fresh)
+        metrics.queue_deferred.set_function(lambda: self.spool.tally.deferred)
 
 
 def _server_context(settings: Settings) -> ssl.SSLContext | None:

@@ -13,11 +13,15 @@ from pathlib import Path
 import click
 
 from mta import __version__
+from mta.cli.classify import classify
 from mta.cli.configuration import configuration
 from mta.cli.credential import credential
+from mta.cli.erase import erase
 from mta.cli.init import init
 from mta.cli.queue import queue
 from mta.cli.serve import serve
+from mta.cli.spool import spool
+from mta.cli.transfer import export, import_
 from mta.config.load import SettingsError, load
 from mta.config.settings import Settings
 
@@ -49,8 +53,13 @@ def _settings(context: click.Context, path: Path) -> Settings:
 
 
 # One line for each command.
+main.add_command(classify)
 main.add_command(configuration)
 main.add_command(credential)
 main.add_command(init)
 main.add_command(queue)
 main.add_command(serve)
+main.add_command(spool)
+spool.add_command(export)
+spool.add_command(import_)
+spool.add_command(erase)

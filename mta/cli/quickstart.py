@@ -12,12 +12,14 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from mta.config.settings import Settings
-from mta.daemon import Daemon
+
+if TYPE_CHECKING:  # a third of a second: `mta init` does without
+    from mta.daemon import Daemon
 
 LOGIN = "app"
 SENDER = "app@example.test"

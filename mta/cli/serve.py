@@ -10,9 +10,9 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 import uvloop
@@ -20,9 +20,11 @@ import uvloop
 from mta.cli.quickstart import Quickstart, Unfit
 from mta.clock import SystemClock
 from mta.config.settings import Settings
-from mta.daemon import Daemon
 from mta.spool.credentials import CredentialError
 from mta.spool.database import SpoolError
+
+if TYPE_CHECKING:
+    from mta.daemon import Daemon
 
 Loop = Literal["uvloop", "asyncio"]
 
@@ -64,13 +66,27 @@ def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = lambda
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_serve(settings, ready))
-    except* (SpoolError, CredentialError, OSError) as group:
-        for error in group.exceptions:
-            click.echo(f"mta: {error}", err=True)
+    except Exception as error:
+        reasons = list(_reasons(error))
+        if not all(isinstance(each, SpoolError | CredentialError | OSError) for each in reasons):
+            raise
+        for reason in reasons:
+            click.echo(f"mta: {reason}", err=True)
         raise SystemExit(1) from None
 
 
+def _reasons(error: Exception) -> Iterator[Exception]:
+    """What is inside the groups of task groups."""
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _reasons(each)
+    else:
+        yield error
+
+
 async def _serve(settings: Settings, ready: Callable[[Daemon], None]) -> None:
+    from mta.daemon import Daemon  # a third of a second that no other command is to wait for
+
     daemon = Daemon(settings, SystemClock(), os.environ)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

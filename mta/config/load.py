@@ -12,6 +12,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -31,16 +33,20 @@ from mta.config.settings import (
     Domain,
     Duration,
     Endpoint,
+    Priority,
     Settings,
     Size,
     StaticRoute,
 )
 from mta.core.throttle import Rate
+from mta.core.window import Window
 
-__all__ = ["Problem", "SettingsError", "load", "show"]
+__all__ = ["Problem", "SettingsError", "Walk", "load", "show"]
 
 MAX_WORDS = 300  # characters of one problem; values are quoted in it
 UNION = (Union, UnionType)  # `Duration | None` is the former, `Path | None` the latter
+
+_hints = cache(get_type_hints)  # they are evaluated anew each time, and some files have hundreds of records
 
 BROKEN: Final = object()  # stands for a value that was refused, so that the rest can still be judged
 DOMAIN_KEYED = (Domain, StaticRoute)  # a mapping of these has domain names for keys
@@ -48,7 +54,7 @@ DOMAIN_KEYED = (Domain, StaticRoute)  # a mapping of these has domain names for 
 
 def load(path: Path) -> Settings:
     """Read the whole file; nothing in it is passed over in silence."""
-    walk = _Walk(path, path.absolute().parent)
+    walk = Walk(path, path.absolute().parent)
     settings = walk.value(compose(path), Settings, "")
     if walk.problems:
         raise SettingsError(walk.problems)
@@ -64,7 +70,7 @@ def show(settings: Settings) -> str:
 # Nodes -> values
 
 
-class _Walk:
+class Walk:
     """Goes down the nodes and the type hints together, collecting problems."""
 
     def __init__(self, path: Path, folder: Path) -> None:
@@ -78,6 +84,9 @@ class _Walk:
             return None if node.tag == NULL else self.value(node, _present(hint), key)
         if origin is Literal:
             return self._choice(node, args, key)
+        if isinstance(hint, type) and issubclass(hint, Enum):
+            word = self._choice(node, tuple(member.value for member in hint), key)
+            return word if word is BROKEN else hint(word)
         if origin is tuple:
             return self._sequence(node, args[0], key)
         if origin is Mapping:
@@ -120,7 +129,7 @@ class _Walk:
         return BROKEN if BROKEN in values.values() else values
 
     def _record(self, node: Node, cls: Any, key: str) -> Any:
-        hints = get_type_hints(cls)
+        hints = _hints(cls)
         first = fields(cls)[0].name
         values: dict[str, Any] = {}
         if isinstance(node, MappingNode):
@@ -258,6 +267,8 @@ SCALARS: Final[Mapping[Any, _Scalar]] = {
     float: _Scalar("a number", (INT, FLOAT), float, float),
     Duration: _Scalar("a duration", (STR, INT, FLOAT), units.duration, _duration_text),
     Size: _Scalar("a size", (STR, INT, FLOAT), units.size, _size_text),
+    Priority: _Scalar("a priority", (INT,), units.priority, int),
+    Window: _Scalar("hours", (STR,), units.window, lambda window: window.text),
     Rate: _Scalar("a rate", (STR, INT, FLOAT), units.rate, _rate_text),
     Endpoint: _Scalar("host:port", (STR, INT, FLOAT), units.endpoint, str),
     Path: _Scalar("a path", (STR,), _path, str),

@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple, NewType
 
 from mta.core.throttle import Rate
+from mta.core.window import Window
 
 Duration = NewType("Duration", float)  # seconds
 Size = NewType("Size", int)  # octets
+Priority = NewType("Priority", int)  # -9 to 9 (RFC 6710)
+
+PRIORITIES = {"transactional": Priority(4), "bulk": Priority(-4)}  # of streams that do not say theirs
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 KIB, MIB = 1024, 1024 * 1024
@@ -65,6 +69,8 @@ class Stream:
     expire: Duration = Duration(4 * DAY)  # undelivered for so long: the sender is told
     retry_first: Duration = Duration(5 * MINUTE)
     retry_max: Duration = Duration(2 * HOUR)  # the wait doubles up to this
+    priority: Priority | None = None  # none: 4 for transactional, -4 for bulk, 0 for any other
+    hours: Window | None = None  # when its mail may be delivered; none: always
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,7 @@ class Events:
     """The event log."""
 
     path: Path | None = None  # none: `events.jsonl` in the spool directory
+    retention: Duration = Duration(30 * DAY)  # how long the file of a day is kept after it
 
 
 @dataclass(frozen=True)
@@ -204,6 +211,11 @@ class Settings:
             raise ValueError("tls.certificate and tls.key are needed: a listener speaks TLS")
         if self.sandbox and self.routes:
             raise ValueError("sandbox and routes exclude each other: in the sandbox nothing leaves")
+
+    def priority(self, stream: str) -> Priority:
+        """The priority of a stream's mail."""
+        said = self.streams[stream].priority
+        return PRIORITIES.get(stream, Priority(0)) if said is None else said
 
     @property
     def event_log(self) -> Path:

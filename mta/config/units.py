@@ -11,14 +11,23 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from mta.config.settings import DAY, HOUR, KIB, MIB, MINUTE, Duration, Endpoint, Size
+from mta.config.settings import DAY, HOUR, KIB, MIB, MINUTE, Duration, Endpoint, Priority, Size
 from mta.core.throttle import Rate
+from mta.core.turns import HIGHEST, LOWEST
+from mta.core.window import Window
 
 # The count of digits is bounded: beyond it int() refuses with other words and float() answers inf.
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,12})([KMG])")
 _RATE = re.compile(r"([0-9]{1,12})/([0-9]{0,9})(s|min|h|day)")
+_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_WINDOW = re.compile(
+    rf"(?:({_DAY}(?:-{_DAY})?(?:,{_DAY}(?:-{_DAY})?)*) +)?"
+    r"([0-9]{2}):([0-5][0-9])-([0-9]{2}):([0-5][0-9])(?: +([A-Za-z0-9_+/-]+))?"
+)
 _NUMERIC_HOST = re.compile(r"[0-9.]+")
 _HOST = re.compile(r"[^\s:\[\]/@,]+")
 
@@ -54,6 +63,37 @@ def rate(text: str) -> Rate:
     if match is None or not amount or not count:
         raise ValueError(f"{text!r} is not a rate: write 10/s, 100/min, 20/30min, 5000/h or 100000/day")
     return Rate(amount, count * _PERIODS[match[3]])
+
+
+def priority(text: str) -> Priority:
+    """-9 to 9."""
+    if not LOWEST <= int(text) <= HIGHEST:
+        raise ValueError(f"{text} is no priority: write a whole number from {LOWEST} to {HIGHEST}")
+    return Priority(int(text))
+
+
+def window(text: str) -> Window:
+    """`08:00-20:00`, `mon-fri 08:00-20:00`, `sat,sun 10:00-16:00 Europe/Berlin`; without a zone it is UTC."""
+    match = _WINDOW.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} are no hours: write 08:00-20:00 or mon-fri 08:00-20:00 Europe/Berlin")
+    begin, end = (int(match[n]) * 60 + int(match[n + 1]) for n in (2, 4))
+    if begin >= 24 * 60 or end > 24 * 60:
+        raise ValueError(f"{text!r} are no hours: a day has 24 of them")
+    try:
+        zone = ZoneInfo(match[6] or "UTC")
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"{match[6]!r} is no time zone: write a name like Europe/Berlin") from None
+    return Window(begin, end, _days(match[1] or "mon-sun"), zone, text)
+
+
+def _days(text: str) -> frozenset[int]:
+    days: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        start, stop = _DAYS.index(first), _DAYS.index(last or first)
+        days |= {day % 7 for day in range(start, (stop if stop >= start else stop + 7) + 1)}
+    return frozenset(days)
 
 
 def endpoint(text: str) -> Endpoint:

@@ -1,15 +1,20 @@
 """What a peer's answer, or its silence, means: one outcome a recipient.
 
 Between: `outbound.delivery` hands in a transaction that ended; `outbound.outcome` settles the answer.
-Contract: pure; one `Outcome` for each recipient of the transaction, in its order.
+Contract: pure; one `Outcome` for each recipient of the transaction, in its order. `judge` is
+    `RuleSet.judge` with the provider filled in; without it the first figures of the codes decide.
 Standards: RFC 5321 4.2.1 (2yz, 4yz, 5yz), 4.5.3.1.10 (552 for too many recipients is transient),
     RFC 3463 (the second figure of an enhanced code names the subject).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mta.core.dialogue import Stage, Transaction
-from mta.core.model import Kind, Option, Outcome, Reply, Scope, Subject
+from mta.core.model import Kind, Option, Outcome, Reply, Scope, Subject, Verdict
+
+Judge = Callable[[Reply, str], Verdict]  # of a reply, and the command that it answers
 
 _SUBJECTS = {
     "1": Subject.RECIPIENT,
@@ -33,24 +38,24 @@ EXPIRED = Outcome(
 )
 
 
-def outcomes(transaction: Transaction, host: str) -> list[Outcome]:
+def outcomes(transaction: Transaction, host: str, judge: Judge | None = None) -> list[Outcome]:
     """The outcomes of a transaction that was answered to its end."""
     dot = transaction.dot_reply
     if dot is not None and transaction.accepted == len(transaction.recipients):
-        return [_outcome(dot, Stage.DOT, host)] * transaction.accepted
+        return [_outcome(dot, Stage.DOT, host, judge, transaction.accepted)] * transaction.accepted
     mail = transaction.mail_reply
     if mail is not None and mail.code >= 300:
-        return [_outcome(mail, Stage.MAIL, host)] * len(transaction.recipients)
+        return [_outcome(mail, Stage.MAIL, host, judge)] * len(transaction.recipients)
     results = []
     for reply in transaction.rcpt_replies:
         if reply.code >= 300:
-            results.append(_outcome(reply, Stage.RCPT, host))
+            results.append(_outcome(reply, Stage.RCPT, host, judge))
         elif dot is not None:
-            results.append(_outcome(dot, Stage.DOT, host))
+            results.append(_outcome(dot, Stage.DOT, host, judge, transaction.accepted))
         else:
             data = transaction.data_reply
             assert data is not None, "a transaction ended without an answer"
-            results.append(_outcome(data, Stage.DATA, host))
+            results.append(_outcome(data, Stage.DATA, host, judge, transaction.accepted))
     return results
 
 
@@ -68,12 +73,15 @@ def surplus(transaction: Transaction) -> set[int]:
     }
 
 
-def broken(transaction: Transaction, after_dot: bool, host: str) -> Outcome:
+def broken(transaction: Transaction, after_dot: bool, host: str, judge: Judge | None = None) -> Outcome:
     """The outcome for every recipient of a transaction that got no final reply."""
     if after_dot and transaction.ended_by is None:
         return Outcome(Kind.AMBIGUOUS, Subject.NETWORK, Scope.CONNECTION, MAYBE, host, Stage.DOT.value)
-    reply = transaction.ended_by or LOST
-    return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply, host)
+    reply = transaction.ended_by
+    if judge is None or reply is None:
+        return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply or LOST, host)
+    verdict = judge(reply, "")
+    return Outcome(Kind.DEFERRED, verdict.subject, verdict.scope, reply, host, "", verdict)
 
 
 def unsendable(options: int, smtputf8: bool, host: str) -> Outcome | None:
@@ -83,9 +91,16 @@ def unsendable(options: int, smtputf8: bool, host: str) -> Outcome | None:
     return None
 
 
-def _outcome(reply: Reply, stage: Stage, host: str) -> Outcome:
+def _outcome(reply: Reply, stage: Stage, host: str, judge: Judge | None, speaks_for: int = 1) -> Outcome:
+    """The outcome for each of the recipients that a reply speaks for."""
     if reply.code < 300:
         return Outcome(Kind.DELIVERED, Subject.RECIPIENT, Scope.RECIPIENT, reply, host, stage.value)
+    if judge is not None:
+        verdict = judge(reply, stage.value)
+        if verdict.suppress and speaks_for > 1:
+            verdict = verdict._replace(suppress=False)  # which of them is unknown it does not say
+        kind = Kind.BOUNCED if verdict.permanent else Kind.DEFERRED
+        return Outcome(kind, verdict.subject, verdict.scope, reply, host, stage.value, verdict)
     transient = reply.code < 500 or (stage is Stage.RCPT and reply.code in _TOO_MANY_RECIPIENTS)
     kind = Kind.DEFERRED if transient else Kind.BOUNCED
     scope = Scope.RECIPIENT if stage is Stage.RCPT else Scope.MESSAGE

@@ -33,6 +33,7 @@ class Type(enum.Enum):
     BOUNCE = "bounce"
     EXPIRATION = "expiration"
     AMBIGUOUS = "ambiguous"  # the connection was lost after the dot
+    CANCEL = "cancel"  # an operator took the recipient out of the queue; `reason` says what for
     LIMIT = "limit"  # a window or a rate changed
     STATE = "state"  # a source, site or tenant changed its state
 

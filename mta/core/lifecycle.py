@@ -1,6 +1,6 @@
 """The state of a recipient: the one table of what may follow what.
 
-Between: `outbound.outcome` and the spool's recovery move states, nobody else.
+Between: `outbound.outcome`, the spool's recovery and its export and erasure move states, nobody else.
 Contract: `move(state, cause)` gives the next state. FRESH and DEFERRED are stored; a final state means
     that the row is gone and the event log has the rest.
 Raises: ImpossibleMove, which is a bug of ours.
@@ -21,6 +21,7 @@ class State(enum.IntEnum):
     DELIVERED = 2
     BOUNCED = 3
     EXPIRED = 4
+    CANCELLED = 5
 
 
 class Cause(enum.Enum):
@@ -28,13 +29,14 @@ class Cause(enum.Enum):
 
     POSTPONE = "postpone"  # a gate of ours said later; the attempt is given back
     RECOVER = "recover"  # we were stopped in the middle of it
+    CANCEL = "cancel"  # an operator took it out of the queue
 
 
 class ImpossibleMove(Exception):
     """The table has no such move."""
 
 
-FINAL = frozenset({State.DELIVERED, State.BOUNCED, State.EXPIRED})
+FINAL = frozenset({State.DELIVERED, State.BOUNCED, State.EXPIRED, State.CANCELLED})
 _OUTCOMES: dict[Kind | Cause, State] = {
     Kind.DELIVERED: State.DELIVERED,
     Kind.DEFERRED: State.DEFERRED,
@@ -42,6 +44,7 @@ _OUTCOMES: dict[Kind | Cause, State] = {
     Kind.BOUNCED: State.BOUNCED,
     Kind.EXPIRED: State.EXPIRED,
     Cause.POSTPONE: State.DEFERRED,
+    Cause.CANCEL: State.CANCELLED,
 }
 TABLE: dict[State, dict[Kind | Cause, State]] = {
     State.FRESH: _OUTCOMES | {Cause.RECOVER: State.DEFERRED},

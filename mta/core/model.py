@@ -50,6 +50,9 @@ class Message:
     whole: bool = False  # `recipients` are all that the spool still holds of this message
     dotless: bool = False  # no line of the content starts with a dot: it needs no stuffing
     held: int = 0  # recipients that are in lanes; the content leaves memory with the last one
+    fresh: bool = False  # its recipients are in their first attempt
+    priority: int = 0  # -9 to 9 (RFC 6710)
+    release: float | None = None  # not before then (RFC 4865); only said of a message that comes in
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +120,35 @@ class Scope(enum.Enum):
     CONNECTION = "connection"
     HOST = "host"
     SITE = "site"
+    PROVIDER = "provider"
+    SOURCE = "source"
+    TENANT = "tenant"
+
+
+class Reaction(enum.Enum):
+    """What we do about an answer."""
+
+    NONE = "none"  # it was taken
+    BOUNCE = "bounce"  # give this mail up, nothing more
+    RETRY = "retry"  # try this mail again later, nothing more
+    NEXT_MX = "next_mx"  # this host is no good now: try another one at once
+    REDUCE = "reduce"  # send slower, over fewer connections
+    SUSPEND = "suspend"  # send nothing for a time
+    OTHER_SOURCE = "other_source"  # this source is refused: use another one, suspend this one
+
+
+class Verdict(NamedTuple):
+    """What a peer's answer means, as a rule says. `permanent` decides over the mail itself."""
+
+    subject: Subject
+    permanent: bool  # trying the same again is of no use
+    suppress: bool  # this answer alone shows that the mailbox is no more: nothing is to be sent there
+    rule: str  # its name, for people and events
+    reaction: Reaction  # what else follows ...
+    scope: Scope  # ... and whom it hits
+    retry: str = ""  # the retry class by name; "" where it is permanent
+    wait: float | None = None  # seconds that the peer or the rule names, for the reaction or the retry
+    stated: bool = False  # the peer itself named it
 
 
 class Outcome(NamedTuple):
@@ -128,6 +160,7 @@ class Outcome(NamedTuple):
     reply: Reply
     host: str = ""  # the peer's name, "" where none was reached
     command: str = ""  # the command that the reply answers: MAIL, RCPT, DATA, "." ...
+    verdict: Verdict | None = None  # what a rule says of the reply; None for what no peer said
 
 
 class Go(NamedTuple):

@@ -23,13 +23,18 @@ class QueueIds:
         self.last = last
 
     def mint(self, now: float) -> int:
-        self.last = max(int(now * 1000) << _COUNTER_BITS, self.last + 1)
+        self.last = max(first_id(now), self.last + 1)
         return self.last
 
 
 def created(queue_id: int) -> float:
     """When the id was minted, in seconds since the epoch."""
     return (queue_id >> _COUNTER_BITS) / 1000
+
+
+def first_id(when: float) -> int:
+    """No id that was minted before then is as large, unless the clock was set back."""
+    return int(when * 1000) << _COUNTER_BITS
 
 
 def text(queue_id: int) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from mta.core.model import Go, Wait
 
 GO = Go()
+LONGEST = 600.0  # seconds that a dead site is left alone
 
 
 class Rate(NamedTuple):
@@ -68,11 +69,12 @@ class DeadSite:
     until: float = 0.0
 
     def ask(self, now: float) -> Go | Wait:
-        return GO if now >= self.until else Wait(self.until, "dead")
+        # No wait is longer: where one seems to be, the clock was set back.
+        return Wait(self.until, "dead") if now < self.until <= now + LONGEST else GO
 
     def failed(self, now: float) -> None:
         self.failures += 1
-        self.until = now + min(30.0 * 2.0 ** min(self.failures - 1, 5), 600.0)
+        self.until = now + min(30.0 * 2.0 ** min(self.failures - 1, 5), LONGEST)
 
     def answered(self) -> None:
         self.failures = 0

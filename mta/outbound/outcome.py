@@ -22,7 +22,7 @@ from mta.core.lifecycle import FINAL, Cause, State, move
 from mta.core.message import header_block
 from mta.core.model import Batch, Kind, Message, Option, Outcome, Recipient
 from mta.core.queueid import created, text
-from mta.core.retry import Schedule
+from mta.core.retry import JITTER, Schedule
 from mta.metrics import Metrics
 from mta.spool.commit import Update
 from mta.spool.queue import Spool
@@ -80,7 +80,7 @@ class Settler:
             if outcome.kind is not Kind.DELIVERED:
                 outcome, due = self._next(message, recipient, outcome, now)
                 _log(message, recipient, outcome, due)
-            state = move(State.FRESH if message.whole else State.DEFERRED, outcome.kind)
+            state = move(State.FRESH if message.fresh else State.DEFERRED, outcome.kind)
             if state in FINAL:
                 done.append(recipient)
                 if outcome.kind is not Kind.DELIVERED:
@@ -100,7 +100,7 @@ class Settler:
     def postpone(self, batch: Batch, until: float) -> None:
         """A gate of ours said later: the attempt is given back, and the mail waits on disk."""
         message = batch.message
-        state = move(State.FRESH if message.whole else State.DEFERRED, Cause.POSTPONE)
+        state = move(State.FRESH if message.fresh else State.DEFERRED, Cause.POSTPONE)
         updates = []
         for recipient in batch.recipients:
             due = min(until, message.expires)
@@ -119,6 +119,12 @@ class Settler:
         if due is None:
             return outcome._replace(kind=Kind.EXPIRED), None
         return outcome, due
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a retry waits at most."""
+        longest = max((schedule.maximum for schedule in self._schedules.values()), default=Schedule().maximum)
+        return max(longest, Schedule().maximum) * (1 + JITTER)
 
     def next_due(self, message: Message, recipient: Recipient, now: float) -> float | None:
         """When the attempt after this one is due; None if this is the last."""
@@ -153,7 +159,7 @@ class Settler:
         self, message: Message, failed: list[tuple[Recipient, Outcome]], head: bytes, now: float
     ) -> None:
         """Tell the sender, in the same commit."""
-        if not message.sender or not message.options & Option.NOTIFY:
+        if not is_told(message):
             return
         queue_id = self._spool.mint()
         notice = dsn.failure_notice(
@@ -184,6 +190,11 @@ class Settler:
         message.held -= len(batch.recipients)
         if message.held <= 0:
             self._spool.release(message)
+
+
+def is_told(message: Message) -> bool:
+    """Does the sender want to hear of failures?"""
+    return bool(message.sender and message.options & Option.NOTIFY)
 
 
 def _log(message: Message, recipient: Recipient, outcome: Outcome, due: float | None) -> None:

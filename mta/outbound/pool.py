@@ -24,6 +24,7 @@ from mta.outbound.delivery import Delivery
 from mta.outbound.lane import Lane
 from mta.outbound.outcome import Settler, Trace
 from mta.smtp.client import Connection
+from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 
 SWEEP = 1.0  # seconds
@@ -179,7 +180,10 @@ class Pool:
 
     def _bug(self, error: Exception) -> None:
         self._metrics.bugs["outbound"].inc()
-        log.error("a bug in an outbound connection", exc_info=error)
+        if isinstance(error, OSError | SpoolError):  # no files left to open, a disk that cannot be read
+            log.error("an outbound connection has failed for a reason of our own: %s", error)
+        else:
+            log.error("a bug in an outbound connection", exc_info=error)
 
     def _feed_starved(self) -> None:
         starved, self._starved = self._starved, set()

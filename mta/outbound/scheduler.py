@@ -3,41 +3,43 @@
 Between: the spool says what is due, the router where it goes, the pool whether its lane takes it.
 Contract: fresh mail goes straight on; what a gate shuts out is postponed and leaves memory. Retries are
     leased (attempt and next due time committed) before anything is dialled, a whole round at once.
-    Expiry has a timer of its own and needs neither lanes nor peers.
 Raises: nothing that mail can cause.
 Standards: RFC 5321 4.5.4.1.
-Why: a heap of domains with their earliest due time is all that is held of the backlog, so no event
-    costs time or memory in proportion to it; one stuck site costs one look each time its gate says.
+Why: an agenda of domains is all that is held of the backlog, so no event costs time or memory in
+    proportion to it; one stuck site costs one look each time its gate says. When everything is due at
+    once, rounds are small, few names are looked up at a time, and the domains that wait for an answer
+    stand aside: neither the disk nor DNS is flooded, and fresh mail gets in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import deque
 
 from mta.clock import Clock
-from mta.core.classify import EXPIRED
-from mta.core.dsn import MAX_RETURNED
+from mta.core.agenda import Agenda
 from mta.core.lifecycle import State
-from mta.core.message import header_block
 from mta.core.model import Batch, Message, Outcome, Recipient, Wait
 from mta.core.routing import Route
 from mta.metrics import Metrics
+from mta.outbound.clockwatch import ClockWatch
+from mta.outbound.expiry import Expiry
+from mta.outbound.leases import Leases
 from mta.outbound.outcome import Settler, Trace
 from mta.outbound.pool import Pool
 from mta.outbound.router import Router
 from mta.spool.commit import Update
 from mta.spool.queue import Spool
+from mta.spool.reader import Due
 
 ROUND = 200  # domains looked at in one round
+LEASED = 400  # recipients leased in one round, shared among its domains: a commit of a few milliseconds
+LOOKUPS = 100  # routes of retries looked up at once; fresh mail has the rest of the resolver
 RESOLVING = 10_000  # recipients that may wait in memory for their route
 BUSY_WAIT = 60.0  # seconds until mail comes back that found too much waiting for DNS
-STUCK_WAIT = 30.0  # seconds until a domain is looked at again whose due mail is all under way
-EXPIRY_INTERVAL = 30.0  # seconds
-EXPIRY_BATCH = 500  # messages
+STUCK_WAIT = 30.0  # seconds, at the least, until mail is looked at again that is under way
+ANY = "*"  # where domains are parked while too many sites have retries
 
 log = logging.getLogger(__name__)
 
@@ -60,28 +62,42 @@ class Scheduler:
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
-        self._heap: list[tuple[float, str]] = []
-        self._due: dict[str, float] = {}  # the earliest due time of each domain with mail that waits
-        self._leased: set[tuple[int, int]] = set()  # retries in memory: never lease them twice
+        self._agenda = Agenda()
+        self._leases = Leases()
+        self._watch = ClockWatch(spool, settler.longest_wait, clock)
+        self._expiry = Expiry(settler, spool, self._leases, clock, metrics)
         self._resolving: dict[str, list[Batch]] = {}
         self._unrouted = 0  # recipients in `_resolving`
-        self._parked: defaultdict[str, set[str]] = defaultdict(set)  # site -> domains that found it full
-        self._full: dict[str, float] = {}  # such a domain -> when to look again if no room is told
+        self._unknown: deque[tuple[str, float]] = deque()  # domains with retries, and no route yet
+        self._waiting_for_route: set[str] = set()  # the same, and those that are being looked up
+        self._lookups = 0
         self._wake = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Rebuild the heap and begin."""
+        """Rebuild the agenda and begin."""
         self._tasks = tasks
         self._settler.on_due = self.note
         self._settler.on_released = self._released
         self._settler.on_notice = self.accepted
         self._pool.on_room = self._site_has_room
+        self._watch.on_set_back = self._look_ahead
+        self._expiry.before_look = self._watch.look
+        await self._watch.start()
+        await self._look_ahead()
+        self._running = [
+            tasks.create_task(work) for work in (self._retry(), self._expiry.run(), self._watch.run())
+        ]
+
+    async def _look_ahead(self) -> None:
+        """What waits, and until when; also where the clock was set back, and all that is noted is wrong."""
+        self._agenda = Agenda()
         for domain, due in await self._spool.reader.due_domains():
             self.note(domain, due)
-        self._running = [tasks.create_task(self._retry()), tasks.create_task(self._expire())]
 
     def stop(self) -> None:
         """No more retries; fresh mail that comes in is postponed by the pool's gate."""
+        self._unknown.clear()
         for task in self._running:
             task.cancel()
 
@@ -143,150 +159,160 @@ class Scheduler:
         if isinstance(gate, Wait):
             until = gate.until
             if gate.reason == "lane full":
-                self._park(route, {recipient.domain for recipient in batch.recipients}, until)
+                for domain in {recipient.domain for recipient in batch.recipients}:
+                    self._agenda.park(route.site, domain, until)
                 until = self._clock.now()  # due at once when there is room
             self._settler.postpone(batch, until)
         else:
             self._pool.offer(route, batch)
 
     def _released(self, message: Message, recipient: Recipient) -> None:
-        self._leased.discard((message.id, recipient.n))
+        site = self._leases.give_back(message, recipient)
+        if site is not None and self._leases.is_low(site):
+            self._site_has_room(site)
 
     # Retries
 
     def note(self, domain: str, due: float) -> None:
         """The domain has mail that is due then."""
-        due = max(due, self._full.get(domain, due))
-        known = self._due.get(domain)
-        if known is None or due < known:
-            self._due[domain] = due
-            heapq.heappush(self._heap, (due, domain))
-            if self._heap[0][1] == domain:
-                self._wake.set()
-
-    def _park(self, route: Route, domains: Iterable[str], until: float) -> None:
-        """Their lane is full: they wait for room, not for their due time."""
-        for domain in domains:
-            self._parked[route.site].add(domain)
-            self._full[domain] = until
-            self.note(domain, until)
+        if self._agenda.note(domain, due):
+            self._wake.set()
 
     def _site_has_room(self, site: str) -> None:
-        for domain in self._parked.pop(site, ()):
-            self._full.pop(domain, None)
-            self.note(domain, self._clock.now())
+        now = self._clock.now()
+        woken = self._agenda.wake(site, self._leases.room(site), now)
+        if not self._leases.shuts_out(ANY):
+            woken |= self._agenda.wake(ANY, 1, now)
+        if woken:
+            self._wake.set()
 
     async def _retry(self) -> None:
         while True:
             self._wake.clear()
+            await self._watch.look()
             now = self._clock.now()
-            domains = self._pop_due(now)
+            domains = self._agenda.take(now, ROUND)
             if domains:
                 try:
                     await self._round(domains, now)
                 except Exception as error:
                     self._bug(error)
-                    for domain in domains:
+                    for domain, _ in domains:
                         self.note(domain, now + BUSY_WAIT)
                 continue
-            if self._heap:
-                alarm = self._clock.call_later(max(self._heap[0][0] - now, 0.0), self._wake.set)
+            due = self._agenda.next()
+            if due is not None:
+                alarm = self._clock.call_later(max(due - now, 0.0), self._wake.set)
                 await self._wake.wait()
                 alarm.cancel()
             else:
                 await self._wake.wait()
 
-    def _pop_due(self, now: float) -> list[str]:
-        domains: list[str] = []
-        while self._heap and self._heap[0][0] <= now and len(domains) < ROUND:
-            due, domain = heapq.heappop(self._heap)
-            if self._due.get(domain) == due:  # else an older entry of a domain that moved
-                del self._due[domain]
-                self._full.pop(domain, None)
-                domains.append(domain)
-        return domains
-
-    async def _round(self, domains: list[str], now: float) -> None:
+    async def _round(self, domains: list[tuple[str, float]], now: float) -> None:
         """Lease what is due in these domains, in one commit, and send it on."""
-        await self._spool.lease([])  # due times are noted before they are on disk, where we look
-        leases: list[tuple[Route | Outcome, Batch]] = []
-        updates: list[Update] = []
-        for domain in domains:
+        # Due times are noted before they are on disk, where we look.
+        async with self._leases.looking(lambda: self._spool.lease([])):
+            wanted = self._wanted(domains, now)
+            found = await self._spool.reader.due([(domain, room) for domain, _, room in wanted], now)
+            routed = [(route, due) for (_, route, _), due in zip(wanted, found, strict=True)]
+            leased = await self._lease(routed, now)
+        for route, batch in leased:
+            self._dispatch(route, batch)
+        for (domain, route, _), due in zip(wanted, found, strict=True):
+            if due.rest is not None:
+                self.note(domain, due.rest)
+            if isinstance(route, Route) and self._pool.room(route):
+                self._agenda.wake(route.site, self._leases.room(route.site), now)
+
+    def _wanted(self, domains: list[tuple[str, float]], now: float) -> list[tuple[str, Route | Outcome, int]]:
+        """The domains that are open, each with its route and how many recipients to take."""
+        share = max(LEASED // len(domains), 1)
+        wanted: list[tuple[str, Route | Outcome, int]] = []
+        rooms: dict[str, int] = {}
+        for domain, due in domains:
             route = self._router.cached(domain)
             if route is None:
-                self._tasks.create_task(self._resolve_then_note(domain))
+                self._look_up(domain, due)
                 continue
-            gate = None if isinstance(route, Outcome) else self._pool.gate(route)
+            if isinstance(route, Outcome):
+                wanted.append((domain, route, share))
+                continue
+            gate = self._pool.gate(route)
             if isinstance(gate, Wait):
-                if gate.reason == "lane full" and isinstance(route, Route):
-                    self._park(route, [domain], gate.until)
+                if gate.reason == "lane full":
+                    self._agenda.park(route.site, domain, gate.until)
                 else:
                     self.note(domain, max(gate.until, now + 1.0))
                 continue
-            room = ROUND if isinstance(route, Outcome) else self._pool.room(route)
-            found = await self._lease(domain, now, room, updates)
-            leases += [(route, batch) for batch in found]
-        if updates:
-            await self._spool.lease(updates)
-        for route, batch in leases:
-            self._dispatch(route, batch)
-        for domain in domains:
-            if domain not in self._due:
-                due = await self._spool.reader.next_due(domain)
-                if due is not None:
-                    self.note(domain, due if due > now else now + (STUCK_WAIT if not updates else 0.0))
+            if route.site not in rooms:
+                rooms[route.site] = min(self._pool.room(route), self._leases.room(route.site))
+            room = min(share, rooms[route.site])
+            rooms[route.site] -= room
+            if room:
+                wanted.append((domain, route, room))
+            else:
+                lot = ANY if self._leases.shuts_out(route.site) else route.site
+                self._agenda.park(lot, domain, now + BUSY_WAIT)
+        return wanted
 
-    async def _lease(self, domain: str, now: float, room: int, updates: list[Update]) -> list[Batch]:
-        batches = []
-        for message in await self._spool.reader.due(domain, now, room):
-            recipients = self._free(message)
-            for recipient in recipients:
-                recipient.attempts += 1
-                due = self._settler.next_due(message, recipient, now) or message.expires
-                updates.append(Update(State.DEFERRED, recipient.attempts, due, message.id, recipient.n))
-                self._leased.add((message.id, recipient.n))
-            if recipients:
-                message.held = len(recipients)
-                batches.append(Batch(message, recipients))
-        return batches
+    async def _lease(
+        self, found: list[tuple[Route | Outcome, Due]], now: float
+    ) -> list[tuple[Route | Outcome, Batch]]:
+        """Take what is free, and commit that its attempt begins."""
+        leased: list[tuple[Route | Outcome, Batch]] = []
+        updates: list[Update] = []
+        for route, due in found:
+            site = route.site if isinstance(route, Route) else ""
+            for message in due.messages:
+                # Whose attempt takes longer than its wait is moved, or it would be read again and again.
+                stuck = self._leases.under_way(message)
+                updates += [self._until_next(message, each, now) for each in stuck]
+                recipients = self._leases.free(message)
+                for recipient in recipients:
+                    recipient.attempts += 1
+                    updates.append(self._until_next(message, recipient, now))
+                    self._leases.take(message, recipient, site)
+                if recipients:
+                    message.held = len(recipients)
+                    leased.append((route, Batch(message, recipients)))
+        try:
+            if updates:
+                await self._spool.lease(updates)
+        except BaseException:
+            for _, batch in leased:
+                self._settler.postpone(batch, now + BUSY_WAIT)
+            raise
+        return leased
 
-    def _free(self, message: Message) -> list[Recipient]:
-        """Its recipients that are not under way."""
-        return [each for each in message.recipients if (message.id, each.n) not in self._leased]
+    def _until_next(self, message: Message, recipient: Recipient, now: float) -> Update:
+        due = self._settler.next_due(message, recipient, now) or message.expires
+        due = max(due, now + STUCK_WAIT)
+        return Update(State.DEFERRED, recipient.attempts, due, message.id, recipient.n)
 
-    async def _resolve_then_note(self, domain: str) -> None:
+    # Routes of retries
+
+    def _look_up(self, domain: str, due: float) -> None:
+        """The domain stands aside until its route is known; others go on."""
+        if domain not in self._waiting_for_route:
+            self._waiting_for_route.add(domain)
+            self._unknown.append((domain, due))
+            self._start_lookups()
+
+    def _start_lookups(self) -> None:
+        while self._unknown and self._lookups < LOOKUPS:
+            self._lookups += 1
+            self._tasks.create_task(self._find_route(*self._unknown.popleft()))
+
+    async def _find_route(self, domain: str, due: float) -> None:
         try:
             await self._router.route(domain)
-            self.note(domain, self._clock.now())
         except Exception as error:
             self._bug(error)
-            self.note(domain, self._clock.now() + BUSY_WAIT)
-
-    # Expiry
-
-    async def _expire(self) -> None:
-        while True:
-            await self._clock.sleep(EXPIRY_INTERVAL)
-            try:
-                while await self._expire_some(self._clock.now()):
-                    pass
-            except Exception as error:
-                self._bug(error)
-
-    async def _expire_some(self, now: float) -> bool:
-        """Give up what is over its time and not under way; True if there may be more."""
-        messages = await self._spool.reader.expired(now, EXPIRY_BATCH)
-        gave_up = False
-        for message in messages:
-            recipients = self._free(message)
-            if recipients:
-                gave_up = True
-                head = header_block(await self._spool.reader.head(message.id, MAX_RETURNED))
-                batch = Batch(message, recipients, head=head)
-                self._settler.settle(batch, [EXPIRED] * len(recipients), Trace())
-        if gave_up:
-            await self._spool.lease([])  # seen by the next look
-        return gave_up
+            due = self._clock.now() + BUSY_WAIT
+        self._lookups -= 1
+        self._waiting_for_route.discard(domain)
+        self.note(domain, due)  # with its old due time it goes before those that have no route yet
+        self._start_lookups()
 
     def _bug(self, error: Exception) -> None:
         self._metrics.bugs["outbound"].inc()

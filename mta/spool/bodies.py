@@ -13,12 +13,21 @@ Why: SQLite writes a large blob twice (WAL, then checkpoint) and frees it page b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mta.core.queueid import parse, text
 
 THRESHOLD = 192 * 1024  # octets; a smaller content is cheaper in the database
+
+
+def sync_names(directory: Path) -> None:
+    """New and changed names in a directory survive a power cut when this returns."""
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 class Bodies:
@@ -44,20 +53,13 @@ class Bodies:
                     view = view[os.write(descriptors[-1], view) :]
             for descriptor in descriptors:
                 os.fdatasync(descriptor)
-            self._sync_names()
+            sync_names(self._directory)
         except OSError:
             self.remove(written)
             raise
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-
-    def _sync_names(self) -> None:
-        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def read(self, message: int, octets: int = -1) -> bytes:
         """A content, or its first octets."""
@@ -71,14 +73,21 @@ class Bodies:
 
     def sweep(self, known: set[int]) -> int:
         """Remove files without a row, as a crash may leave them; how many there were."""
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        orphans = []
-        for path in self._directory.iterdir():
-            try:
-                message = parse(path.name)
-            except ValueError:
-                continue  # not one of ours
-            if message not in known:
-                orphans.append(message)
+        if not self._directory.exists():
+            self._directory.mkdir(mode=0o700)
+            sync_names(self._directory.parent)  # else a power cut could take the folder with its files
+        orphans = [message for message in contents(self._directory) if message not in known]
         self.remove(orphans)
         return len(orphans)
+
+
+def contents(directory: Path) -> Iterator[int]:
+    """The messages whose contents lie in a folder."""
+    if not directory.exists():  # nobody has served here yet
+        return
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                yield parse(entry.name)
+            except ValueError:
+                continue  # not one of ours

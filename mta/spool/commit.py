@@ -21,6 +21,8 @@ from mta.core.lifecycle import State
 from mta.core.model import Message
 from mta.spool import statements as sql
 from mta.spool.bodies import THRESHOLD, Bodies
+from mta.spool.fault import may_be_committed
+from mta.spool.tally import Held
 
 ROWS = 64  # at most in one step; each number of rows is a statement of its own, prepared once
 
@@ -51,6 +53,13 @@ class Update(NamedTuple):
     n: int
 
 
+class Times(NamedTuple):
+    """A statement that moves times of the whole queue."""
+
+    statement: str
+    values: dict[str, float] | tuple[float, int]
+
+
 class Drained(NamedTuple):
     """Outbox rows up to `seq` are in the event log; these bodies are of no more use."""
 
@@ -69,9 +78,12 @@ class Batch:
     done: list[tuple[int, int]] = field(default_factory=list)  # single recipients that are final
     updates: list[Update] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    times: list[Times] = field(default_factory=list)  # changes of all times, where the clock was set
     drained: Drained | None = None
     waiters: list[Done] = field(default_factory=list)  # who wants to know, besides the puts
+    proof: int = 0  # a queue id to write after a failure: shows that the disk takes something
     outcomes: int = 0  # recipients settled here
+    fresh: int = 0  # those of them whose first attempt it was
     since: float = math.inf  # monotonic; when the first of them was noted
 
     def __bool__(self) -> bool:
@@ -81,6 +93,7 @@ class Batch:
             or self.done
             or self.updates
             or self.events
+            or self.times
             or self.drained
             or self.waiters
         )
@@ -100,6 +113,8 @@ class Result(NamedTuple):
 
     committed: Committed | None  # None where there was nothing to report
     files: list[int]  # messages whose file is of no more use
+    gone: int  # recipients
+    left: list[Held]  # messages of which they were the last
 
 
 def commit(connection: sqlite3.Connection, bodies: Bodies, batch: Batch, seq: int) -> Result:
@@ -109,8 +124,9 @@ def commit(connection: sqlite3.Connection, bodies: Bodies, batch: Batch, seq: in
         bodies.write(large)
     try:
         return _commit(connection, batch, seq)
-    except BaseException:
-        bodies.remove(message for message, _ in large)
+    except BaseException as error:
+        if not may_be_committed(error):  # else a start may find the rows, or sweep the files
+            bodies.remove(message for message, _ in large)
         raise
 
 
@@ -119,8 +135,12 @@ def _commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Result:
     try:
         if batch.puts:
             _insert_messages(connection, batch.puts)
-        finished = _settle(connection, batch)
+        gone, left, finished = _settle(connection, batch)
         files = _forget(connection, batch.drained) if batch.drained is not None else []
+        for times in batch.times:
+            connection.execute(times.statement, times.values)
+        if batch.proof:
+            connection.execute(sql.SET_META, ("last_id", batch.proof))
         committed = None
         events = [event for put in batch.puts for event in put.events] + batch.events
         if events or finished:
@@ -134,7 +154,7 @@ def _commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Result:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return Result(committed, files)
+    return Result(committed, files, gone, left)
 
 
 def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
@@ -153,22 +173,23 @@ def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> Non
     ])  # fmt: skip
 
 
-def _settle(connection: sqlite3.Connection, batch: Batch) -> list[int]:
-    """Apply outcomes; the ids of the messages that have left."""
-    finished = batch.whole
+def _settle(connection: sqlite3.Connection, batch: Batch) -> tuple[int, list[Held], list[int]]:
+    """Apply outcomes: how many recipients are gone, and what has left with them, in numbers and by id."""
+    finished, gone, left = batch.whole, 0, []
     if batch.whole:
-        connection.execute(sql.DELETE_WHOLE, (json.dumps(batch.whole),))
-    for rows in _chunks(batch.done):
-        values = sql.DELETE_RECIPIENTS + ",".join(["(?, ?)"] * len(rows)) + ")"
-        connection.execute(values, list(itertools.chain.from_iterable(rows)))
+        gone += connection.execute(sql.DELETE_WHOLE, (json.dumps(batch.whole),)).rowcount
+    if batch.done:
+        gone += connection.execute(sql.DELETE_RECIPIENTS, (json.dumps(batch.done),)).rowcount
     if batch.updates:
         connection.executemany(sql.UPDATE_RECIPIENT, batch.updates)
     if batch.done:
         touched = json.dumps(sorted({message for message, _ in batch.done}))
         finished = finished + json.loads(connection.execute(sql.FINISHED, (touched,)).fetchone()[0])
     if finished:
-        connection.execute(sql.DELETE_MESSAGES, (json.dumps(finished),))
-    return finished
+        ids = (json.dumps(finished),)
+        left = connection.execute(sql.LEAVING, ids).fetchall()
+        connection.execute(sql.DELETE_MESSAGES, ids)
+    return gone, left, finished
 
 
 def _forget(connection: sqlite3.Connection, drained: Drained) -> list[int]:

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import sqlite3
 from base64 import b64encode
@@ -30,28 +31,34 @@ from argon2.exceptions import VerifyMismatchError
 
 from mta.core.credential import Credential, Kind
 from mta.core.throttle import Rate
+from mta.spool import fault
 
 _PRAGMAS = (
     "PRAGMA busy_timeout = 5000",  # milliseconds; first, for the next one takes a lock
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
 )
-_SCHEMA = Path(__file__).with_name("schema") / "credentials-0001.sql"
-_SCHEMA_VERSION = 1
+_SCHEMA = Path(__file__).with_name("schema")
+_SCRIPTS = ("credentials-0001.sql", "credentials-0002.sql")  # PRAGMA user_version counts them
 _GET_SCHEMA_VERSION = "PRAGMA user_version"
 # Differs from its last answer when another connection has committed; blind to our own commits.
 _CHANGE = "PRAGMA data_version"
 _COLUMNS = (
     "login, kind, verifier, tenant, stream, senders, networks, "
-    "message_size, recipients, rate_amount, rate_period, notify"
+    "message_size, recipients, rate_amount, rate_period, notify, priority, hold"
 )
 _LIST = f"SELECT {_COLUMNS} FROM credential ORDER BY login"
 _ADD = (
-    f"INSERT INTO credential ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    f"INSERT INTO credential ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT DO NOTHING RETURNING login"
 )
 _REMOVE = "DELETE FROM credential WHERE login = ? RETURNING login"
 _REPLACE = "UPDATE credential SET verifier = ? WHERE login = ? AND kind = ? RETURNING login"
+_VERIFIERS = {
+    "password": re.compile(r"\$argon2id\$v=\d+\$m=\d+,t=\d+,p=\d+\$[\w+/]+\$[\w+/]+"),
+    "key": re.compile(r"[0-9a-f]{64}"),
+    "network": re.compile(""),
+}
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
 
 ARGON2ID = PasswordHasher()  # RFC 9106 4, the second recommended choice: 64 MiB, about 0.1 s
@@ -106,16 +113,16 @@ class CredentialStore:
             self._prepare(self._connection)
         except (OSError, sqlite3.Error) as error:
             self.close()
-            raise CredentialError(f"{self._path}: {error}") from error
+            raise CredentialError(f"{self._path}: {fault.words(error)}") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         for pragma in _PRAGMAS:
             connection.execute(pragma)
         version = connection.execute(_GET_SCHEMA_VERSION).fetchone()[0]
-        if version == 0:
-            connection.executescript(_SCHEMA.read_text())
-        elif version != _SCHEMA_VERSION:
+        if version > len(_SCRIPTS):
             raise sqlite3.NotSupportedError("was written by a newer version of this program")
+        for script in _SCRIPTS[version:]:
+            connection.executescript((_SCHEMA / script).read_text())
 
     def close(self) -> None:
         if self._connection is not None:
@@ -209,6 +216,21 @@ class CredentialStore:
             raise CredentialError(f"{self._path}: {error}") from error
 
 
+def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Credentials that nobody could use, and why, through a connection that can only read."""
+    version = connection.execute(_GET_SCHEMA_VERSION).fetchone()[0]
+    if version != len(_SCRIPTS):
+        raise CredentialError(f"credentials.db has schema {version}, this version's is {len(_SCRIPTS)}")
+    for row in connection.execute(_LIST):
+        try:
+            credential, verifier = _stored(row)
+        except (ValueError, TypeError) as error:
+            yield str(row[0]), f"cannot be read: {error}"
+            continue
+        if not _VERIFIERS[credential.kind].fullmatch(verifier):
+            yield credential.login, f"what is kept of its secret proves no {credential.kind}"
+
+
 def _create(path: Path) -> None:
     """Make the file ours alone before SQLite sees it; its WAL gets the same mode."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -234,11 +256,14 @@ def _row(credential: Credential, verifier: str) -> tuple[object, ...]:
         amount,
         period,
         credential.notify,
+        credential.priority,
+        credential.hold,
     )
 
 
 def _stored(row: tuple[Any, ...]) -> StoredCredential:
-    login, kind, verifier, tenant, stream, senders, networks, size, recipients, amount, period, notify = row
+    login, kind, verifier, tenant, stream, senders, networks, *limits, priority, hold = row
+    size, recipients, amount, period, notify = limits
     credential = Credential(
         login=login,
         tenant=tenant,
@@ -250,5 +275,7 @@ def _stored(row: tuple[Any, ...]) -> StoredCredential:
         networks=tuple(json.loads(networks)),
         notify=bool(notify),
         kind=kind,
+        priority=priority,
+        hold=hold,
     )
     return StoredCredential(credential, verifier)

@@ -32,9 +32,12 @@ def take_lock(directory: Path) -> int:
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         raise SpoolError(f"{directory} is in use by another process; stop that one first") from None
+    except OSError:  # a network file system without locks
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -59,16 +62,35 @@ def connect(directory: Path) -> sqlite3.Connection:
 
 def connect_reader(directory: Path) -> sqlite3.Connection:
     """A second connection that can only read; WAL lets it read while the writer writes."""
-    uri = f"{(directory / FILE).absolute().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, isolation_level=None)
+    return read_only(directory / FILE)
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Any file of the spool, as it is."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Move to the database what no reader holds in the WAL."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+def scripts() -> list[str]:
+    """The schema files, in order; this version's schema is their number."""
+    return sorted(
+        entry.name for entry in resources.files("mta.spool.schema").iterdir() if entry.name[:4].isdigit()
+    )
+
+
+def schema(connection: sqlite3.Connection) -> int:
+    """The schema of the file; 0 where it is new."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to this version's schema."""
-    files = sorted(
-        entry.name for entry in resources.files("mta.spool.schema").iterdir() if entry.name[:4].isdigit()
-    )
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    files, version = scripts(), schema(connection)
     if version > len(files):
         raise SpoolError(
             f"the spool has schema {version}, this version knows {len(files)}: start the newer version again"

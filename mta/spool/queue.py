@@ -5,26 +5,15 @@ Contract: `put`, `settle`, `lease` and `report` only note what the next commit h
     the commit calls back. Reads are coroutines on a connection of their own. Times are wall-clock seconds.
 Raises: SpoolError at `open`; a commit that fails reaches each `done`, and what it settled stays noted.
 Standards: RFC 5321 6.1 (a 250 after the dot is a promise).
-
-What is on disk when we stop, and what happens then:
-
-    stopped                                 | on disk                    | at the next start
-    ----------------------------------------+----------------------------+--------------------------------
-    before the commit of a message          | nothing                    | the client has no 250, keeps it
-    after it, before or during the attempt  | attempts=1, due NULL       | due after the first wait
-    while a retry is under way              | attempts and due committed | due as written
-    after the peer's 250, before its settle | as before the attempt      | it is sent again: at most 256
-                                            |                            | outcomes or 50 ms are unsettled
-    after the settle, before the event log  | an outbox row              | its lines are written
-    after the event log, before the drain   | the same outbox row        | its lines once more, same seq
-
 Why: one writer and group commit; the attempt is recorded with the message itself, so a crash loop
-    cannot hammer a peer, and first attempts need no second write.
+    cannot hammer a peer, and first attempts need no second write. What is on disk wherever we are stopped,
+    and what the next start makes of it, stands in `spool.crash`: read it before the order of writes changes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import math
@@ -39,20 +28,25 @@ from mta.clock import Clock
 from mta.core.event import Event
 from mta.core.lifecycle import Cause, State, move
 from mta.core.model import Message, Recipient
-from mta.core.queueid import QueueIds
+from mta.core.queueid import QueueIds, first_id
 from mta.metrics import Metrics
-from mta.spool import database
+from mta.spool import database, fault
 from mta.spool import statements as sql
+from mta.spool.backup import keep_former
 from mta.spool.bodies import Bodies
-from mta.spool.commit import Batch, Committed, Done, Drained, Put, Result, Update, commit
+from mta.spool.commit import Batch, Committed, Done, Drained, Put, Result, Times, Update, commit
 from mta.spool.reader import Reader
+from mta.spool.tally import Tally
 
 MAX_UNSETTLED = 256  # outcomes that a crash may repeat
 MAX_UNSETTLED_TIME = 0.05  # seconds
 TURNS = 8  # of the event loop before a commit
 DRAIN_INTERVAL = 0.25  # seconds between syncs of the event log
 DRAIN_BYTES = 1024 * 1024
+MAX_UNDRAINED = 64 * 1024 * 1024  # octets that the event log does not take; then no mail comes in
+WAL_LIMIT = 256 * 1024 * 1024  # octets; eight times the size at which SQLite moves it to the database
 RETRY_AFTER_FAILURE = 1.0  # seconds until a commit that failed is tried again
+LOOK_INTERVAL = 60.0  # seconds between two looks at a WAL that is too large
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +72,7 @@ class Spool:
         self._memory_used = 0
         self._bodies = Bodies(directory / "bodies")
         self.reader = Reader(self._bodies)
+        self.tally = Tally()
         self._batch = Batch()
         self._wake = asyncio.Event()
         self._again = asyncio.Event()  # a commit that failed may be tried again
@@ -89,16 +84,24 @@ class Spool:
         self._unsettled = 0
         self._committing_since = math.inf  # monotonic; the oldest outcome of the commit under way
         self._closing = False
+        self._place = fault.Place(directory / database.FILE)
         self.failing: str | None = None  # why the last commit failed
+        self._log_failing: str | None = None  # why the event log did not take its lines
+        self._stuck: str | None = None  # why the WAL only grows
+        self._look_again = 0.0  # monotonic; before that nobody looks at the WAL
         self.on_room: Callable[[], None] = lambda: None  # outcomes may be noted again
 
     # Opening and closing
 
     async def open(self, first_retry: float) -> None:
         """Take the lock, bring the schema up, recover what was under way."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = database.take_lock(self._directory)
         try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = database.take_lock(self._directory)
+        except OSError as error:
+            raise database.SpoolError(f"the spool cannot be used: {fault.words(error)}") from error
+        try:
+            await asyncio.to_thread(fault.rewrite, self._directory / f"{database.FILE}-wal")
             self._writer = await database.in_thread(partial(database.connect, self._directory))
             try:
                 await self._writer._execute(self._prepare, first_retry)  # type: ignore[no-untyped-call]
@@ -109,12 +112,18 @@ class Spool:
         except BaseException as error:
             os.close(self._lock)
             if isinstance(error, sqlite3.Error):
-                raise database.SpoolError(f"{self._directory / database.FILE}: {error}") from error
+                where = self._directory / database.FILE
+                raise database.SpoolError(f"{where}: {fault.words(error)}") from error
+            if isinstance(error, OSError):
+                raise database.SpoolError(f"the spool cannot be used: {fault.words(error)}") from error
             raise
 
     def _prepare(self, first_retry: float) -> None:
         """In the writer's thread: schema, mode, counters, recovery."""
         connection = self._writer._conn
+        former = keep_former(self._directory, connection)
+        if former is not None:
+            log.warning("this version changes the spool; as it was before it is kept in %s", former)
         database.migrate(connection)
         database.claim_mode(connection, self._mode)
         self._undrained = [
@@ -134,6 +143,9 @@ class Spool:
         state = int(move(State.FRESH, Cause.RECOVER))
         recovered = (state, self._clock.now(), first_retry, first_retry / 10)
         connection.execute(sql.RECOVER, recovered)
+        self._place.note()
+        (recipients,) = connection.execute(sql.RECIPIENTS).fetchone()
+        self.tally.found(recipients, connection.execute(sql.HELD))
 
     @staticmethod
     def _meta(connection: sqlite3.Connection, name: str) -> int:
@@ -154,6 +166,12 @@ class Spool:
 
     def put(self, message: Message, events: list[Event], done: Done) -> None:
         """Own a message; `done(None)` is called when it is on disk, `done(error)` when it cannot be."""
+        message.fresh = message.release is None
+        # A notice belongs to the outcomes that it tells of, and shares their commit.
+        if message.sender and (self.reader.damaged is not None or self._undrained_bytes >= MAX_UNDRAINED):
+            shut = OSError(errno.EIO, "the spool takes no new mail")  # `complaints` say why
+            self._clock.call_later(RETRY_AFTER_FAILURE, partial(self._tell, done, shut))
+            return
         self._batch.puts.append(Put(message, events, done))
         self._wake.set()
 
@@ -173,20 +191,35 @@ class Spool:
             batch.since = self._clock.monotonic()
         count = len(done) + len(updates)
         batch.outcomes += count
+        if message.fresh:
+            batch.fresh += count
         self._unsettled += count
         self._wake.set()
 
     def report(self, events: Iterable[Event]) -> None:
         """Note events that change no recipient; while the disk refuses, they are only counted."""
-        if self.failing is not None:
+        if self.failing is not None or self._undrained_bytes >= MAX_UNDRAINED:
             return
         self._batch.events.extend(events)
         self._wake.set()
 
     def lease(self, updates: list[Update]) -> asyncio.Future[None]:
         """Note attempts that are about to begin; the future is done when they are on disk."""
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._batch.updates.extend(updates)
+        return self._awaited()
+
+    def prolong(self, before: float, seconds: float) -> asyncio.Future[None]:
+        """Messages from before a time live so much longer."""
+        self._batch.times.append(Times(sql.PROLONG, (seconds, first_id(before))))
+        return self._awaited()
+
+    def bring_forward(self, now: float, longest: float) -> asyncio.Future[None]:
+        """No retry waits longer than this many seconds."""
+        self._batch.times.append(Times(sql.BRING_FORWARD, {"now": now, "longest": longest}))
+        return self._awaited()
+
+    def _awaited(self) -> asyncio.Future[None]:
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._batch.waiters.append(partial(_resolve, committed))
         self._wake.set()
         return committed
@@ -194,10 +227,27 @@ class Spool:
     @property
     def has_room(self) -> bool:
         """False while as many outcomes are unsettled as a crash may repeat."""
+        if self._undrained_bytes >= MAX_UNDRAINED:
+            return False
         if not self._unsettled:
             return True
         oldest = min(self._committing_since, self._batch.since)
         return self._unsettled < MAX_UNSETTLED and self._clock.monotonic() - oldest < MAX_UNSETTLED_TIME
+
+    def usage(self, tenant: str) -> tuple[int, int]:
+        """The messages that wait for this tenant, and their octets."""
+        return self.tally.of(tenant)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is wrong with the disk, for the operator."""
+        found = {
+            "the spool cannot write": self.failing,
+            "the spool is damaged": self.reader.damaged,
+            "the event log cannot be written": self._log_failing,
+            "the WAL of the spool only grows": self._stuck,
+        }
+        return [f"{what}: {why}" for what, why in found.items() if why is not None]
 
     # Contents in memory
 
@@ -220,9 +270,9 @@ class Spool:
             self._tasks = tasks
             if self._undrained:
                 self._drain_wake.set()  # what a crash left in the outbox
-            tasks.create_task(self._drain_until_stopped())
+            draining = tasks.create_task(self._drain_until_stopped())
             while not self._closing or self._batch:
-                if not self._batch:
+                if not self._batch and self.failing is None:
                     await self._wake.wait()
                     self._wake.clear()
                 elif not await self._commit_batch():
@@ -231,9 +281,12 @@ class Spool:
                     self._clock.call_later(RETRY_AFTER_FAILURE, self._again.set)
                     await self._again.wait()
                     self._again.clear()
+            await draining  # a drain may be under way: two at once would not end in the order of their rows
             await self._drain()
             if self._batch:
                 await self._commit_batch()
+            if self._unsettled:
+                log.error("outcomes that could not be written: %d; that mail is sent again", self._unsettled)
 
     def stop(self) -> None:
         """Let `run` come to its end."""
@@ -248,6 +301,8 @@ class Spool:
         for _ in range(TURNS):
             await asyncio.sleep(0)
         batch, self._batch = self._batch, Batch()
+        if self.failing is not None:
+            batch.proof = self.mint()
         self._committing_since = batch.since
         started = self._clock.monotonic()
         try:
@@ -257,7 +312,9 @@ class Spool:
             return False
         finally:
             self._committing_since = math.inf
-        self.failing = None
+        if self.failing is not None:
+            log.info("the spool can be written again")
+            self.failing = None
         if result.files:
             self._tasks.create_task(asyncio.to_thread(self._bodies.remove, result.files))
         self._metrics.commit_seconds.observe(self._clock.monotonic() - started)
@@ -265,14 +322,32 @@ class Spool:
         if result.committed is not None:
             self._report(result.committed)
         self._unsettled -= batch.outcomes
+        self.tally.went(batch.fresh, result.gone, result.left)
         for put in batch.puts:
+            self.tally.came(put.message)
             self._keep(put.message)
             self._tell(put.done, None)
         for waiter in batch.waiters:
             self._tell(waiter, None)
         if batch.outcomes:
             self.on_room()
+        if self._place.wal_size > WAL_LIMIT or self._stuck is not None:
+            await self._look_at_wal()
         return True
+
+    async def _look_at_wal(self) -> None:
+        """Say so where it only grows: SQLite keeps silent when a checkpoint of its own fails."""
+        if self._clock.monotonic() < self._look_again:
+            return
+        self._look_again = self._clock.monotonic() + LOOK_INTERVAL
+        stuck = None
+        try:
+            if self._place.wal_size > WAL_LIMIT:
+                await self._writer._execute(database.checkpoint, self._writer._conn)  # type: ignore[no-untyped-call]
+        except sqlite3.Error as error:
+            stuck = fault.words(error)
+            log.error("the WAL of the spool only grows: %s", stuck)
+        self._stuck = stuck
 
     def _tell(self, done: Done, error: Exception | None) -> None:
         """A bug in one listener must not take the writer from all others."""
@@ -283,8 +358,11 @@ class Spool:
             log.error("a bug after a commit", exc_info=bug)
 
     async def _in_thread(self, batch: Batch) -> Result:
-        arguments = (self._writer._conn, self._bodies, batch, self._next_seq)
-        return cast(Result, await self._writer._execute(commit, *arguments))  # type: ignore[no-untyped-call]
+        def write() -> Result:
+            self._place.check()
+            return commit(self._writer._conn, self._bodies, batch, self._next_seq)
+
+        return cast(Result, await self._writer._execute(write))  # type: ignore[no-untyped-call]
 
     def _keep(self, message: Message) -> None:
         assert message.content is not None
@@ -295,8 +373,12 @@ class Spool:
 
     def _refuse(self, batch: Batch, error: Exception) -> None:
         """A commit failed: refuse what is new, keep what was settled for the next try."""
-        log.error("the spool cannot write: %s; new mail is refused until it can", error)
-        self.failing = str(error)
+        said = fault.words(error)
+        if said != self.failing:  # it is tried again every second, and told once
+            log.error("the spool cannot write: %s; new mail is refused until it can", said)
+        self.failing = said
+        if fault.is_damage(error):
+            self.reader.damaged = said
         later = self._batch
         self._batch = Batch(
             puts=later.puts,
@@ -304,9 +386,11 @@ class Spool:
             done=batch.done + later.done,
             updates=batch.updates + later.updates,
             events=batch.events + later.events,
+            times=batch.times + later.times,
             drained=_join(batch.drained, later.drained),
             waiters=later.waiters,
             outcomes=batch.outcomes + later.outcomes,
+            fresh=batch.fresh + later.fresh,
             since=min(batch.since, later.since),
         )
         for put in batch.puts:
@@ -323,7 +407,7 @@ class Spool:
             self._clock.call_later(DRAIN_INTERVAL, self._drain_wake.set)
         self._undrained.append(committed)
         self._undrained_bytes += len(committed.lines)
-        if self._undrained_bytes >= DRAIN_BYTES:
+        if self._undrained_bytes >= DRAIN_BYTES and self._log_failing is None:
             self._drain_wake.set()
 
     async def _drain_until_stopped(self) -> None:
@@ -336,14 +420,22 @@ class Spool:
         rows, self._undrained = self._undrained, []
         if not rows:
             return
-        self._undrained_bytes = 0
+        lines = b"".join(row.lines for row in rows)
         try:
-            await self._publish(b"".join(row.lines for row in rows))
+            self._place.check()  # the log may lie in the same directory, and would make it anew
+            await self._publish(lines)
         except OSError as error:
-            log.error("the event log cannot be written: %s; its lines stay in the spool", error)
+            said = fault.words(error)
+            if said != self._log_failing:
+                log.error("the event log cannot be written: %s; its lines stay in the spool", said)
+            self._log_failing = said
             self._undrained = rows + self._undrained
             self._clock.call_later(RETRY_AFTER_FAILURE, self._drain_wake.set)
             return
+        if self._log_failing is not None:
+            log.info("the event log can be written again")
+            self._log_failing = None
+        self._undrained_bytes -= len(lines)
         finished = [message for row in rows for message in row.finished]
         drained = Drained(rows[-1].seq, rows[-1].next_seq, self._ids.last, finished)
         self._batch.drained = _join(self._batch.drained, drained)

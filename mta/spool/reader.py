@@ -3,25 +3,34 @@
 Between: the scheduler asks what is due, delivery asks for contents, operators ask what there is.
 Contract: a read-only connection in a thread of its own (WAL: it never waits for the writer). Messages
     come without their content and with the recipients that were asked for.
-Raises: SpoolError where a content is missing, which must not be.
+Raises: SpoolError where a content is missing, which must not be, or where the disk cannot be read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
 from mta.core.queueid import text
-from mta.spool import database
+from mta.spool import database, fault
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies
 
 Rows = list[tuple[Any, ...]]
+Found = TypeVar("Found")
+
+
+class Due(NamedTuple):
+    """What was found for one domain."""
+
+    messages: list[Message]
+    rest: float | None  # when the next one after these is due, or was
 
 
 class Reader:
@@ -29,6 +38,7 @@ class Reader:
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
+        self.damaged: str | None = None  # what is on disk is not what was written; until the next start
 
     async def open(self, directory: Path) -> None:
         self._connection = await database.in_thread(partial(database.connect_reader, directory))
@@ -40,50 +50,84 @@ class Reader:
         """Every domain with mail that waits, and its earliest due time."""
         return [(domain, due) for domain, due in await self._rows(sql.DUE_DOMAINS)]
 
-    async def next_due(self, domain: str) -> float | None:
-        """When the domain's next attempt is due; None where nothing waits."""
-        ((due,),) = await self._rows(sql.NEXT_DUE, domain)
-        return None if due is None else float(due)
+    async def due(self, wanted: Iterable[tuple[str, int]], now: float) -> list[Due]:
+        """Of each domain so many recipients that are due, oldest first; all in one visit to the thread."""
 
-    async def due(self, domain: str, now: float, limit: int) -> list[Message]:
-        """The domain's recipients that are due, oldest first, with their messages."""
-        return _messages(await self._rows(sql.DUE, domain, now, limit))
+        def look(connection: sqlite3.Connection) -> list[Due]:
+            return [
+                _due(connection.execute(sql.DUE, (domain, limit + 1)), now, limit) for domain, limit in wanted
+            ]
 
-    async def expired(self, now: float, limit: int) -> list[Message]:
-        """Waiting recipients of messages whose time is over."""
-        return _messages(await self._rows(sql.EXPIRED, now, limit))
+        return await self._ask(look)
+
+    async def expired(self, after: tuple[float, int], now: float, limit: int) -> list[Message]:
+        """Waiting recipients of messages whose time is over, from the message after this (expires, id) on.
+
+        About as many as the limit: the last message has all of its own.
+        """
+
+        def look(connection: sqlite3.Connection) -> list[Message]:
+            rows: Rows = []
+            for row in connection.execute(sql.EXPIRED, (*after, now)):
+                if len(rows) >= limit and row[0] != rows[-1][0]:
+                    break
+                rows.append(row)
+            return _messages(rows)
+
+        return await self._ask(look)
 
     async def content(self, message: int) -> bytes:
         """A message's content."""
-        return await self._content(message, -1, sql.CONTENT, message)
-
-    async def head(self, message: int, octets: int) -> bytes:
-        """The first octets of a message's content."""
-        return await self._content(message, octets, sql.HEAD, octets, message)
-
-    async def _content(self, message: int, octets: int, statement: str, *values: object) -> bytes:
-        rows = await self._rows(statement, *values)
+        rows = await self._rows(sql.CONTENT, message)
         if not rows:
             raise database.SpoolError(f"the content of {text(message)} is missing")
         (content,) = rows[0]
         if content is None:
-            return await asyncio.to_thread(self._bodies.read, message, octets)
+            return await self._file(message)
         return bytes(content)
 
-    async def counts(self) -> dict[str, int]:
-        """How many recipients stand in each state."""
-        return {State(state).name.lower(): count for state, count in await self._rows(sql.COUNT)}
+    async def heads(self, messages: list[int], octets: int) -> dict[int, bytes]:
+        """The first octets of these messages' contents; what cannot be read is left out."""
+        found: dict[int, bytes] = dict(await self._rows(sql.HEADS, octets, json.dumps(messages)))
+        for message in [message for message, content in found.items() if content is None]:
+            try:
+                found[message] = await self._file(message, octets)
+            except database.SpoolError:
+                del found[message]
+        return found
 
     async def queue(self, limit: int) -> list[tuple[Message, float | None]]:
         """Recipients, oldest message first, each with its due time (None: the first attempt is under way)."""
         return [(_message(row), row[-1]) for row in await self._rows(sql.LIST, limit)]
 
     async def _rows(self, statement: str, *values: object) -> Rows:
-        def run() -> Rows:
-            connection: sqlite3.Connection = self._connection._conn
-            return connection.execute(statement, values).fetchall()
+        return await self._ask(lambda connection: connection.execute(statement, values).fetchall())
 
-        return await self._connection._execute(run)  # type: ignore[no-any-return, no-untyped-call]
+    async def _ask(self, look: Callable[[sqlite3.Connection], Found]) -> Found:
+        run = partial(look, self._connection._conn)
+        try:
+            return await self._connection._execute(run)  # type: ignore[no-any-return, no-untyped-call]
+        except sqlite3.Error as error:
+            said = fault.words(error)
+            if fault.is_damage(error):
+                self.damaged = said
+            raise database.SpoolError(f"the spool cannot be read: {said}") from error
+
+    async def _file(self, message: int, octets: int = -1) -> bytes:
+        try:
+            return await asyncio.to_thread(self._bodies.read, message, octets)
+        except OSError as error:
+            said = f"the content of {text(message)} cannot be read: {fault.words(error)}"
+            raise database.SpoolError(said) from error
+
+
+def _due(rows: Iterable[tuple[Any, ...]], now: float, limit: int) -> Due:
+    due: Rows = []
+    for row in rows:
+        if len(due) == limit or row[-1] > now:
+            return Due(_messages(due), row[-1])
+        due.append(row)
+    return Due(_messages(due), None)
 
 
 def _message(row: tuple[Any, ...]) -> Message:

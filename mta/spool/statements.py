@@ -14,6 +14,7 @@ PRAGMAS = (
     "PRAGMA synchronous = FULL",  # a commit is on disk when it returns: our 250 rests on that
     "PRAGMA secure_delete = OFF",  # Debian compiles it ON: it would write every freed page again
     "PRAGMA wal_autocheckpoint = 4000",  # pages
+    "PRAGMA journal_size_limit = 67108864",  # octets: what made the WAL grow further is over by then
     "PRAGMA busy_timeout = 5000",  # milliseconds
     "PRAGMA temp_store = MEMORY",
 )
@@ -29,8 +30,11 @@ INSERT_RECIPIENTS = (
 
 # Remove the recipients of messages that are done with as a whole.
 DELETE_WHOLE = "DELETE FROM recipient WHERE message IN (SELECT value FROM json_each(?))"
-# Remove single recipients.
-DELETE_RECIPIENTS = "DELETE FROM recipient WHERE (message, n) IN (VALUES "
+# Remove single recipients, pairs of (message, n). With VALUES of two rows or more SQLite scans the table.
+DELETE_RECIPIENTS = (
+    "DELETE FROM recipient WHERE (message, n) IN "
+    "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+)
 # Write the next attempt of a recipient.
 UPDATE_RECIPIENT = "UPDATE recipient SET state = ?, attempts = ?, due = ? WHERE message = ? AND n = ?"
 # Of these messages, those that have no recipient left.
@@ -39,6 +43,11 @@ FINISHED = (
     "WHERE NOT EXISTS (SELECT 1 FROM recipient WHERE message = value)"
 )
 DELETE_MESSAGES = "DELETE FROM message WHERE id IN (SELECT value FROM json_each(?))"
+# What they are to their tenants; one step a tenant.
+LEAVING = (
+    "SELECT tenant, count(*), sum(size) FROM message WHERE id IN (SELECT value FROM json_each(?)) "
+    "GROUP BY tenant"
+)
 
 INSERT_OUTBOX = "INSERT INTO outbox (seq, lines, finished) VALUES (?, ?, ?)"
 # The drain: bodies of finished messages go with the lines that report them.
@@ -65,33 +74,102 @@ RECOVER = (
     "due = max(?, (message >> 13) / 1000.0 + ?) + ? * (abs(random()) % 1000) / 1000.0 WHERE due IS NULL"
 )
 
-# The earliest due time of every domain, and of one.
-DUE_DOMAINS = "SELECT domain, min(due) FROM recipient WHERE due IS NOT NULL GROUP BY domain"
-NEXT_DUE = "SELECT min(due) FROM recipient WHERE domain = ? AND due IS NOT NULL"
-# The due recipients of a domain with their messages, oldest due first.
-_WITH_MESSAGE = (
-    "SELECT r.message, r.n, r.address, r.domain, r.attempts, m.sender, m.tenant, m.stream, m.credential, "
-    "m.expires, m.size, m.message_id, m.options, r.due FROM recipient r JOIN message m ON m.id = r.message "
+# The clock was set ahead: every message from before then lives on by as much.
+PROLONG = "UPDATE message SET expires = expires + ? WHERE id < ?"
+# The clock was set back: a retry is spread over the longest wait from now on. What has not been tried keeps
+# its wait: if that is long, the sender wanted it (RFC 4865), and it is left alone.
+BRING_FORWARD = (
+    "UPDATE recipient SET due = :now + CASE attempts WHEN 0 THEN due - (message >> 13) / 1000.0 "
+    "ELSE :longest * (abs(random()) % 1000) / 1000.0 END "
+    "WHERE due > :now + :longest AND (attempts > 0 OR due <= (message >> 13) / 1000.0 + :longest)"
 )
-DUE = _WITH_MESSAGE + "WHERE r.domain = ? AND r.due IS NOT NULL AND r.due <= ? ORDER BY r.due LIMIT ?"
+
+# What the queue holds when we start.
+RECIPIENTS = "SELECT count(*) FROM recipient"
+HELD = "SELECT tenant, count(*), sum(size) FROM message GROUP BY tenant"
+
+# The earliest due time of every domain.
+DUE_DOMAINS = "SELECT domain, min(due) FROM recipient WHERE due IS NOT NULL GROUP BY domain"
+# Recipients with their messages.
+_COLUMNS = (
+    "SELECT r.message, r.n, r.address, r.domain, r.attempts, m.sender, m.tenant, m.stream, m.credential, "
+    "m.expires, m.size, m.message_id, m.options, r.due "
+)
+_WITH_MESSAGE = _COLUMNS + "FROM recipient r JOIN message m ON m.id = r.message "
+# Those of a domain that wait, oldest due first.
+DUE = _WITH_MESSAGE + "WHERE r.domain = ? AND r.due IS NOT NULL ORDER BY r.due LIMIT ?"
+# Those of messages that are over their time, from one message on, in that order.
 EXPIRED = (
-    _WITH_MESSAGE + "WHERE m.id IN (SELECT id FROM message WHERE expires <= ? ORDER BY expires LIMIT ?) "
-    "AND r.due IS NOT NULL"
+    _COLUMNS + "FROM message m CROSS JOIN recipient r ON r.message = m.id "
+    "WHERE (m.expires, m.id) > (?, ?) AND m.expires <= ? AND r.due IS NOT NULL "
+    "ORDER BY m.expires, m.id, r.n"
 )
 LIST = _WITH_MESSAGE + "ORDER BY r.message, r.n LIMIT ?"
-COUNT = "SELECT state, count(*) FROM recipient GROUP BY state"
 CONTENT = "SELECT content FROM body WHERE message = ?"
-HEAD = "SELECT substr(content, 1, ?) FROM body WHERE message = ?"
+# The beginnings of contents; NULL where it is a file.
+HEADS = "SELECT message, substr(content, 1, ?) FROM body WHERE message IN (SELECT value FROM json_each(?))"
+
+# Export: a page of the messages that are selected, from one message on. A condition is put into it.
+EXPORT = (
+    "SELECT m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options "
+    "FROM message m WHERE m.id > ? AND {} ORDER BY m.id LIMIT ?"
+)
+BY_ID = "m.id IN (SELECT value FROM json_each(?))"
+BY_DOMAIN = (
+    "EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id "
+    "AND r.domain IN (SELECT value FROM json_each(?)))"
+)
+BY_TENANT = "m.tenant = ?"
+BY_SENDER = "m.sender = ? COLLATE NOCASE"
+ANY = "? IS NULL"
+RECIPIENTS_OF = (
+    "SELECT message, n, address, domain, state, attempts, due FROM recipient "
+    "WHERE message IN (SELECT value FROM json_each(?)) ORDER BY message, n"
+)
+# Of these ids, those that are no message's.
+UNKNOWN = "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM message WHERE id = value)"
+
+# Import: what has an id already. A content whose message has left is there until the drain.
+OWNER = (
+    "SELECT m.sender, m.size, b.content FROM body b LEFT JOIN message m ON m.id = b.message "
+    "WHERE b.message = ?"
+)
+
+# Erasure: a person's recipients, and what the person has sent. `names` is a function of ours.
+OF_PERSON = (
+    "SELECT r.n, m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, "
+    "m.options FROM recipient r JOIN message m ON m.id = r.message "
+    "WHERE r.domain = ? AND r.due IS NOT NULL AND names(r.address) LIMIT ?"
+)
+FROM_PERSON = "SELECT count(*), max(expires) FROM message WHERE names(sender)"
+LEFT = "SELECT count(*) FROM message WHERE id IN (SELECT value FROM json_each(?))"
+UNDRAINED = "SELECT count(*) FROM outbox"
+# What is deleted stays in free pages, and in the WAL, until this is done.
+FORGET = ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+
+# What the queue holds: messages, recipients, contents that are files.
+TOTALS = (
+    "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM recipient), "
+    "(SELECT count(*) FROM body WHERE content IS NULL)"
+)
+# Contents that are files, behind one message, and their sizes; NULL where only the drain is awaited.
+LARGE = (
+    "SELECT b.message, m.size FROM body b LEFT JOIN message m ON m.id = b.message "
+    "WHERE b.content IS NULL AND b.message > ? ORDER BY b.message LIMIT ?"
+)
+# The last row of the outbox.
+LAST_OUTBOX = "SELECT seq, lines FROM outbox ORDER BY seq DESC LIMIT 1"
 
 HOT = {  # statements whose query plan a test holds
     "DELETE_WHOLE": DELETE_WHOLE,
-    "DELETE_RECIPIENTS": DELETE_RECIPIENTS + "(?, ?))",
+    "DELETE_RECIPIENTS": DELETE_RECIPIENTS,
     "UPDATE_RECIPIENT": UPDATE_RECIPIENT,
     "FINISHED": FINISHED,
+    "LEAVING": LEAVING,
     "DELETE_MESSAGES": DELETE_MESSAGES,
     "DELETE_BODIES": DELETE_BODIES,
     "FILES": FILES,
     "DUE": DUE,
-    "NEXT_DUE": NEXT_DUE,
     "EXPIRED": EXPIRED,
+    "HEADS": HEADS,
 }

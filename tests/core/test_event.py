@@ -33,7 +33,7 @@ def test_the_names_of_fields_and_types_are_a_promise() -> None:
     assert [field.name for field in msgspec.structs.fields(ReplyField)] == [
         "code", "enhanced", "text", "command",
     ]  # fmt: skip
-    promised = "reception rejection delivery deferral bounce expiration ambiguous limit state"
+    promised = "reception rejection delivery deferral bounce expiration ambiguous cancel limit state"
     assert {each.value for each in Type} >= set(promised.split())
 
 

@@ -9,12 +9,13 @@ from mta.core.model import Kind
 
 CAUSES: list[Kind | Cause] = [*Kind, *Cause]
 PRINTED = """\
-           delivered  deferred  bounced  expired  ambiguous  postpone  recover
-FRESH      DELIVERED  DEFERRED  BOUNCED  EXPIRED  DEFERRED   DEFERRED  DEFERRED
-DEFERRED   DELIVERED  DEFERRED  BOUNCED  EXPIRED  DEFERRED   DEFERRED  -
-DELIVERED  -          -         -        -        -          -         -
-BOUNCED    -          -         -        -        -          -         -
-EXPIRED    -          -         -        -        -          -         -"""
+           delivered  deferred  bounced  expired  ambiguous  postpone  recover   cancel
+FRESH      DELIVERED  DEFERRED  BOUNCED  EXPIRED  DEFERRED   DEFERRED  DEFERRED  CANCELLED
+DEFERRED   DELIVERED  DEFERRED  BOUNCED  EXPIRED  DEFERRED   DEFERRED  -         CANCELLED
+DELIVERED  -          -         -        -        -          -         -         -
+BOUNCED    -          -         -        -        -          -         -         -
+EXPIRED    -          -         -        -        -          -         -         -
+CANCELLED  -          -         -        -        -          -         -         -"""
 
 
 def printed() -> str:
@@ -74,4 +75,5 @@ def test_the_numbers_on_disk_never_change() -> None:
         "DELIVERED": 2,
         "BOUNCED": 3,
         "EXPIRED": 4,
+        "CANCELLED": 5,
     }

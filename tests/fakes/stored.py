@@ -1,0 +1,147 @@
+"""A spool as an older version left it: dumps in `tests/data`, one for each schema.
+
+Between: a schema's own version writes its dumps (`python -m tests.fakes.stored`), later ones load them.
+Contract: a stored spool is one of sandbox mode that a crash has left, with mail in every state and an outbox
+    that the event log does not have. What it holds is read from its rows, so that no test needs to know it.
+    A large content is not in the dump: its file is made from its size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from mta.core.credential import Credential
+from mta.core.event import Event, Type
+from mta.core.lifecycle import State
+from mta.core.model import Message, Recipient
+from mta.core.queueid import text
+from mta.core.throttle import Rate
+from mta.metrics import Metrics
+from mta.spool import database
+from mta.spool.bodies import THRESHOLD
+from mta.spool.commit import Update
+from mta.spool.credentials import CredentialStore
+from mta.spool.queue import Spool
+from tests.fakes.clock import HandClock
+
+DATA = Path(__file__).parents[1] / "data"
+THEN = 1_800_000_000.0  # seconds since the epoch
+HEAD = b"From: a@src.test\r\nSubject: stored\r\n\r\n"
+SMALL = HEAD + b"from another time\r\n"
+
+
+def large(size: int) -> bytes:
+    return HEAD + b"x" * (size - len(HEAD) - 2) + b"\r\n"
+
+
+def load(dump: Path, file: Path) -> None:
+    """Put a dump where its database was."""
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(dump.read_text())
+
+
+def load_spool(dump: Path, directory: Path) -> None:
+    """A queue with the files that its rows name."""
+    load(dump, directory / database.FILE)
+    (directory / "bodies").mkdir(mode=0o700)
+    files = "SELECT id, size FROM message JOIN body ON message = id WHERE content IS NULL"
+    with closing(sqlite3.connect(directory / database.FILE)) as connection:
+        for message, size in connection.execute(files):
+            (directory / "bodies" / text(message)).write_bytes(large(size))
+
+
+def dump(file: Path) -> str:
+    with closing(sqlite3.connect(file)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        return "\n".join([*connection.iterdump(), f"PRAGMA user_version = {version};\n"])
+
+
+async def store(directory: Path) -> None:
+    """One message for each state that mail can be in, by this version's own hands."""
+
+    async def refuse(lines: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool = Spool(directory, "sandbox", 1_000_000, refuse, HandClock(THEN), Metrics())
+    await spool.open(300.0)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(spool.run())
+            await _fill(spool)
+            spool.stop()
+    finally:
+        await spool.close()
+
+
+async def _fill(spool: Spool) -> None:
+    await _own(spool, "ok@fresh.test", "ok@fresh.test")
+    partly = await _own(spool, "ok@delivered.test", "ok@deferred.test")
+    spool.settle(partly, partly.recipients[:1], [], [Event(type=Type.DELIVERY)])
+    _defer(spool, partly, attempts=3)
+    _defer(spool, await _own(spool, "ok@postponed.test"), attempts=0)
+    _defer(spool, await _own(spool, "ok@large.test", content=large(THRESHOLD)))
+    _defer(spool, await _own(spool, "ok@notice.test", sender=""))
+    _defer(spool, await _own(spool, "ok@Bücher.test", domain="xn--bcher-kva.test"))
+    _defer(spool, await _own(spool, "ok@[192.0.2.1]"))
+    finished = await _own(spool, "ok@finished.test")
+    spool.settle(finished, finished.recipients, [], [Event(type=Type.DELIVERY)])
+    await spool.lease([])
+
+
+def _defer(spool: Spool, message: Message, attempts: int = 1) -> None:
+    update = Update(State.DEFERRED, attempts, THEN + 60.0 * attempts, message.id, message.recipients[-1].n)
+    spool.settle(message, [], [update], [Event(type=Type.DEFERRAL)])
+
+
+async def _own(
+    spool: Spool, *addresses: str, content: bytes = SMALL, sender: str = "a@src.test", domain: str = ""
+) -> Message:
+    recipients = [
+        Recipient(n, address, domain or address.partition("@")[2]) for n, address in enumerate(addresses)
+    ]
+    made = Message(
+        spool.mint(), sender, "acme", "transactional", "app", THEN + 345_600.0, len(content), "<1@src.test>",
+        0 if all(map(str.isascii, addresses)) else 2, recipients, content, True,
+    )  # fmt: skip
+    told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    spool.put(made, [Event(type=Type.RECEPTION, recipient=each) for each in addresses], told.set_result)
+    if error := await told:
+        raise error
+    return made
+
+
+def credentials() -> Iterator[tuple[Credential, str]]:
+    """One of each kind, with everything that narrows it."""
+    rate = Rate(100, 60.0)
+    yield Credential("password", "acme", "bulk", ("src.test",), 1000, 10, rate, notify=False), "correct horse"
+    yield Credential("key", "acme", "bulk", kind="key"), "mta_" + "0" * 48
+    yield Credential("network", "acme", "bulk", networks=("10.0.0.0/8",), kind="network"), ""
+
+
+def main() -> None:
+    """Write the dumps of this version's schemas, where there are none."""
+    DATA.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mta-stored-") as name:
+        directory = Path(name)
+        asyncio.run(store(directory))
+        with CredentialStore(directory / "credentials.db") as kept:
+            for credential, secret in credentials():
+                kept.add(credential, secret)
+        for kind, file in (("spool", database.FILE), ("credentials", "credentials.db")):
+            said = dump(directory / file)
+            number = int(said.rsplit(" ", 1)[1].strip(";\n"))
+            path = DATA / f"{kind}-{number:04}.sql"
+            if not path.exists():
+                path.write_text(said)
+                print(f"made {path}")
+
+
+if __name__ == "__main__":
+    main()
