@@ -1,8 +1,10 @@
-"""A spool in which a million recipients wait: what a bad day leaves behind.
+"""A spool in which mail waits, as many recipients as asked for: what a bad day leaves behind.
 
-Between: the MTA `ours-backlog` of `relay` starts on a copy of it.
-Contract: 1,000,000 deferred messages with one recipient and 2 KiB each, in 100,000 domains, due and expiring
-    in 2100: nothing of it moves. Made once in `/var/tmp` (3 GB), and again when the schema changes.
+Between: `scale` fills spools as it needs them; the MTA `ours-backlog` of `relay` starts on a copy of
+    `WAITING`.
+Contract: deferred messages with one recipient each, spread evenly over their domains, never tried: the clock
+    watch brings what was tried forward. `WAITING` is 1,000,000 of 2 KiB in 100,000 domains, due and expiring
+    in 2100: nothing of it moves. It is made once in `/var/tmp` (3 GB), and again when the schema changes.
 Raises: OSError, sqlite3.Error.
 Why: written straight into the tables: to have a million messages accepted and deferred would take an hour.
 """
@@ -17,7 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mta.core.lifecycle import State
 from mta.core.queueid import QueueIds
@@ -25,11 +27,26 @@ from mta.spool import database
 from mta.spool import statements as sql
 
 KEPT = Path("/var/tmp")
-MESSAGES = 1_000_000
-DOMAINS = 100_000
 FAR = 4102444800.0  # 2100-01-01, seconds since the epoch
+PRIORITY = -4  # that of bulk mail
 LONG_AGO = 1700000000.0  # fresh mail gets higher ids
 CONTENT = b"From: <a@src0.test>\r\nSubject: waiting\r\n\r\n" + 25 * (b"x" * 78 + b"\r\n")
+
+
+class Backlog(NamedTuple):
+    """What waits."""
+
+    messages: int
+    domains: int
+    due: float = FAR
+    expires: float = FAR
+    content: bytes = CONTENT
+    options: int = 0
+    stuck: int = 0  # so many of the messages, the first ones, are for STUCK
+
+
+STUCK = "stuck.test"
+WAITING = Backlog(1_000_000, 100_000)
 
 
 def place(directory: Path) -> None:
@@ -43,28 +60,31 @@ def _kept() -> Path:
         for entry in sorted(resources.files("mta.spool.schema").iterdir(), key=lambda entry: entry.name)
         if entry.name.startswith("0")
     )
-    said = f"{schema}{sql.PRAGMAS}{MESSAGES}{DOMAINS}{CONTENT!r}"
+    said = f"{schema}{sql.PRAGMAS}{WAITING}"
     kept = KEPT / f"mta-backlog-{hashlib.sha256(said.encode()).hexdigest()[:12]}.db"
     if not kept.exists():
-        print(f"making {kept}: {MESSAGES} messages, once", file=sys.stderr, flush=True)
+        print(f"making {kept}: {WAITING.messages} messages, once", file=sys.stderr, flush=True)
         for outdated in KEPT.glob("mta-backlog-*.db"):
             outdated.unlink()
         with tempfile.TemporaryDirectory(prefix="mta-backlog-", dir=KEPT) as name:
-            _fill(Path(name))
+            fill(Path(name), WAITING)
             Path(name, database.FILE).rename(kept)
     return kept
 
 
-def _fill(directory: Path) -> None:
+def fill(directory: Path, backlog: Backlog) -> None:
+    """Make a spool in a directory."""
     connection = database.connect(directory)
     try:
         connection.execute("PRAGMA synchronous = OFF")  # it is a benchmark's, not a client's
         database.migrate(connection)
         connection.execute("BEGIN")
-        ids = [*_ids()]
-        _insert(connection, sql.INSERT_MESSAGES, 9, (_message(id) for id in ids))
-        _insert(connection, sql.INSERT_BODIES, 2, ((id, CONTENT) for id in ids))
-        _insert(connection, sql.INSERT_RECIPIENTS, 8, (_recipient(n, id) for n, id in enumerate(ids)))
+        ids = [*_ids(backlog.messages)]
+        _insert(connection, sql.INSERT_MESSAGES, 10, (_message(id, backlog) for id in ids))
+        _insert(connection, sql.INSERT_BODIES, 2, ((id, backlog.content) for id in ids))
+        _insert(
+            connection, sql.INSERT_RECIPIENTS, 9, (_recipient(n, id, backlog) for n, id in enumerate(ids))
+        )
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
@@ -75,15 +95,16 @@ def _insert(connection: sqlite3.Connection, head: str, columns: int, rows: Itera
     connection.executemany(f"{head}({','.join('?' * columns)})", rows)
 
 
-def _ids() -> Iterator[int]:
+def _ids(messages: int) -> Iterator[int]:
     ids = QueueIds(0)
-    return (ids.mint(LONG_AGO + n / 1000) for n in range(MESSAGES))
+    return (ids.mint(LONG_AGO + n / 1000) for n in range(messages))
 
 
-def _message(id: int) -> tuple[Any, ...]:
-    return id, "a@src0.test", "relay", "bulk", "relay", FAR, len(CONTENT), f"<{id}@src0.test>", 0
+def _message(id: int, backlog: Backlog) -> tuple[Any, ...]:
+    size, message_id = len(backlog.content), f"<{id}@src0.test>"
+    return id, "a@src0.test", "relay", "bulk", "relay", backlog.expires, size, message_id, backlog.options, PRIORITY
 
 
-def _recipient(n: int, id: int) -> tuple[Any, ...]:
-    domain = f"waiting{n % DOMAINS}.test"
-    return id, 0, f"b{n}@{domain}", domain, "relay", int(State.DEFERRED), 5, FAR
+def _recipient(n: int, id: int, backlog: Backlog) -> tuple[Any, ...]:
+    domain = STUCK if n < backlog.stuck else f"waiting{n % backlog.domains}.test"
+    return id, 0, f"b{n}@{domain}", domain, PRIORITY, "relay", int(State.DEFERRED), 0, backlog.due

@@ -3,6 +3,7 @@
 Between: `make bench`; README.md says what the figures mean.
 Contract: the figures of `relay`, and syncs a message from a short run of their own. Under the table, one
     line for each floor. W7 is W1-keep, in the same rounds, with a million recipients waiting in our spool.
+    W8 has a table of its own (`latency`); its bulk mail goes at half our rate in W1-keep.
     Haraka and Exim take part in a few workloads, where they are installed; no floor depends on them.
 Raises: exit status 1 when a floor is not reached or a count is wrong, 2 when a run could not be made.
 """
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import exim, haraka, relay, syncs
+from benchmarks import exim, haraka, latency, relay, syncs
 from benchmarks.load import WORKLOADS
 from benchmarks.process import Broken
 from benchmarks.relay import MTAS, Row
@@ -23,6 +24,7 @@ from benchmarks.relay import MTAS, Row
 POSTFIX = ["postfix-default", "postfix-tuned"]
 OPTIONAL = {"haraka": haraka.executable, "exim": exim.executable}
 WITH_OPTIONAL = {"W1-new", "W1-keep", "W2-keep"}
+NAMES = [*WORKLOADS, "W8"]
 COLUMNS = {**relay.COLUMNS, "syncs": ".2f"}  # fsync and fdatasync, a message
 
 # Messages a second, of the better Postfix's.
@@ -71,6 +73,20 @@ def verdicts(rows: list[Row]) -> Iterator[Verdict]:
         yield Verdict("W7, W1-keep is so many times as fast, at most", times, BACKLOG, times <= BACKLOG)
 
 
+def latency_verdict(rows: list[Row]) -> Verdict:
+    """The last row is that with a backlog."""
+    p99 = float(rows[-1]["p99_ms"] or 0.0)
+    name = f"W8 with {rows[-1]['waiting']} waiting, p99 ms from our 250 to the peer, at most"
+    return Verdict(name, p99, latency.BOUND, p99 <= latency.BOUND)
+
+
+def latency_rows(rows: list[Row], directory: Path) -> list[Row]:
+    """W8, at half the rate of W1-keep, if that was measured."""
+    found = [row["msg_s"] for row in rows if (row["workload"], row["mta"]) == ("W1-keep", "ours")]
+    rate = float(found[0] or 0.0) / 2 if found else latency.half_of_w1_keep(directory)
+    return latency.rows(directory, rate)
+
+
 def installed() -> list[str]:
     """Which of the optional ones are there; a line for each that is not."""
     found = []
@@ -103,14 +119,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.full", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--workload", default=",".join(WORKLOADS), help="some of %(default)s")
+    parser.add_argument("--workload", default=",".join(NAMES), help="some of %(default)s")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one object a line; the table goes to stderr")
     args = parser.parse_args()
     args.workload = args.workload.split(",")
-    if unknown := {*args.workload} - {*WORKLOADS}:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(WORKLOADS)}")
+    if unknown := {*args.workload} - {*NAMES}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     return args
 
 
@@ -119,9 +135,15 @@ def main() -> int:
 
     def benchmark(home: Path) -> int:
         optional = installed() if WITH_OPTIONAL & {*args.workload} else []
-        rows = [row for name in args.workload for row in workload_rows(name, optional, args.rounds, home)]
-        relay.report(rows, COLUMNS, args.json)
+        names = [name for name in args.workload if name in WORKLOADS]
+        rows = [row for name in names for row in workload_rows(name, optional, args.rounds, home)]
+        if rows:
+            relay.report(rows, COLUMNS, args.json)
         found = list(verdicts(rows))
+        if "W8" in args.workload:
+            times = latency_rows(rows, home)
+            relay.report(times, latency.COLUMNS, args.json)
+            found.append(latency_verdict(times))
         print("\n".join(["", *map(str, found)]), file=sys.stderr if args.json else sys.stdout)
         right = all(row["ok"] == row["rounds"] for row in rows)
         if not right:

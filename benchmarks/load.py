@@ -55,7 +55,7 @@ WORKLOADS = {
         Workload("W5-keep", tls=True, messages=4000),
         # W6: W1-keep, signed with DKIM, as soon as we sign.
         # W7: W1-keep with a million recipients waiting is the MTA `ours-backlog` (relay.py).
-        # W8: how long one message takes to the sink under a backlog, as soon as we measure latency.
+        # W8: how long one message takes to the sink under a backlog, is `latency.py`.
     )
 }
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mta.clock import Clock
+from mta.config.rules import shipped
 from mta.config.settings import Endpoint, Settings
 from mta.config.settings import Listener as Door
 from mta.core.event import rfc3339
@@ -68,7 +69,6 @@ class Daemon:
         self.schedules = {
             name: Schedule(stream.retry_first, stream.retry_max) for name, stream in settings.streams.items()
         }
-        self.settler = Settler(self.spool, self.schedules, settings.hostname, clock, self.metrics)
         self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready)
         self.control = Control(settings.control_socket, {"queue": self._queue, "status": self._status})
         self.listeners: list[Listener] = []
@@ -110,8 +110,15 @@ class Daemon:
         sandbox = await self._open_sandbox(tasks)
         self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox)
         delivery = Delivery(self.router, self.settings.hostname, self.clock)
-        self.pool = Pool(delivery, self.settler, self.spool, self.clock, self.metrics)
-        self.scheduler = Scheduler(self.router, self.pool, self.settler, self.spool, self.clock, self.metrics)
+        rules = await asyncio.to_thread(shipped)
+        settler = Settler(
+            self.spool, self.schedules, rules, self.settings.hostname, self.clock, self.metrics
+        )
+        self.pool = Pool(delivery, rules, settler, self.spool, self.clock, self.metrics)
+        windows = {name: each.hours for name, each in self.settings.streams.items() if each.hours}
+        self.scheduler = Scheduler(
+            self.router, self.pool, windows, settler, self.spool, self.clock, self.metrics
+        )
         self.pool.start(tasks)
         await self.scheduler.start(tasks)
         admission = Admission(self.settings, self.spool, self.clock, self.scheduler.accepted)

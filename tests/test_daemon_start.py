@@ -85,7 +85,8 @@ async def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path, file: str) -> None:
     (tmp_path / "spool").mkdir()
     (tmp_path / "spool" / file).write_text("This is not a database at all, it is a text.")
-    assert await complaint(settings(tmp_path)) == f"{tmp_path}/spool/{file}: file is not a database"
+    words = f"{tmp_path}/spool/{file}: file is not a database; move this file away, or set another spool.path"
+    assert await complaint(settings(tmp_path)) == words
 
 
 async def test_an_event_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from mta.clock import SystemClock, Timer
 from mta.config.settings import Dns, Domain, Duration, Endpoint, Sandbox, Settings, StaticRoute
 from mta.core.model import Kind, Outcome
+from mta.core.adaptive import Bounds
+from mta.core.provider import Provider, Providers
 from mta.core.routing import Host, Login, Route
+from mta.core.terms import PathBounds, Terms
 from mta.core.throttle import Rate, SiteLimits
 from mta.dns.resolver import Resolver
 from mta.outbound import router as module
@@ -27,7 +31,15 @@ ZONE: Zone = {
     ("mx1.test", "AAAA"): ["2001:db8::1"],
     ("trap.test", "A"): ["127.0.0.1"],
 }
-DEFAULT = SiteLimits(3, 100, 50, None)
+DEFAULT = SiteLimits(20, 100, 50, None)
+UNKNOWN = PathBounds(Bounds(1 / 60, 5.0, math.inf), Bounds(1.0, 2.0, 20.0))
+GIANT = Provider(
+    "giant",
+    Terms(connections=5, connections_start=3, rate_start=Rate(60, 60.0), tls="required"),
+    match=("giant.test",),
+    because={"connections": "so it is said"},
+)
+FILTER = Provider("filter", Terms(connections=9), match=("filter.test",), per_site=True)
 
 
 class HandClock:
@@ -53,10 +65,26 @@ class HandClock:
 
 
 def routing(
-    server: NameServer, settings: Settings = SETTINGS, clock: HandClock | None = None, timeout: float = 5.0
+    server: NameServer,
+    settings: Settings = SETTINGS,
+    clock: HandClock | None = None,
+    timeout: float = 5.0,
+    providers: tuple[Provider, ...] = (),
 ) -> Router:
     resolver = Resolver(Dns((server.endpoint,), Duration(timeout)), SystemClock())
-    return Router(settings, resolver, clock or HandClock(), frozenset({"192.0.2.2"}))
+    ours = frozenset({"192.0.2.2"})
+    return Router(settings, resolver, clock or HandClock(), ours, providers=Providers(providers))
+
+
+def unsaid(route: Route | Outcome) -> Route:
+    """A route without the origins of its limits."""
+    assert isinstance(route, Route)
+    return route._replace(said=())
+
+
+def origins(route: Route | Outcome | None) -> dict[str, tuple[object, str]]:
+    assert isinstance(route, Route)
+    return {limit.name: (limit.value, limit.origin) for limit in route.said}
 
 
 async def test_a_domain_goes_to_its_mx_hosts() -> None:
@@ -65,7 +93,7 @@ async def test_a_domain_goes_to_its_mx_hosts() -> None:
         assert router.cached("one.test") is None
         route = await router.route("one.test")
     hosts = (Host("mx1.test", 25, 10), Host("mx2.test", 25, 20))
-    assert route == Route("mx1.test,mx2.test", hosts, DEFAULT)
+    assert unsaid(route) == Route("mx1.test,mx2.test", hosts, DEFAULT, UNKNOWN)
     assert router.cached("one.test") is route
 
 
@@ -142,7 +170,7 @@ async def test_the_domain_that_was_not_used_for_longest_is_forgotten(
 async def test_an_address_literal_needs_no_dns() -> None:
     async with NameServer(ZONE) as server:
         route = await routing(server).route("[192.0.2.9]")
-    assert route == Route("[192.0.2.9]", (Host("192.0.2.9", 25),), DEFAULT)
+    assert unsaid(route) == Route("[192.0.2.9]", (Host("192.0.2.9", 25),), DEFAULT, UNKNOWN)
     assert not server.asked
 
 
@@ -156,9 +184,10 @@ async def test_a_static_route_of_the_domain_comes_before_that_of_every_domain() 
         one, other = router.cached("one.test"), router.cached("[192.0.2.9]")
         assert await router.route("one.test") is one
     assert not server.asked
-    limits = SiteLimits(7, 1000, 50, None)
-    hosts = (Host("relay.test", 587),)
-    assert one == Route("relay.test:587", hosts, limits, True, Login("u", "/p"), True)
+    assert isinstance(one, Route)
+    assert one.limits == SiteLimits(7, 1000, 50, None)
+    assert (one.site, one.hosts) == ("relay.test:587", (Host("relay.test", 587),))
+    assert (one.static, one.login, one.tls_required) == (True, Login("u", "/p"), True)
     assert isinstance(other, Route)
     assert (other.site, other.static, other.hosts) == ("[::1]:25", True, (Host("::1", 25),))
 
@@ -210,10 +239,91 @@ async def test_addresses_take_turns_and_leave_our_own_out() -> None:
 
 async def test_a_host_that_points_at_loopback_bounces_unless_a_setting_says_so() -> None:
     host = Host("trap.test", 25)
-    stranger = Route("trap.test", (host,), DEFAULT)
+    stranger = Route("trap.test", (host,), DEFAULT, UNKNOWN)
     async with NameServer(ZONE) as server:
         router = routing(server)
         answer = await router.addresses(host, stranger)
         assert await router.addresses(host, stranger._replace(static=True)) == ["127.0.0.1"]
     assert isinstance(answer, Outcome)
     assert (answer.kind, answer.reply.enhanced, answer.host) == (Kind.BOUNCED, "5.4.6", "trap.test")
+
+
+async def test_a_static_route_starts_with_all_that_it_has() -> None:
+    relay = StaticRoute(Endpoint("192.0.2.1", 25), rate=Rate(10, 1.0))
+    async with NameServer(ZONE) as server:
+        router = routing(server, replace(SETTINGS, routes={"*": StaticRoute(Endpoint("::1", 25)), "a": relay}))
+    free, bound = router.cached("b"), router.cached("a")
+    assert isinstance(free, Route)
+    assert isinstance(bound, Route)
+    assert free.bounds == PathBounds(Bounds(1 / 60, math.inf, math.inf), Bounds(1.0, 20.0, 20.0))
+    assert bound.bounds.rate == Bounds(1 / 60, 10.0, 10.0)
+    assert {origin for _, origin in origins(bound).values()} == {"route a"}
+
+
+GIANTS: Zone = {
+    ("big.test", "MX"): ["10 mx1.giant.test.", "10 mx2.giant.test.", "20 backup.elsewhere.test."],
+    ("half.test", "MX"): ["10 mx1.giant.test.", "10 mx.elsewhere.test."],
+    ("like.test", "MX"): ["10 mx.notgiant.test."],
+    ("own.test", "MX"): ["10 mx1.giant.test."],
+    ("safe.test", "MX"): ["10 mx.filter.test."],
+}
+
+
+@pytest.mark.parametrize(
+    ("domain", "provider", "path", "connections", "start"),
+    [
+        ("big.test", "giant", "giant", 5, 3),
+        ("half.test", "", "", 20, 2),
+        ("like.test", "", "", 20, 2),
+        ("safe.test", "filter", "", 9, 2),
+    ],
+)
+async def test_the_best_mx_hosts_tell_the_provider_and_a_backup_does_not_matter(
+    domain: str, provider: str, path: str, connections: int, start: int
+) -> None:
+    async with NameServer(GIANTS) as server:
+        route = await routing(server, providers=(GIANT, FILTER)).route(domain)
+    assert isinstance(route, Route)
+    assert (route.provider, route.path) == (provider, path)
+    assert route.limits.connections == connections
+    assert route.bounds.connections == Bounds(1.0, start, connections)
+    assert route.tls_required is (provider == "giant")
+
+
+async def test_every_limit_tells_its_origin() -> None:
+    default = Domain(messages_per_connection=7)
+    own = Domain(recipients_per_message=3, connections=2, tls="opportunistic")
+    settings = replace(SETTINGS, domains={"default": default, "own.test": own})
+    async with NameServer(GIANTS) as server:
+        route = await routing(server, settings, providers=(GIANT,)).route("own.test")
+    assert origins(route) == {
+        "connections": (2, "domain own.test"),
+        "connections_start": (2, "domain own.test"),  # not above the ceiling, which is the domain's
+        "rate": (None, "default"),
+        "rate_start": (Rate(60, 60.0), "provider giant"),
+        "messages_per_connection": (7, "default"),
+        "recipients_per_message": (3, "domain own.test"),
+        "tls": ("opportunistic", "domain own.test"),
+    }
+    assert isinstance(route, Route)
+    assert (route.provider, route.matched, route.tls_required) == ("giant", "match giant.test", False)
+
+
+@pytest.mark.parametrize(
+    ("own", "path"),
+    [(Domain(connections=1), ""), (Domain(rate_start=Rate(1, 1.0)), ""), (Domain(port=26), "giant")],
+)
+async def test_a_domain_with_limits_of_its_own_does_not_share_the_providers(own: Domain, path: str) -> None:
+    async with NameServer(GIANTS) as server:
+        router = routing(server, replace(SETTINGS, domains={"own.test": own}), providers=(GIANT,))
+        route = await router.route("own.test")
+    assert isinstance(route, Route)
+    assert (route.site, route.provider, route.path) == ("own.test@mx1.giant.test", "giant", path)
+
+
+async def test_all_domains_of_a_provider_share_one_set_of_terms() -> None:
+    zone = {(f"d{n}.test", "MX"): [f"10 mx{n}.giant.test."] for n in range(3)}
+    async with NameServer(zone) as server:
+        router = routing(server, providers=(GIANT,))
+        routes = [await router.route(f"d{n}.test") for n in range(3)]
+    assert len({id(route.said) for route in routes if isinstance(route, Route)}) == 1

@@ -105,7 +105,7 @@ def test_hot_statements_never_scan_a_table(tmp_path: Path, name: str) -> None:
         connection.close()
     scans = [line for line in plan if line.startswith("SCAN")]
     assert all("json_each" in line or "CONSTANT ROW" in line for line in scans), plan
-    if name in ("DUE", "NEXT_DUE"):
+    if name == "DUE":
         assert any("recipient_due (domain=?" in line for line in plan), plan
 
 
@@ -138,8 +138,9 @@ async def test_what_was_under_way_is_due_after_the_first_wait_and_never_at_once(
         assert domain == "dst.test"
         assert clock.now() + 300 <= due + 0.01
         assert due <= clock.now() + 331
-        assert await spool.reader.due("dst.test", clock.now() + 299, 10) == []
-        (found,) = await spool.reader.due("dst.test", clock.now() + 331, 10)
+        assert await spool.reader.due([("dst.test", 10)], clock.now() + 299) == [([], due)]
+        (((found,), rest),) = await spool.reader.due([("dst.test", 10)], clock.now() + 331)
+        assert rest is None
         assert [each.attempts for each in found.recipients] == [1]
         assert await spool.reader.content(found.id) == b"body\n"
 
@@ -183,8 +184,8 @@ async def test_a_deferred_recipient_waits_with_its_due_time(tmp_path: Path) -> N
         update = Update(State.DEFERRED, 1, 1_800_000_500.0, made.id, 0)
         spool.settle(made, [], [update], [Event(type=Type.DEFERRAL)])
         await spool.lease([])
-        assert await spool.reader.next_due("dst.test") == 1_800_000_500.0
-        assert await spool.reader.counts() == {"deferred": 1}
+        assert await spool.reader.due([("dst.test", 1)], 1_800_000_499.0) == [([], 1_800_000_500.0)]
+        assert (spool.tally.fresh, spool.tally.deferred) == (0, 1)
 
 
 async def test_only_so_many_outcomes_can_be_unsettled(tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ async def test_a_large_content_is_a_file_until_it_is_delivered(tmp_path: Path) -
         (file,) = (tmp_path / "bodies").iterdir()
         assert file.read_bytes() == content
         assert await spool.reader.content(large.id) == content
-        assert await spool.reader.head(large.id, 3) == b"xxx"
+        assert await spool.reader.heads([large.id], 3) == {large.id: b"xxx"}
         spool.settle(large, large.recipients, [], [Event(type=Type.DELIVERY)])
     assert list((tmp_path / "bodies").iterdir()) == []
 

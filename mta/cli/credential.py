@@ -21,6 +21,7 @@ from mta.config import units
 from mta.config.settings import Settings
 from mta.core.credential import ANY, Credential, Kind
 from mta.core.throttle import Rate
+from mta.core.turns import HIGHEST, LOWEST
 from mta.spool.credentials import CredentialError, CredentialStore, generate
 
 _json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
@@ -65,6 +66,10 @@ def credential() -> None:
 @click.option(
     "--network", "networks", multiple=True, metavar="CIDR", help="May be used from there only. Repeatable."
 )
+@click.option(
+    "--priority", type=click.IntRange(LOWEST, HIGHEST), help="The highest MT-PRIORITY that it may ask for."
+)
+@click.option("--hold", metavar="TIME", callback=_unit(units.duration), help="The longest HOLDFOR: 7d.")
 @click.option("--bound", is_flag=True, help="No secret: a client in one of the networks is this credential.")
 @click.option("--key", is_flag=True, help="Generate a key for a program: quicker to check than a password.")
 @_stdin
@@ -81,6 +86,8 @@ def add(
     message_size: int | None,
     recipients: int | None,
     networks: tuple[str, ...],
+    priority: int | None,
+    hold: float | None,
     bound: bool,
     key: bool,
     password_stdin: bool,
@@ -106,6 +113,8 @@ def add(
             networks=networks,
             notify=not no_notify,
             kind=kind,
+            priority=priority,
+            hold=hold,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -201,6 +210,8 @@ def _summary(one: Credential) -> str:
         "message-size": one.message_size,
         "recipients": one.recipients,
         "rate": _rate_text(one.rate),
+        "priority": "" if one.priority is None else f"up to {one.priority}",
+        "hold": f"{one.hold:.0f}s" if one.hold else "",
         "notify": "" if one.notify else "no",
     }
     return ", ".join([one.kind, *(f"{name} {value}" for name, value in facts.items() if value)])

@@ -15,14 +15,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
 from yaml import MappingNode, Node
 
 from mta.config.document import Problem, SettingsError, compose, place
-from mta.config.load import Walk
 from mta.config.settings import Duration
+from mta.config.walk import Walk
 from mta.core.logline import quoted
 from mta.core.model import Reaction, Scope, Subject
 from mta.core.reply import ReplyError
@@ -84,6 +85,12 @@ class File:
 
     retries: Mapping[str, Retry]
     rules: tuple[Entry, ...]
+
+
+@cache
+def shipped() -> RuleSet:
+    """The rules of this version."""
+    return load()
 
 
 def load(path: Path = SHIPPED) -> RuleSet:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, NewType
 
+from mta.core.terms import Terms, overlay
 from mta.core.throttle import Rate
 from mta.core.window import Window
 
 Duration = NewType("Duration", float)  # seconds
 Size = NewType("Size", int)  # octets
 Priority = NewType("Priority", int)  # -9 to 9 (RFC 6710)
+HostName = NewType("HostName", str)  # lower-case A-labels, no final dot
+Suffix = NewType("Suffix", str)  # of host names: two labels or more, and no public suffix
 
 PRIORITIES = {"transactional": Priority(4), "bulk": Priority(-4)}  # of streams that do not say theirs
 
@@ -74,14 +77,31 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Domain:
-    """Limits towards one destination; the key `default` is for every other one."""
+class Provider(Terms):
+    """What changes in a shipped profile, or a provider of one's own; each value left out is as it was."""
 
-    connections: int = 3  # at once
-    messages_per_connection: int = 100
-    recipients_per_message: int = 50  # RCPT in one transaction
-    rate: Rate | None = None  # recipients
-    port: int = 25  # of the MX hosts
+    match: tuple[Suffix, ...] = ()  # suffixes of MX host names: all hosts of the best preference end in one
+    domains: tuple[HostName, ...] = ()  # recipient domains that belong to it whatever their MX
+    examples: tuple[HostName, ...] = ()  # MX host names; one at least for each suffix
+    per: Literal["provider", "site"] | None = None  # whose limits: all its sites' together, or each site's own
+
+
+@dataclass(frozen=True)
+class Domain(Terms):
+    """Terms towards one destination; the key `default` is for every one, below provider and domain."""
+
+    port: int | None = None  # of the MX hosts
+
+
+DEFAULT = Domain(
+    connections=20,
+    connections_start=2,  # who does not know us yet is not to meet twenty of us
+    rate_start=Rate(300, MINUTE),
+    messages_per_connection=100,
+    recipients_per_message=50,
+    tls="opportunistic",
+    port=25,
+)
 
 
 @dataclass(frozen=True)
@@ -196,7 +216,8 @@ class Settings:
         default_factory=lambda: {"transactional": Stream(), "bulk": Stream()}
     )
     routes: Mapping[str, StaticRoute] = field(default_factory=dict)
-    domains: Mapping[str, Domain] = field(default_factory=lambda: {"default": Domain()})
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    domains: Mapping[str, Domain] = field(default_factory=dict)  # always with `default`, complete
     dns: Dns = Dns()
     tls: Tls = Tls()
     spool: Spool = Spool()
@@ -211,6 +232,10 @@ class Settings:
             raise ValueError("tls.certificate and tls.key are needed: a listener speaks TLS")
         if self.sandbox and self.routes:
             raise ValueError("sandbox and routes exclude each other: in the sandbox nothing leaves")
+        said = self.domains.get("default", Domain())
+        port = DEFAULT.port if said.port is None else said.port
+        default = replace(overlay(DEFAULT, said), port=port)
+        object.__setattr__(self, "domains", {**self.domains, "default": default})
 
     def priority(self, stream: str) -> Priority:
         """The priority of a stream's mail."""

@@ -13,7 +13,9 @@ import ipaddress
 import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from mta.config.settings import DAY, HOUR, KIB, MIB, MINUTE, Duration, Endpoint, Priority, Size
+import idna
+
+from mta.config.settings import DAY, HOUR, KIB, MIB, MINUTE, Duration, Endpoint, HostName, Priority, Size, Suffix
 from mta.core.throttle import Rate
 from mta.core.turns import HIGHEST, LOWEST
 from mta.core.window import Window
@@ -30,6 +32,12 @@ _WINDOW = re.compile(
 )
 _NUMERIC_HOST = re.compile(r"[0-9.]+")
 _HOST = re.compile(r"[^\s:\[\]/@,]+")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+# Below a country's domain these are registries' own: example.co.uk is somebody, co.uk is everybody.
+_REGISTRIES = frozenset(
+    "ac asso co com ed edu go gob gouv gov gv id ind info ltd me mil ne net nhs nom or org plc sch web".split()
+)
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY}
 _OCTETS = {"K": KIB, "M": MIB, "G": 1024 * MIB}
@@ -94,6 +102,34 @@ def _days(text: str) -> frozenset[int]:
         start, stop = _DAYS.index(first), _DAYS.index(last or first)
         days |= {day % 7 for day in range(start, (stop if stop >= start else stop + 7) + 1)}
     return frozenset(days)
+
+
+def domain_name(text: str) -> HostName:
+    """As the envelope has it: lower case, A-labels, no final dot."""
+    name = text.lower().removesuffix(".")
+    try:
+        return HostName(name if name.isascii() else idna.encode(name, uts46=True).decode("ascii"))
+    except idna.IDNAError as error:
+        raise ValueError(f"not a domain name: {error}") from None
+
+
+def host_name(text: str) -> HostName:
+    """`mx1.example.com`: a name that DNS can have."""
+    name = domain_name(text)
+    if not _NAME.fullmatch(name) or _NUMERIC_HOST.fullmatch(name):
+        raise ValueError(f"{text!r} is no host name: write mx1.example.com")
+    return name
+
+
+def suffix(text: str) -> Suffix:
+    """`example.com`, for itself and every name below it; a dot before it changes nothing."""
+    name = host_name(text.removeprefix("."))
+    labels = name.split(".")
+    if len(labels) < 2:
+        raise ValueError(f"{text!r} takes half the world: write two labels or more, mx.example.com")
+    if len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _REGISTRIES:
+        raise ValueError(f"{text!r} is a public suffix: add the label before it")
+    return Suffix(name)
 
 
 def endpoint(text: str) -> Endpoint:

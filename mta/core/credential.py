@@ -18,12 +18,14 @@ from typing import Literal
 
 from mta.core.address import PathError, a_label
 from mta.core.throttle import Rate
+from mta.core.turns import HIGHEST, LOWEST
 
 Kind = Literal["password", "key", "network"]  # network: the client's address is the credential
 Network = IPv4Network | IPv6Network
 
 ANY = "*"
 LONGEST_LOGIN = 255  # octets
+LONGEST_HOLD = 365 * 86400.0  # seconds; whoever wants more has a calendar
 _WIDEST = {4: 8, 6: 16}  # a shorter prefix is the whole internet, by mistake or by ::ffff:0:0/96
 
 
@@ -41,6 +43,8 @@ class Credential:
     networks: tuple[str, ...] = ()  # where from; none: anywhere
     notify: bool = True  # tell the sender of failures
     kind: Kind = "password"
+    priority: int | None = None  # the highest MT-PRIORITY that it may ask for; None: that of its stream
+    hold: float | None = None  # seconds, the longest HOLDFOR that it may ask for; None: it may not
 
     def __post_init__(self) -> None:
         for name in ("login", "tenant", "stream"):
@@ -51,6 +55,10 @@ class Credential:
                 raise ValueError(f"{name} must be at least 1: to forbid submission, remove the credential")
         if self.rate is not None and (self.rate.amount < 1 or self.rate.period <= 0):
             raise ValueError("rate must allow at least one recipient: write 100/min")
+        if self.priority is not None and not LOWEST <= self.priority <= HIGHEST:
+            raise ValueError(f"priority is a whole number from {LOWEST} to {HIGHEST}")
+        if self.hold is not None and not 1 <= self.hold <= LONGEST_HOLD:
+            raise ValueError(f"hold is at least 1s and at most {LONGEST_HOLD / 86400:.0f}d")
         if not self.senders:
             raise ValueError("a credential needs a sender: user@example.com, example.com or *")
         if self.kind == "network" and not self.networks:

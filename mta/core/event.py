@@ -47,6 +47,14 @@ class ReplyField(msgspec.Struct, omit_defaults=True):
     command: str = ""
 
 
+class LimitField(msgspec.Struct, omit_defaults=True):
+    """What changed in how fast we send, inside an event; null: no limit."""
+
+    what: str  # rate (recipients a second), connections
+    old: float | None
+    new: float | None
+
+
 class Event(msgspec.Struct, omit_defaults=True, eq=False):
     """One record of the event log."""
 
@@ -73,6 +81,8 @@ class Event(msgspec.Struct, omit_defaults=True, eq=False):
     due: str = ""
     tls: str = ""
     duration_ms: int = 0
+    rule: str = ""  # the reply rule that decided
+    limit: LimitField | None = None
 
 
 def about(kind: Type, message: Message, recipient: Recipient, now: float) -> Event:

@@ -54,6 +54,18 @@ class Message:
     priority: int = 0  # -9 to 9 (RFC 6710)
     release: float | None = None  # not before then (RFC 4865); only said of a message that comes in
 
+    def line(self, recipient: Recipient) -> Line:
+        """Where a recipient of it waits."""
+        return Line(recipient.domain, self.priority, self.tenant)
+
+
+class Line(NamedTuple):
+    """Who waits behind whom: the mail of one tenant at one priority for one domain."""
+
+    domain: str
+    priority: int
+    tenant: str
+
 
 @dataclass(slots=True, eq=False)
 class Batch:
@@ -149,6 +161,11 @@ class Verdict(NamedTuple):
     retry: str = ""  # the retry class by name; "" where it is permanent
     wait: float | None = None  # seconds that the peer or the rule names, for the reaction or the retry
     stated: bool = False  # the peer itself named it
+
+    @property
+    def is_by_rule(self) -> bool:
+        """Did a rule know the words, or do only the codes speak?"""
+        return not self.rule.startswith(("status-", "code-"))
 
 
 class Outcome(NamedTuple):

@@ -21,10 +21,17 @@ class Schedule(NamedTuple):
     first: float = 300.0
     maximum: float = 7200.0
 
-    def due(self, attempts: int, now: float, expires: float, dice: float) -> float | None:
-        """When the attempt after number `attempts` is due; None if that was the last one."""
+    def due(
+        self, attempts: int, now: float, expires: float, dice: float, wait: float | None = None
+    ) -> float | None:
+        """When the attempt after number `attempts` is due; None if that was the last one.
+
+        A `wait` that a peer or a rule named takes the place of ours, and is never cut short.
+        """
         last = expires - LAST_CALL
         if now >= last:
             return None
+        if wait is not None:
+            return min(now + wait * (1 + JITTER * dice), last)
         wait = min(self.first * 2.0 ** min(attempts - 1, 30), self.maximum)
         return min(now + wait * (1 + JITTER * (2 * dice - 1)), last)

@@ -19,6 +19,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
+from mta.core.terms import Limit, PathBounds
 from mta.core.throttle import SiteLimits
 
 ROOT = "."
@@ -47,9 +48,14 @@ class Route(NamedTuple):
     site: str
     hosts: tuple[Host, ...]
     limits: SiteLimits
+    bounds: PathBounds  # what the path may learn
     static: bool = False  # said by a setting: loopback is allowed
     login: Login | None = None
     tls_required: bool = False
+    provider: str = ""  # "" where no provider is known
+    path: str = ""  # what shares limits with others: the provider; "" where the site is alone
+    matched: str = ""  # what of the provider's profile fits
+    said: tuple[Limit, ...] = ()  # every limit with its origin
 
 
 class Status(enum.Enum):

@@ -41,6 +41,8 @@ class Submission(NamedTuple):
     options: int
     content: bytes
     dotted: bool  # lines of the content may start with a dot
+    priority: int | None = None  # None: that of the stream
+    hold: float = 0.0  # seconds until it may go
 
 
 class Admission:
@@ -52,9 +54,14 @@ class Admission:
         self._hostname = settings.hostname
         self._hops = settings.limits.hops
         self._expire: Mapping[str, float] = {name: stream.expire for name, stream in settings.streams.items()}
+        self._priority = {name: settings.priority(name) for name in settings.streams}
         self._spool = spool
         self._clock = clock
         self._accepted = accepted
+
+    def priority(self, stream: str) -> int:
+        """The priority of a stream's mail; an unknown stream is refused at the end of the message."""
+        return self._priority.get(stream, 0)
 
     def submit(self, submission: Submission, answer: Answer) -> Reply | None:
         """Refuse now, or own it and answer later."""
@@ -100,13 +107,14 @@ class Admission:
         options = submission.options
         if credential.notify:
             options |= Option.NOTIFY
+        priority = submission.priority
         return Message(
             queue_id,
             submission.sender.address,
             credential.tenant,
             credential.stream,
             credential.login,
-            now + self._expire[credential.stream],
+            now + submission.hold + self._expire[credential.stream],
             len(content),
             message_id[:998],
             options,
@@ -114,6 +122,8 @@ class Admission:
             content,
             True,
             not submission.dotted,
+            priority=self._priority[credential.stream] if priority is None else priority,
+            release=now + submission.hold if submission.hold else None,
         )
 
     def _committed(self, message: Message, answer: Answer, error: Exception | None) -> None:

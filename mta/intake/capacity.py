@@ -76,8 +76,7 @@ class Capacity:
                 return Reply(452, "4.3.1", f"The disk has no room: {short}; try again in 5 minutes")
         quota = self._quotas.get(tenant) or self._quotas.get(DEFAULT)
         if quota is not None:
-            usage = self._spool.usage(tenant)
-            over = over_quota(quota, usage.messages, usage.size, declared)
+            over = over_quota(quota, *self._spool.usage(tenant), declared)
             if over is not None:
                 return Reply(452, "4.3.1", f"The quota is used up: {over}; try again when some are delivered")
         return None

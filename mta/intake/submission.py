@@ -4,7 +4,8 @@ Between: `smtp.server` speaks; the authenticator knows clients; admission takes 
 Contract: a client needs a credential before MAIL: by AUTH under TLS, or by its address on a listener
     with `auth: network`. An over-limit client gets 4yz with the seconds to wait, never 5yz.
 Raises: nothing to the loop.
-Standards: RFC 6409 (submission), RFC 8314 (implicit TLS), RFC 4954 (AUTH), RFC 5321 4.5.3.1.10 (452).
+Standards: RFC 6409 (submission), RFC 8314 (implicit TLS), RFC 4954 (AUTH), RFC 5321 4.5.3.1.10 (452),
+    RFC 6710 (MT-PRIORITY), RFC 4865 (FUTURERELEASE).
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from datetime import UTC, datetime
 
 from aiosmtpd.smtp import MISSING, AuthResult
 
 from mta.clock import Clock
 from mta.config.settings import Limits
-from mta.core.address import Path
+from mta.core import options
+from mta.core.address import Path, PathError
 from mta.core.credential import Credential
 from mta.core.model import Option, Reply, Wait
 from mta.core.throttle import RateLimit
@@ -158,13 +161,55 @@ class Submission(Server):
         if self.policy.tls_context is not None and not self._tls_protocol:
             return TLS_REQUIRED  # a client known by its address alone still may not send in the clear
         if not credential.allows(sender.address):
-            refusal = Reply(550, "5.7.1", f"You may not send from <{sender.address}>")
-            self.note(refusal, "sender not allowed", sender=sender.address)
+            forbidden = Reply(550, "5.7.1", f"You may not send from <{sender.address}>")
+            self.note(forbidden, "sender not allowed", sender=sender.address)
+            return forbidden
+        refusal = self._judge_hold(credential) if self.hold else None
+        refusal = refusal or self.event_handler.capacity.at_mail(credential.tenant, self.declared)
+        if refusal is not None:
+            self.note(refusal, refusal.text, sender=sender.address)
             return refusal
-        full = self.event_handler.capacity.at_mail(credential.tenant, self.declared)
-        if full is not None:
-            self.note(full, full.text, sender=sender.address)
-        return full
+        return None if self.priority is None else self._lowered(credential, self.priority)
+
+    def extensions(self) -> list[str]:
+        if self.credential is None:
+            return []
+        offers = ["MT-PRIORITY"]
+        if self.credential.hold is not None:
+            latest = datetime.fromtimestamp(self.policy.clock.now() + self.credential.hold, UTC)
+            offers.append(f"FUTURERELEASE {self.credential.hold:.0f} {latest:%Y-%m-%dT%H:%M:%SZ}")
+        return offers
+
+    def on_parameter(self, name: str, value: str | None) -> bool:
+        if name == "MT-PRIORITY":
+            self.priority = options.priority(value)
+        elif name in ("HOLDFOR", "HOLDUNTIL") and self.hold:
+            raise PathError(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
+        elif name == "HOLDFOR":
+            self.hold = options.hold_for(value)
+        elif name == "HOLDUNTIL":
+            self.hold = options.hold_until(value, self.policy.clock.now())
+        else:
+            return False
+        return True
+
+    def _judge_hold(self, credential: Credential) -> Reply | None:
+        """RFC 4865 5."""
+        if credential.hold is None:
+            return Reply(550, "5.7.1", "You may not ask for a later release")
+        if self.hold > credential.hold:
+            return Reply(501, "5.5.4", f"You may hold a message for {credential.hold:.0f} seconds at most")
+        return None
+
+    def _lowered(self, credential: Credential, asked: int) -> Reply | None:
+        """RFC 6710 4.1: a priority that is not allowed becomes one that is, and the client is told."""
+        highest = credential.priority
+        if highest is None:
+            highest = self.event_handler.admission.priority(credential.stream)
+        if asked <= highest:
+            return None
+        self.priority = highest
+        return Reply(250, "2.3.6", f"Ok, at priority {highest}: you may not ask for {asked}")
 
     def on_rcpt(self, recipient: Path) -> Reply | None:
         credential = self.credential
@@ -195,7 +240,15 @@ class Submission(Server):
         assert sender is not None
         return self.event_handler.admission.submit(
             admission.Submission(
-                credential, self._protocol(), sender, self.recipients, self.options, content, dotted
+                credential,
+                self._protocol(),
+                sender,
+                self.recipients,
+                self.options,
+                content,
+                dotted,
+                self.priority,
+                self.hold,
             ),
             self.answer,
         )

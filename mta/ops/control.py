@@ -23,10 +23,12 @@ import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import web
+
+if TYPE_CHECKING:  # a fifth of a second: the server needs it, the commands that only call do not
+    from aiohttp import web
 
 Command = Callable[[dict[str, Any]], Awaitable[Any]]
 
@@ -51,6 +53,8 @@ class Control:
         self._bound = False
 
     async def start(self) -> None:
+        from aiohttp import web
+
         application = web.Application()
         application.router.add_get("/{name:.*}", self._answer, allow_head=False)
         application.router.add_post("/{name:.*}", self._answer)
@@ -106,6 +110,8 @@ class Control:
 
 
 def _json(status: int, answer: object) -> web.Response:
+    from aiohttp import web
+
     return web.Response(status=status, body=msgspec.json.encode(answer), content_type="application/json")
 
 

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
 from mta.clock import Clock
+from mta.core.adaptive import OURS
+from mta.core.classify import Judge
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
 from mta.core.routing import Host, Login, Route, order
 from mta.outbound.router import Router
@@ -38,12 +41,16 @@ class Delivery:
         self._opportunistic.verify_mode = ssl.CERT_NONE
         self._verified = ssl.create_default_context()
 
-    async def connect(self, route: Route) -> Connection | Outcome:
-        """A connection to the first host that talks to us."""
+    async def connect(
+        self, route: Route, judge: Judge, shunned: Mapping[str, float]
+    ) -> Connection | Outcome:
+        """A connection to the first host that talks to us; hosts that are shunned (until a time) last."""
         tried = 0
         said: list[str] = []
         last: Outcome | None = None
-        for host in order(route.hosts, self._clock.dice):
+        now = self._clock.monotonic()
+        hosts = order(route.hosts, self._clock.dice)
+        for host in sorted(hosts, key=lambda host: shunned.get(host.name, now) > now):
             addresses = await self._router.addresses(host, route)
             if isinstance(addresses, Outcome):
                 said.append(addresses.reply.text)
@@ -57,7 +64,9 @@ class Delivery:
                     return await self._open(host, address, route)
                 except PeerError as error:
                     said.append(f"{host.name} [{address}]: {error}")
-                    last = _unreachable(host, error)
+                    last = _unreachable(host, error, judge)
+                    if last.subject in OURS:
+                        return last  # it is about us: another door of the same house is no other answer
         return _worded(last, said)
 
     async def _open(self, host: Host, address: str, route: Route) -> Connection:
@@ -96,10 +105,11 @@ def _read(login: Login) -> tuple[str, str]:
         raise PeerError(f"the password file of the route cannot be read: {error}") from error
 
 
-def _unreachable(host: Host, error: PeerError) -> Outcome:
+def _unreachable(host: Host, error: PeerError, judge: Judge) -> Outcome:
     if error.reply is not None:
         # A 5yz greeting is about this connection, not about the mail: it is tried again.
-        return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.SITE, error.reply, host.name, "CONNECT")
+        said = judge(error.reply, "CONNECT")
+        return Outcome(Kind.DEFERRED, said.subject, said.scope, error.reply, host.name, "CONNECT", said)
     subject = Subject.TLS if isinstance(error, TlsError) else Subject.NETWORK
     return Outcome(Kind.DEFERRED, subject, Scope.SITE, Reply(451, "4.4.1", str(error)), host.name, "CONNECT")
 
@@ -107,7 +117,7 @@ def _unreachable(host: Host, error: PeerError) -> Outcome:
 def _worded(last: Outcome | None, said: list[str]) -> Outcome:
     """The outcome of a plan that is used up, with what every host said."""
     assert last is not None, "a route without hosts"
-    if last.kind is Kind.BOUNCED or last.subject is Subject.DNS or last.subject is Subject.CONNECTION:
+    if last.kind is Kind.BOUNCED or last.subject is Subject.DNS or last.verdict is not None:
         return last
     text = "No host answered; it is tried again: " + "; ".join(said)
     return last._replace(reply=Reply(451, last.reply.enhanced or "4.4.1", text[:1000]))

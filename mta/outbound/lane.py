@@ -2,8 +2,9 @@
 
 Between: the pool pushes batches and opens connections; connections take transactions and tell their
     ends; outcomes go to the settler.
-Contract: bounded by recipients (`CAPACITY`), one FIFO. `gate` answers Go, or Wait with the reason. Every
-    batch is settled or postponed once. A content that is only on disk is read by the pool first.
+Contract: bounded by recipients for each tenant and priority (`core.turns`), and as a whole. `gate` answers
+    Go, or Wait with the reason. Every batch is settled or postponed once. A content that is only on disk
+    is read by the pool first.
 Raises: nothing.
 Why: connections pull. Nobody assigns work to connections, so nothing is searched; tasks grow with
     connections, memory with lanes, and the backlog stays on disk.
@@ -11,25 +12,27 @@ Why: connections pull. Nobody assigns work to connections, so nothing is searche
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import EXPIRED, broken, outcomes, surplus, unsendable
+from mta.core.classify import EXPIRED, Judge, broken, outcomes, surplus, unsendable
 from mta.core.dialogue import Transaction
 from mta.core.message import header_block, stuff
-from mta.core.model import Batch, Go, Outcome, Wait
+from mta.core.model import Batch, Go, Outcome, Reaction, Wait
 from mta.core.routing import Route
 from mta.core.throttle import GO, DeadSite, RateLimit
+from mta.core.turns import LOW, Share, Turns
 from mta.outbound.outcome import Settler, Trace
+from mta.outbound.traffic import SLICE, Traffic
 from mta.smtp.client import Connection
 
-CAPACITY = 1000  # recipients
-LOW = CAPACITY // 2  # a lane that was full asks for more from here
 BATCHES_PER_CONNECTION = 8  # so many waiting are worth one more connection; pipelining feeds one well
 FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room wakes it sooner
 ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
 MEMORY = 3600.0  # seconds that a dead site is remembered after its time
+SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
+LANE_FULL = "lane full"
 
 
 class Host(Protocol):
@@ -46,59 +49,64 @@ class Host(Protocol):
 
     def starved(self, lane: Lane) -> None: ...
 
-    def has_room(self, lane: Lane) -> None: ...
+    def has_room(self, lane: Lane, share: Share) -> None: ...
 
 
 class Lane:
     """One site's batches, limits and connections."""
 
-    def __init__(self, route: Route, pool: Host, settler: Settler, clock: Clock) -> None:
+    def __init__(
+        self, route: Route, pool: Host, traffic: Traffic, judge: Judge, settler: Settler, clock: Clock
+    ) -> None:
         self.route = route
         self._pool = pool
+        self._traffic = traffic
+        self.judge = judge
         self._settler = settler
         self._clock = clock
-        self._queue: deque[Batch] = deque()
-        self._queued = 0  # recipients
-        self._was_full = False
+        self._turns = Turns()
+        self._full: set[Share] = set()  # who found no room
         self._rate = RateLimit(route.limits.rate)
         self._granted_at = 0.0  # monotonic; before that the rate grants nothing
         self._rate_timer: Timer | None = None
         self._dead = DeadSite()
-        self._enough_until = 0.0  # no more connections than there are
+        self._enough_until = 0.0  # monotonic; no more connections than there are
         self._under_way: dict[Transaction, Batch] = {}
+        self.shunned: dict[str, float] = {}  # hosts that are no good now -> monotonic time until then
         self.serving: set[Connection] = set()
         self.idle: list[Connection] = []
         self.connections = 0  # being dialled, or open
 
     # Mail comes in
 
-    def gate(self) -> Go | Wait:
-        """May mail come in?"""
+    def gate(self, share: Share) -> Go | Wait:
+        """May mail of this priority and tenant come in?"""
         now = self._clock.now()
-        if self._queued >= CAPACITY:
-            self._was_full = True
-            return Wait(now + FULL_WAIT * (1 + self._clock.dice()), "lane full")
+        if not self._turns.room(share):
+            self._full.add(share)
+            return Wait(now + FULL_WAIT * (1 + self._clock.dice()), LANE_FULL)
+        if (shut := self._traffic.shut(now)) is not None:
+            return shut
         return GO if self.serving else self._dead.ask(now)
 
-    def room(self) -> int:
-        """How many recipients more may wait here."""
-        return max(CAPACITY - self._queued, 0)
+    def room(self, share: Share) -> int:
+        """How many recipients more of this priority and tenant may wait here."""
+        return self._turns.room(share)
 
     def push(self, batch: Batch) -> None:
         """Let a batch wait; `gate` was asked."""
         most = self.route.limits.recipients_per_message
         recipients = batch.recipients
-        self._queued += len(recipients)
         if len(recipients) <= most:
-            self._queue.append(batch)
+            self._turns.push(batch)
         else:
             for start in range(0, len(recipients), most):
-                self._queue.append(Batch(batch.message, recipients[start : start + most]))
+                self._turns.push(Batch(batch.message, recipients[start : start + most]))
         self.kick()
 
     def kick(self, stalled: bool = False) -> None:
         """Give idle connections work, and ask for more connections where that is not enough."""
-        while self.idle and self._queue:
+        while self.idle and self._turns.batches:
             connection = self.idle.pop()
             if not self._start(connection):
                 self.idle.append(connection)
@@ -109,17 +117,23 @@ class Lane:
 
     def _wants_connection(self, stalled: bool) -> bool:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
-        if not self._queue or self._clock.monotonic() < self._granted_at:
+        if not self._turns.batches or self._clock.monotonic() < self._granted_at:
             return False
         if not self._pool.may_take:
             self._pool.starved(self)
             return False
-        if self._clock.now() < (self._enough_until if self.connections else self._dead.until):
+        if self.connections:
+            if self._clock.monotonic() < self._enough_until:
+                return False
+        elif isinstance(self._dead.ask(self._clock.now()), Wait):
             return False
-        wanted = -(-len(self._queue) // BATCHES_PER_CONNECTION)
+        waiting = self._turns.batches
+        wanted = -(-waiting // BATCHES_PER_CONNECTION)
         if stalled and not self.idle and self.connections == len(self.serving):
-            wanted = max(wanted, self.connections + min(self.connections, len(self._queue)))
-        return self.connections < min(wanted, self.route.limits.connections)
+            wanted = max(wanted, self.connections + min(self.connections, waiting))
+        if self.connections >= min(wanted, self.route.limits.connections):
+            return False
+        return self._traffic.dial(self)
 
     def _start(self, connection: Connection) -> bool:
         transaction = self.take(connection)
@@ -149,7 +163,7 @@ class Lane:
 
     def take(self, connection: Connection) -> Transaction | None:
         """The next transaction, if its content is in memory and it may go now."""
-        batch = self._head(connection) if self._queue else None
+        batch = self._head(connection) if self._turns.batches else None
         content = None if batch is None else batch.message.content
         if batch is None or content is None or not self._granted(len(batch.recipients)):
             return None
@@ -161,12 +175,16 @@ class Lane:
             self._dead.answered()
         batch = self._under_way.pop(transaction)
         duration = self._clock.monotonic() - transaction.started
-        results = outcomes(transaction, connection.host)
+        results = outcomes(transaction, connection.host, self.judge)
         extra = surplus(transaction)
         if extra:
-            self._put_back(batch.split(extra))
+            self._turns.put_back(batch.split(extra))
             results = [result for position, result in enumerate(results) if position not in extra]
-        self._settler.settle(batch, results, Trace(self.route.site, connection.tls, duration))
+        self._traffic.ended(transaction.started, results, connection.carried)
+        connection.carried += 1
+        if results[0].verdict is not None:
+            self._react(results, connection)
+        self._settler.settle(batch, results, self._trace(connection.tls, duration))
 
     def idle_again(self, connection: Connection) -> None:
         if self._is_used_up(connection) or self._pool.draining:
@@ -180,53 +198,70 @@ class Lane:
             self.idle.remove(connection)
         for transaction, after_dot in left:
             batch = self._under_way.pop(transaction)
+            outcome = broken(transaction, after_dot, connection.host, self.judge)
+            if outcome.verdict is not None:
+                self._traffic.ended(transaction.started, [outcome], connection.carried)
             # What was not sent is no attempt yet; but a site that always hangs up is one.
             if not after_dot and not batch.requeued and self._pool.may_take:
                 batch.requeued = True
-                self._put_back(batch)
+                self._turns.put_back(batch)
             else:
                 if batch.requeued:
                     self._dead.failed(self._clock.now())
-                outcome = broken(transaction, after_dot, connection.host)
                 duration = self._clock.monotonic() - transaction.started
-                self.settle_all(batch, outcome, Trace(self.route.site, connection.tls, duration))
+                self.settle_all(batch, outcome, self._trace(connection.tls, duration))
 
     # What the pool tells
 
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
+        self._traffic.opened()
         self.serving.add(connection)
         connection.serve(self)
         self.idle_again(connection)
 
-    def failed(self, outcome: Outcome) -> None:
-        """No host could be reached; with no other connection, what waits is settled."""
+    def failed(self, outcome: Outcome, started: float) -> None:
+        """No host let us in; with no other connection, what waits is settled."""
+        if self._traffic.dial_failed(started, outcome):
+            self._settle_head(outcome)  # the others wait for the path, and lose no attempt
+            return
         if self.connections > 1:
-            self._enough_until = self._clock.now() + ENOUGH_WAIT
+            self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
             return
         self._dead.failed(self._clock.now())
         for batch in self.take_all():
-            self.settle_all(batch, outcome, Trace(self.route.site))
+            self.settle_all(batch, outcome, self._trace())
 
     def closed(self, connection: Connection | None) -> None:
         """A connection, or the attempt at one, is over."""
         self.connections -= 1
         if connection is not None:
             self.serving.discard(connection)
+        self._traffic.closed()
         dead = self._dead.ask(self._clock.now())
         if isinstance(dead, Wait) and not self.connections:
             for batch in self.take_all():
                 self._settler.postpone(batch, dead.until)
         self.kick()
 
+    def spare(self) -> bool:
+        """Give an idle connection up for another lane of the path; False where there is none."""
+        if not self.idle:
+            return False
+        self.idle.pop().retire()
+        return True
+
+    def put_off(self, until: Wait) -> None:
+        """The path is shut for longer than mail should wait in memory."""
+        for batch in self.take_all():
+            self._settler.postpone(batch, until.until)
+
     def settle_all(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
         self._settler.settle(batch, [outcome] * len(batch.recipients), trace)
 
     def take_all(self) -> list[Batch]:
         """Everything that waits leaves."""
-        taken = list(self._queue)
-        self._queue.clear()
-        self._queued = 0
+        taken = self._turns.take_all()
         self._tell_room()
         return taken
 
@@ -235,17 +270,16 @@ class Lane:
         """Nothing waits, nothing is open, nothing is remembered against the site."""
         quiet = self._clock.now() > self._dead.until + MEMORY
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
-        return not self._queue and not self.connections and quiet and granted
+        return not self._turns.batches and not self.connections and quiet and granted
 
     # Inside
 
     def _head(self, connection: Connection) -> Batch | None:
         """What is next for this connection; what can never go over it is settled on the way."""
-        while self._queue and not self._is_used_up(connection):
+        while (batch := self._turns.head()) is not None and not self._is_used_up(connection):
             if not self._pool.may_take:
                 self._pool.starved(self)
                 return None
-            batch = self._queue[0]
             message = batch.message
             if message.expires <= self._clock.now():
                 refusal: Outcome | None = EXPIRED
@@ -254,21 +288,21 @@ class Lane:
             if refusal is None:
                 return batch
             self._pop()
-            self.settle_all(batch, refusal, Trace(self.route.site, connection.tls))
+            self.settle_all(batch, refusal, self._trace(connection.tls))
         return None
 
     def _pop(self) -> None:
-        batch = self._queue.popleft()
-        self._queued -= len(batch.recipients)
-        self._tell_room()
+        self._turns.pop()
+        if self._full:
+            self._tell_room()
 
     def _granted(self, recipients: int) -> bool:
         if self._rate.rate is None:
-            return True
+            return self._traffic.take(self, recipients)
         now = self._clock.monotonic()
-        answer = self._rate.take(now, recipients)
+        answer = self._rate.ask(now, recipients)
         if isinstance(answer, Go):
-            return True
+            return self._traffic.take(self, recipients) and isinstance(self._rate.take(now, recipients), Go)
         self._granted_at = answer.until
         if self._rate_timer is None:
             self._rate_timer = self._clock.call_later(answer.until - now, self._grant)
@@ -279,7 +313,29 @@ class Lane:
         self.kick()
 
     def _is_used_up(self, connection: Connection) -> bool:
-        return connection.begun >= self.route.limits.messages_per_connection
+        begun = connection.begun
+        traffic = self._traffic
+        most = traffic.messages_per_connection
+        if begun >= self.route.limits.messages_per_connection or (most is not None and begun >= most):
+            return True
+        return begun >= SLICE and traffic.others_wait(self)
+
+    def _react(self, results: Sequence[Outcome], connection: Connection) -> None:
+        """What the rules ask of us beyond the mail itself; the path has heard of its part."""
+        for result in results:
+            verdict = result.verdict
+            if verdict is not None and verdict.reaction is Reaction.NEXT_MX and len(self.route.hosts) > 1:
+                self.shunned[connection.host] = self._clock.monotonic() + (verdict.wait or SHUN)
+                connection.retire()
+                return
+
+    def _settle_head(self, outcome: Outcome) -> None:
+        if self._turns.head() is not None:
+            batch = self._turns.pop()
+            self.settle_all(batch, outcome, self._trace())
+
+    def _trace(self, tls: str = "", duration: float = 0.0) -> Trace:
+        return Trace(self.route.site, self.route.provider, tls, duration)
 
     def _transaction(self, batch: Batch, content: bytes) -> Transaction:
         body = content if batch.message.dotless else stuff(content)
@@ -287,11 +343,7 @@ class Lane:
         self._under_way[transaction] = batch
         return transaction
 
-    def _put_back(self, batch: Batch) -> None:
-        self._queued += len(batch.recipients)
-        self._queue.appendleft(batch)
-
     def _tell_room(self) -> None:
-        if self._was_full and self._queued <= LOW:
-            self._was_full = False
-            self._pool.has_room(self)
+        for share in [share for share in self._full if self._turns.room(share) >= LOW]:
+            self._full.remove(share)
+            self._pool.has_room(self, share)

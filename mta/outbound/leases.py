@@ -4,7 +4,8 @@ Between: the scheduler and the expiry take recipients that they have read from t
     them back when their attempt is over.
 Contract: nobody takes a recipient twice. While somebody looks into the spool nobody else does, and what
     was settled since the look began is not free: the rows that are read may be older than its commit.
-    A site may have `SITE` retries in memory, less where many sites have some, one at the least.
+    A lot (a site, at one priority) may have `LOT` retries in memory, less where many have some, one at the
+    least.
 Raises: nothing.
 Why: due mail of a million domains must neither fill the memory nor leave a live site waiting for a dead
     one. Fresh mail is not counted here: it is in memory already, and goes first.
@@ -18,24 +19,25 @@ from contextlib import asynccontextmanager
 
 from mta.core.model import Message, Recipient
 
-SITE = 500  # recipients of one site: half a lane, the rest is for fresh mail
-ALL = 10_000  # recipients, shared among the sites that have any
-SITES = 1000  # each has at least one connection, or a dial that may take minutes to fail
+LOT = 500  # recipients of one lot: half a lane, the rest is for fresh mail
+ALL = 10_000  # recipients, shared among the lots that have any
+LOTS = 1000  # each has at least one connection, or a dial that may take minutes to fail
 
 Key = tuple[int, int]  # message, n
+Lot = tuple[str, int]  # site, priority
 
 
 class Leases:
-    """Retries by recipient and site."""
+    """Retries by recipient and lot."""
 
     def __init__(self) -> None:
-        self._sites: dict[Key, str] = {}
-        self._counts: dict[str, int] = {}
+        self._lots: dict[Key, Lot] = {}
+        self._counts: dict[Lot, int] = {}
         self._settled: set[Key] | None = None  # given back while somebody looks
         self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
-        return len(self._sites)
+        return len(self._lots)
 
     @asynccontextmanager
     async def looking(self, flush: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
@@ -55,43 +57,43 @@ class Leases:
         return [
             each
             for each, key in zip(message.recipients, keys, strict=True)
-            if key not in self._sites and key not in done
+            if key not in self._lots and key not in done
         ]
 
     def under_way(self, message: Message) -> list[Recipient]:
         """Its recipients whose attempts are not over."""
-        return [each for each in message.recipients if (message.id, each.n) in self._sites]
+        return [each for each in message.recipients if (message.id, each.n) in self._lots]
 
-    def take(self, message: Message, recipient: Recipient, site: str) -> None:
+    def take(self, message: Message, recipient: Recipient, lot: Lot) -> None:
         """Its attempt begins."""
-        self._sites[message.id, recipient.n] = site
-        self._counts[site] = self._counts.get(site, 0) + 1
+        self._lots[message.id, recipient.n] = lot
+        self._counts[lot] = self._counts.get(lot, 0) + 1
 
-    def give_back(self, message: Message, recipient: Recipient) -> str | None:
-        """Its attempt is over; the site, if it was a retry."""
+    def give_back(self, message: Message, recipient: Recipient) -> Lot | None:
+        """Its attempt is over; its lot, if it was a retry."""
         key = (message.id, recipient.n)
-        site = self._sites.pop(key, None)
-        if site is not None:
+        lot = self._lots.pop(key, None)
+        if lot is not None:
             if self._settled is not None:
                 self._settled.add(key)
-            left = self._counts[site] - 1
+            left = self._counts[lot] - 1
             if left:
-                self._counts[site] = left
+                self._counts[lot] = left
             else:
-                del self._counts[site]
-        return site
+                del self._counts[lot]
+        return lot
 
-    def shuts_out(self, site: str) -> bool:
-        """Have too many other sites retries, and this one none?"""
-        return len(self._counts) >= SITES and site not in self._counts
+    def shuts_out(self, lot: Lot) -> bool:
+        """Have too many other lots retries, and this one none?"""
+        return len(self._counts) >= LOTS and lot not in self._counts
 
-    def room(self, site: str) -> int:
-        """How many retries more a site may have."""
-        return 0 if self.shuts_out(site) else max(self._share() - self._counts.get(site, 0), 0)
+    def room(self, lot: Lot) -> int:
+        """How many retries more a lot may have."""
+        return 0 if self.shuts_out(lot) else max(self._share() - self._counts.get(lot, 0), 0)
 
-    def is_low(self, site: str) -> bool:
+    def is_low(self, lot: Lot) -> bool:
         """Has it come down to so few that more are worth a look?"""
-        return self._counts.get(site, 0) in (0, self._share() // 2)
+        return self._counts.get(lot, 0) in (0, self._share() // 2)
 
     def _share(self) -> int:
-        return max(min(SITE, ALL // (len(self._counts) + 1)), 1)
+        return max(min(LOT, ALL // (len(self._counts) + 1)), 1)

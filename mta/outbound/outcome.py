@@ -20,9 +20,10 @@ from mta.core import dsn
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.lifecycle import FINAL, Cause, State, move
 from mta.core.message import header_block
-from mta.core.model import Batch, Kind, Message, Option, Outcome, Recipient
+from mta.core.model import Batch, Kind, Line, Message, Option, Outcome, Recipient, Verdict
 from mta.core.queueid import created, text
 from mta.core.retry import JITTER, Schedule
+from mta.core.rules import LONGEST, RuleSet
 from mta.metrics import Metrics
 from mta.spool.commit import Update
 from mta.spool.queue import Spool
@@ -36,6 +37,8 @@ _TYPES = {
 }
 NOTICE_LIFETIME = 5 * 86400.0  # seconds; a notice is worth as long a try as any mail
 
+OF_STREAM = ("", "connection", "unknown")  # retry classes that know nothing better than the stream's schedule
+
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,7 @@ class Trace(NamedTuple):
     """How an attempt was made, for its events."""
 
     site: str = ""
+    provider: str = ""
     tls: str = ""
     duration: float = 0.0  # seconds
 
@@ -54,16 +58,18 @@ class Settler:
         self,
         spool: Spool,
         schedules: Mapping[str, Schedule],
+        rules: RuleSet,
         hostname: str,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._spool = spool
         self._schedules = schedules
+        self._rules = rules
         self._hostname = hostname
         self._clock = clock
         self._metrics = metrics
-        self.on_due: Callable[[str, float], None] = lambda domain, due: None
+        self.on_due: Callable[[Line, float], None] = lambda line, due: None
         self.on_released: Callable[[Message, Recipient], None] = lambda message, recipient: None
         self.on_notice: Callable[[Message], None] = lambda message: None
 
@@ -88,7 +94,7 @@ class Settler:
             else:
                 assert due is not None
                 updates.append(Update(state, recipient.attempts, due, message.id, recipient.n))
-                self.on_due(recipient.domain, due)
+                self.on_due(message.line(recipient), due)
             events.append(self._event(message, recipient, outcome, due, now, trace))
             self._count(message, outcome.kind, now)
         self._spool.settle(message, done, updates, events)
@@ -105,7 +111,7 @@ class Settler:
         for recipient in batch.recipients:
             due = min(until, message.expires)
             updates.append(Update(state, recipient.attempts - 1, due, message.id, recipient.n))
-            self.on_due(recipient.domain, due)
+            self.on_due(message.line(recipient), due)
         self._spool.settle(message, [], updates, [])
         self._let_go(batch)
 
@@ -115,7 +121,7 @@ class Settler:
         """When a recipient that was not delivered is tried again, if it is."""
         if outcome.kind is Kind.BOUNCED or outcome.kind is Kind.EXPIRED:
             return outcome, None
-        due = self.next_due(message, recipient, now)
+        due = self.next_due(message, recipient, now, outcome.verdict)
         if due is None:
             return outcome._replace(kind=Kind.EXPIRED), None
         return outcome, due
@@ -124,12 +130,17 @@ class Settler:
     def longest_wait(self) -> float:
         """Seconds that a retry waits at most."""
         longest = max((schedule.maximum for schedule in self._schedules.values()), default=Schedule().maximum)
-        return max(longest, Schedule().maximum) * (1 + JITTER)
+        return max(longest, Schedule().maximum, LONGEST) * (1 + JITTER)
 
-    def next_due(self, message: Message, recipient: Recipient, now: float) -> float | None:
+    def next_due(
+        self, message: Message, recipient: Recipient, now: float, verdict: Verdict | None = None
+    ) -> float | None:
         """When the attempt after this one is due; None if this is the last."""
         schedule = self._schedules.get(message.stream) or Schedule()
-        return schedule.due(recipient.attempts, now, message.expires, self._clock.dice())
+        wait = None
+        if verdict is not None and (verdict.wait is not None or verdict.retry not in OF_STREAM):
+            wait = self._rules.wait(verdict, recipient.attempts)
+        return schedule.due(recipient.attempts, now, message.expires, self._clock.dice(), wait)
 
     def _event(
         self, message: Message, recipient: Recipient, outcome: Outcome, due: float | None, now: float,
@@ -138,11 +149,14 @@ class Settler:
         reply = outcome.reply
         event = about(_TYPES[outcome.kind], message, recipient, now)
         event.site = trace.site
+        event.provider = trace.provider
         event.host = outcome.host
         event.attempt = recipient.attempts
         event.reply = ReplyField(reply.code, reply.enhanced, reply.text, outcome.command)
         event.tls = trace.tls
         event.duration_ms = int(trace.duration * 1000)
+        if outcome.verdict is not None:
+            event.rule = outcome.verdict.rule
         if outcome.kind is not Kind.DELIVERED:
             event.subject = outcome.subject.value
             event.permanent = outcome.kind in (Kind.BOUNCED, Kind.EXPIRED)

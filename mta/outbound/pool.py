@@ -14,21 +14,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
+from functools import partial
 
 from mta.clock import Clock, Timer
+from mta.core.adaptive import Bounds, Change, Path
+from mta.core.event import Event, LimitField, Type, rfc3339
 from mta.core.model import Batch, Go, Kind, Outcome, Reply, Scope, Subject, Wait
 from mta.core.routing import Route
+from mta.core.rules import RuleSet
+from mta.core.turns import Share
 from mta.metrics import Metrics
 from mta.outbound.delivery import Delivery
 from mta.outbound.lane import Lane
 from mta.outbound.outcome import Settler, Trace
+from mta.outbound.traffic import Traffic
 from mta.smtp.client import Connection
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 
 SWEEP = 1.0  # seconds
 IDLE = 30.0  # seconds that a connection is kept without work
+FLOOR_RATE = 1 / 60  # recipients a second: a path that refuses everything is asked once a minute
+START_RATE = 5.0  # recipients a second towards a peer that nobody knows
+START_CONNECTIONS = 2.0
 
 OURS = Outcome(
     Kind.DEFERRED,
@@ -44,20 +54,29 @@ class Pool:
     """Lanes by site."""
 
     def __init__(
-        self, delivery: Delivery, settler: Settler, spool: Spool, clock: Clock, metrics: Metrics
+        self,
+        delivery: Delivery,
+        rules: RuleSet,
+        settler: Settler,
+        spool: Spool,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._delivery = delivery
+        self._rules = rules
         self._settler = settler
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
         self._lanes: dict[str, Lane] = {}
+        self._traffic: dict[str, Traffic] = {}
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
         self._dialling: set[asyncio.Task[None]] = set()
         self.draining = False  # we are going down
         self._closed = asyncio.Event()  # a connection's task has ended
         self._sweep_timer: Timer | None = None
-        self.on_room: Callable[[str], None] = lambda site: None  # a lane that was full has room again
+        # A lane that was full has room again, for this priority and tenant.
+        self.on_room: Callable[[str, Share], None] = lambda site, share: None
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to serve; connections run in `tasks`."""
@@ -90,15 +109,15 @@ class Pool:
 
     # What the scheduler asks
 
-    def gate(self, route: Route) -> Go | Wait:
-        """May mail for this route come in?"""
+    def gate(self, route: Route, share: Share) -> Go | Wait:
+        """May mail of this priority and tenant come in for this route?"""
         if self.draining:
             return Wait(self._clock.now(), "shutting down")
-        return self._lane(route).gate()
+        return self._lane(route).gate(share)
 
-    def room(self, route: Route) -> int:
-        """How many recipients its lane takes."""
-        return self._lane(route).room()
+    def room(self, route: Route, share: Share) -> int:
+        """How many recipients of this priority and tenant its lane takes."""
+        return self._lane(route).room(share)
 
     def offer(self, route: Route, batch: Batch) -> None:
         """Send a batch; `gate` was asked."""
@@ -125,8 +144,8 @@ class Pool:
         """The lane stops until outcomes are settled."""
         self._starved.add(lane)
 
-    def has_room(self, lane: Lane) -> None:
-        self.on_room(lane.route.site)
+    def has_room(self, lane: Lane, share: Share) -> None:
+        self.on_room(lane.route.site, share)
 
     def open(self, lane: Lane) -> None:
         """Dial for a lane."""
@@ -143,17 +162,42 @@ class Pool:
     def _lane(self, route: Route) -> Lane:
         lane = self._lanes.get(route.site)
         if lane is None:
-            lane = self._lanes[route.site] = Lane(route, self, self._settler, self._clock)
+            traffic = self._traffic_of(route)
+            judge = partial(self._rules.judge, provider=route.provider)
+            lane = Lane(route, self, traffic, judge, self._settler, self._clock)
+            self._lanes[route.site] = lane
+            traffic.lanes.add(lane)
         return lane
+
+    def _traffic_of(self, route: Route) -> Traffic:
+        name = route.path or route.site
+        known = self._traffic.get(name)
+        if known is None:
+            known = Traffic(name, route.provider, Path(*_bounds(route)), self._clock, self._changed)
+            self._traffic[name] = known
+        return known
+
+    def _forget(self, lane: Lane) -> None:
+        del self._lanes[lane.route.site]
+        traffic = self._traffic_of(lane.route)
+        traffic.leave(lane)
+        if not traffic.lanes:
+            del self._traffic[traffic.name]
+
+    def _changed(self, traffic: Traffic, change: Change) -> None:
+        """A window or a rate moved, or a path was shut."""
+        wait = 0.0 if change.until is None else change.until - self._clock.monotonic()
+        self._spool.report([_limit_event(traffic, change, self._clock.now(), wait)])
 
     async def _serve(self, lane: Lane) -> None:
         """The life of one connection."""
         connection = None
+        started = self._clock.monotonic()
         try:
-            opened = await self._delivery.connect(lane.route)
+            opened = await self._delivery.connect(lane.route, lane.judge, lane.shunned)
             self._dialling.discard(asyncio.current_task())
             if isinstance(opened, Outcome):
-                lane.failed(opened)
+                lane.failed(opened, started)
                 return
             connection = opened
             lane.opened(connection)
@@ -162,7 +206,7 @@ class Pool:
                 await connection.quit()
         except Exception as error:
             self._bug(error)
-            lane.failed(OURS)
+            lane.failed(OURS, started)
         finally:
             if connection is not None and not connection.ended.done():
                 connection.drop()
@@ -192,7 +236,7 @@ class Pool:
 
     def _sweep(self) -> None:
         now = self._clock.monotonic()
-        for site, lane in list(self._lanes.items()):
+        for lane in list(self._lanes.values()):
             for connection in list(lane.serving):
                 if now >= connection.deadline:
                     connection.drop()
@@ -202,5 +246,26 @@ class Pool:
                     connection.retire()
             lane.kick(stalled=True)
             if lane.is_forgettable:
-                del self._lanes[site]
+                self._forget(lane)
         self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
+
+
+def _bounds(route: Route) -> tuple[Bounds, Bounds]:
+    """Of the rate and of the connections."""
+    most = float(route.limits.connections)
+    if route.static:
+        return Bounds(FLOOR_RATE, math.inf, math.inf), Bounds(1.0, most, most)
+    return Bounds(FLOOR_RATE, START_RATE, math.inf), Bounds(1.0, min(START_CONNECTIONS, most), most)
+
+
+def _limit_event(traffic: Traffic, change: Change, now: float, wait: float) -> Event:
+    """What the event log says of a change; it holds mail back for `wait` seconds."""
+    return Event(
+        time=rfc3339(now), type=Type.LIMIT, site=traffic.name, provider=traffic.provider,
+        reason=change.reason, due=rfc3339(now + wait) if wait > 0 else "",
+        limit=LimitField(change.what, _rounded(change.old), _rounded(change.new)),
+    )  # fmt: skip
+
+
+def _rounded(value: float) -> float | None:
+    return None if value == math.inf else float(f"{value:.4g}")

@@ -3,7 +3,8 @@
 Between: the scheduler asks for routes, lanes for addresses; `dns.resolver` answers us.
 Contract: domains are lower-case A-labels or address literals. A route holds for the ttl of its MX
     records, at least 60 s and at most 1 h; trouble holds for 30 s; a static route needs no DNS and holds
-    for ever. What cannot be routed is an `Outcome`.
+    for ever. What cannot be routed is an `Outcome`. Its terms come value by value from the default, the
+    provider and the domain; a static route has its own.
 Raises: ValueError when the settings ask for the sandbox and it has no address: nothing may leak out.
 Standards: RFC 5321 5.1.
 """
@@ -16,17 +17,19 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from mta.clock import Clock
-from mta.config.settings import Domain, Endpoint, Settings, StaticRoute
+from mta.config.settings import Endpoint, Settings, StaticRoute
 from mta.core import routing
 from mta.core.model import Outcome
+from mta.core.provider import Match, Providers
 from mta.core.routing import Host, Login, MxAnswer, Plan, Route, Status
-from mta.core.throttle import SiteLimits
+from mta.core.terms import Layer, Resolved, Terms, resolve
 from mta.dns.resolver import Resolver
 
 CACHE = 50_000  # domains
 SHORTEST, LONGEST = 60.0, 3600.0  # seconds that a route holds, whatever its ttl
 TROUBLE = 30.0  # seconds until DNS is asked again
 EVERY_DOMAIN = "*"
+SHARED = {"connections", "connections_start", "rate", "rate_start"}  # a path's, not a connection's
 
 
 class _Known(NamedTuple):
@@ -46,6 +49,7 @@ class Router:
         clock: Clock,
         our_addresses: frozenset[str] = frozenset(),
         sandbox: Endpoint | None = None,
+        providers: Providers | None = None,
     ) -> None:
         if settings.sandbox and sandbox is None:
             raise ValueError("the settings ask for the sandbox, and the router was given no address of it")
@@ -54,8 +58,14 @@ class Router:
         self._names = frozenset({settings.hostname.lower()})
         self._addresses = frozenset(str(ip_address(address)) for address in our_addresses)
         self._domains = settings.domains
-        self._others = settings.domains.get("default", Domain())
-        self._static = _static({EVERY_DOMAIN: StaticRoute(sandbox)} if sandbox else settings.routes)
+        self._default = Layer("default", settings.domains["default"])
+        self.providers = providers or Providers()
+        self._resolved = {  # what most routes have; they share it
+            name: resolve((self._default, profile.layer)) for name, profile in self.providers.by_name.items()
+        }
+        self._unprofiled = resolve((self._default,))
+        routes = {EVERY_DOMAIN: StaticRoute(sandbox)} if sandbox else settings.routes
+        self._static = _static(routes, "sandbox" if sandbox else "route")
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def cached(self, domain: str) -> Route | Outcome | None:
@@ -73,45 +83,68 @@ class Router:
         known = self.cached(domain)
         if known is not None:
             return known
-        terms = self._domains.get(domain, self._others)
         if domain.startswith("["):
-            return self._keep(domain, terms, routing.literal(domain, terms.port), LONGEST)
+            return self._keep(domain, routing.literal(domain, self._port(domain)), LONGEST)
         mx = await self._resolver.mx(domain)
         known = self.cached(domain)  # of all who waited for this answer, the first has kept its route
         if known is not None:
             return known
-        return self._keep(domain, terms, routing.plan(domain, mx, self._names, terms.port), _holds(mx))
+        return self._keep(domain, routing.plan(domain, mx, self._names, self._port(domain)), _holds(mx))
 
     async def addresses(self, host: Host, route: Route) -> list[str] | Outcome:
         """The numeric addresses of a host in the order to try them."""
         answer = await self._resolver.addresses(host.name)
         return routing.dial(host, answer, self._addresses, route.static)
 
-    def _keep(self, domain: str, terms: Domain, plan: Plan | Outcome, seconds: float) -> Route | Outcome:
-        if isinstance(plan, Outcome):
-            answer: Route | Outcome = plan
-        else:
-            # A domain with terms of its own is a site of its own, or its lane would have the provider's.
-            site = f"{domain}@{plan.site}" if domain in self._domains else plan.site
-            answer = Route(site, plan.hosts, _limits(terms))
+    def of_provider(self, name: str) -> Route:
+        """What holds towards a provider: a route without hosts."""
+        profile, known = self.providers.by_name[name], self._resolved[name]
+        path = "" if profile.per_site else name
+        return _route(name, (), known)._replace(provider=name, path=path)
+
+    def _keep(self, domain: str, plan: Plan | Outcome, seconds: float) -> Route | Outcome:
+        answer = plan if isinstance(plan, Outcome) else self._found(domain, plan)
         self._known[domain] = _Known(answer, self._clock.monotonic() + seconds)
         self._known.move_to_end(domain)
         if len(self._known) > CACHE:
             self._known.popitem(last=False)
         return answer
 
+    def _found(self, domain: str, plan: Plan) -> Route:
+        match = self.providers.match(plan.hosts, domain)
+        own = self._domains.get(domain)
+        # A domain with terms of its own is a site of its own, or its lane would have the provider's.
+        site = plan.site if own is None else f"{domain}@{plan.site}"
+        route = _route(site, plan.hosts, self._terms(domain, match))
+        if match is None:
+            return route
+        alone = match.provider.per_site or (own is not None and not SHARED.isdisjoint(own.said()))
+        name = match.provider.name
+        return route._replace(provider=name, matched=match.rule, path="" if alone else name)
+
+    def _terms(self, domain: str, match: Match | None) -> Resolved:
+        own = self._domains.get(domain)
+        if own is None:
+            return self._unprofiled if match is None else self._resolved[match.provider.name]
+        between = () if match is None else (match.provider.layer,)
+        return resolve((self._default, *between, Layer(f"domain {domain}", own)))
+
+    def _port(self, domain: str) -> int:
+        own = self._domains.get(domain)
+        port = (own and own.port) or self._domains["default"].port
+        assert port is not None
+        return port
+
 
 def _holds(mx: MxAnswer) -> float:
     return TROUBLE if mx.status is Status.TROUBLE else min(max(mx.ttl, SHORTEST), LONGEST)
 
 
-def _limits(terms: Domain | StaticRoute) -> SiteLimits:
-    return SiteLimits(
-        terms.connections, terms.messages_per_connection, terms.recipients_per_message, terms.rate
-    )
+def _route(site: str, hosts: tuple[Host, ...], terms: Resolved) -> Route:
+    return Route(site, hosts, terms.limits, terms.bounds, tls_required=terms.tls_required, said=terms.said)
 
 
-def _static(routes: Mapping[str, StaticRoute]) -> dict[str, Route]:
+def _static(routes: Mapping[str, StaticRoute], origin: str) -> dict[str, Route]:
     """The routes of the settings, by domain. Two that differ are two sites, even at one endpoint."""
     found: dict[str, Route] = {}
     sites: dict[str, Route] = {}
@@ -120,8 +153,16 @@ def _static(routes: Mapping[str, StaticRoute]) -> dict[str, Route]:
         hosts = (Host(said.host.host, said.host.port),)
         # A password goes to nobody who is not proved: TLS with a certificate, or our own machine.
         secure = said.tls == "required" or bool(login and not said.host.is_loopback)
-        route = Route(str(said.host), hosts, _limits(said), True, login, secure)
-        if sites.setdefault(route.site, route) != route:
+        terms = Terms(
+            connections=said.connections,
+            rate=said.rate,
+            messages_per_connection=said.messages_per_connection,
+            recipients_per_message=said.recipients_per_message,
+            tls="required" if secure else "opportunistic",
+        )
+        route = _route(str(said.host), hosts, resolve((Layer(f"{origin} {domain}", terms),)))
+        route = route._replace(static=True, login=login)
+        if sites.setdefault(route.site, route)._replace(said=()) != route._replace(said=()):
             route = route._replace(site=f"{domain}@{route.site}")
         found[domain] = route
     return found

@@ -16,16 +16,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterator, Mapping
 
 from mta.clock import Clock
 from mta.core.agenda import Agenda
 from mta.core.lifecycle import State
-from mta.core.model import Batch, Message, Outcome, Recipient, Wait
+from mta.core.model import Batch, Line, Message, Outcome, Recipient, Wait
 from mta.core.routing import Route
+from mta.core.turns import Share
+from mta.core.window import Window
 from mta.metrics import Metrics
 from mta.outbound.clockwatch import ClockWatch
 from mta.outbound.expiry import Expiry
-from mta.outbound.leases import Leases
+from mta.outbound.lane import LANE_FULL
+from mta.outbound.leases import Leases, Lot
 from mta.outbound.outcome import Settler, Trace
 from mta.outbound.pool import Pool
 from mta.outbound.router import Router
@@ -39,7 +43,7 @@ LOOKUPS = 100  # routes of retries looked up at once; fresh mail has the rest of
 RESOLVING = 10_000  # recipients that may wait in memory for their route
 BUSY_WAIT = 60.0  # seconds until mail comes back that found too much waiting for DNS
 STUCK_WAIT = 30.0  # seconds, at the least, until mail is looked at again that is under way
-ANY = "*"  # where domains are parked while too many sites have retries
+ANY = ("*", 0)  # where lines are parked while too many sites have retries
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ class Scheduler:
         self,
         router: Router,
         pool: Pool,
+        windows: Mapping[str, Window],
         settler: Settler,
         spool: Spool,
         clock: Clock,
@@ -58,6 +63,7 @@ class Scheduler:
     ) -> None:
         self._router = router
         self._pool = pool
+        self._windows = windows  # of streams that may not be delivered at every hour
         self._settler = settler
         self._spool = spool
         self._clock = clock
@@ -68,8 +74,8 @@ class Scheduler:
         self._expiry = Expiry(settler, spool, self._leases, clock, metrics)
         self._resolving: dict[str, list[Batch]] = {}
         self._unrouted = 0  # recipients in `_resolving`
-        self._unknown: deque[tuple[str, float]] = deque()  # domains with retries, and no route yet
-        self._waiting_for_route: set[str] = set()  # the same, and those that are being looked up
+        self._unknown: deque[str] = deque()  # domains with retries, and no route yet
+        self._waiting_for_route: dict[str, dict[Line, float]] = {}  # domain -> its lines, and their due times
         self._lookups = 0
         self._wake = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
@@ -80,7 +86,7 @@ class Scheduler:
         self._settler.on_due = self.note
         self._settler.on_released = self._released
         self._settler.on_notice = self.accepted
-        self._pool.on_room = self._site_has_room
+        self._pool.on_room = self._lane_has_room
         self._watch.on_set_back = self._look_ahead
         self._expiry.before_look = self._watch.look
         await self._watch.start()
@@ -92,8 +98,8 @@ class Scheduler:
     async def _look_ahead(self) -> None:
         """What waits, and until when; also where the clock was set back, and all that is noted is wrong."""
         self._agenda = Agenda()
-        for domain, due in await self._spool.reader.due_domains():
-            self.note(domain, due)
+        for line, due in await self._spool.reader.lines():
+            self.note(line, due)
 
     def stop(self) -> None:
         """No more retries; fresh mail that comes in is postponed by the pool's gate."""
@@ -106,6 +112,11 @@ class Scheduler:
     def accepted(self, message: Message) -> None:
         """A message was committed: this is its first attempt."""
         recipients = message.recipients
+        if message.release is not None:
+            self._spool.release(message)
+            for recipient in recipients:
+                self.note(message.line(recipient), message.release)
+            return
         message.held = len(recipients)
         if len(recipients) == 1:
             self._send(recipients[0].domain, Batch(message, recipients))
@@ -155,32 +166,42 @@ class Scheduler:
         if isinstance(route, Outcome):
             self._settler.settle(batch, [route] * len(batch.recipients), Trace())
             return
-        gate = self._pool.gate(route)
+        message = batch.message
+        gate = self._hours(message) or self._pool.gate(route, (message.priority, message.tenant))
         if isinstance(gate, Wait):
             until = gate.until
-            if gate.reason == "lane full":
-                for domain in {recipient.domain for recipient in batch.recipients}:
-                    self._agenda.park(route.site, domain, until)
+            if gate.reason == LANE_FULL:
+                for line in {message.line(recipient) for recipient in batch.recipients}:
+                    self._agenda.park((route.site, line.priority), line, until)
                 until = self._clock.now()  # due at once when there is room
             self._settler.postpone(batch, until)
         else:
             self._pool.offer(route, batch)
 
     def _released(self, message: Message, recipient: Recipient) -> None:
-        site = self._leases.give_back(message, recipient)
-        if site is not None and self._leases.is_low(site):
-            self._site_has_room(site)
+        lot = self._leases.give_back(message, recipient)
+        if lot is not None and self._leases.is_low(lot):
+            self._has_room(lot)
+
+    def _hours(self, message: Message) -> Wait | None:
+        """Until when its stream may not be delivered, if it may not now."""
+        window = self._windows.get(message.stream)
+        answer = None if window is None else window.ask(self._clock.now())
+        return answer if isinstance(answer, Wait) else None
 
     # Retries
 
-    def note(self, domain: str, due: float) -> None:
-        """The domain has mail that is due then."""
-        if self._agenda.note(domain, due):
+    def note(self, line: Line, due: float) -> None:
+        """The line has mail that is due then."""
+        if self._agenda.note(line, due):
             self._wake.set()
 
-    def _site_has_room(self, site: str) -> None:
+    def _lane_has_room(self, site: str, share: Share) -> None:
+        self._has_room((site, share[0]))
+
+    def _has_room(self, lot: Lot) -> None:
         now = self._clock.now()
-        woken = self._agenda.wake(site, self._leases.room(site), now)
+        woken = self._agenda.wake(lot, self._leases.room(lot), now)
         if not self._leases.shuts_out(ANY):
             woken |= self._agenda.wake(ANY, 1, now)
         if woken:
@@ -191,14 +212,14 @@ class Scheduler:
             self._wake.clear()
             await self._watch.look()
             now = self._clock.now()
-            domains = self._agenda.take(now, ROUND)
-            if domains:
+            lines = self._agenda.take(now, ROUND)
+            if lines:
                 try:
-                    await self._round(domains, now)
+                    await self._round(lines, now)
                 except Exception as error:
                     self._bug(error)
-                    for domain, _ in domains:
-                        self.note(domain, now + BUSY_WAIT)
+                    for line, _ in lines:
+                        self.note(line, now + BUSY_WAIT)
                 continue
             due = self._agenda.next()
             if due is not None:
@@ -208,51 +229,52 @@ class Scheduler:
             else:
                 await self._wake.wait()
 
-    async def _round(self, domains: list[tuple[str, float]], now: float) -> None:
-        """Lease what is due in these domains, in one commit, and send it on."""
+    async def _round(self, lines: list[tuple[Line, float]], now: float) -> None:
+        """Lease what is due in these lines, in one commit, and send it on."""
         # Due times are noted before they are on disk, where we look.
         async with self._leases.looking(lambda: self._spool.lease([])):
-            wanted = self._wanted(domains, now)
-            found = await self._spool.reader.due([(domain, room) for domain, _, room in wanted], now)
+            wanted = self._wanted(lines, now)
+            found = await self._spool.reader.due([(line, room) for line, _, room in wanted], now)
             routed = [(route, due) for (_, route, _), due in zip(wanted, found, strict=True)]
             leased = await self._lease(routed, now)
         for route, batch in leased:
             self._dispatch(route, batch)
-        for (domain, route, _), due in zip(wanted, found, strict=True):
+        for (line, route, _), due in zip(wanted, found, strict=True):
             if due.rest is not None:
-                self.note(domain, due.rest)
-            if isinstance(route, Route) and self._pool.room(route):
-                self._agenda.wake(route.site, self._leases.room(route.site), now)
+                self.note(line, due.rest)
+            if isinstance(route, Route) and self._pool.room(route, _share(line)):
+                lot = (route.site, line.priority)
+                self._agenda.wake(lot, self._leases.room(lot), now)
 
-    def _wanted(self, domains: list[tuple[str, float]], now: float) -> list[tuple[str, Route | Outcome, int]]:
-        """The domains that are open, each with its route and how many recipients to take."""
-        share = max(LEASED // len(domains), 1)
-        wanted: list[tuple[str, Route | Outcome, int]] = []
-        rooms: dict[str, int] = {}
-        for domain, due in domains:
-            route = self._router.cached(domain)
+    def _wanted(self, lines: list[tuple[Line, float]], now: float) -> list[tuple[Line, Route | Outcome, int]]:
+        """The lines that are open, each with its route and how many recipients to take."""
+        most = max(LEASED // len(lines), 1)
+        wanted: list[tuple[Line, Route | Outcome, int]] = []
+        rooms: dict[Lot, int] = {}
+        for line, due in lines:
+            route = self._router.cached(line.domain)
             if route is None:
-                self._look_up(domain, due)
+                self._look_up(line, due)
                 continue
             if isinstance(route, Outcome):
-                wanted.append((domain, route, share))
+                wanted.append((line, route, most))
                 continue
-            gate = self._pool.gate(route)
+            lot = (route.site, line.priority)
+            gate = self._pool.gate(route, _share(line))
             if isinstance(gate, Wait):
-                if gate.reason == "lane full":
-                    self._agenda.park(route.site, domain, gate.until)
+                if gate.reason == LANE_FULL:
+                    self._agenda.park(lot, line, gate.until)
                 else:
-                    self.note(domain, max(gate.until, now + 1.0))
+                    self.note(line, max(gate.until, now + 1.0))
                 continue
-            if route.site not in rooms:
-                rooms[route.site] = min(self._pool.room(route), self._leases.room(route.site))
-            room = min(share, rooms[route.site])
-            rooms[route.site] -= room
+            if lot not in rooms:
+                rooms[lot] = self._leases.room(lot)
+            room = min(most, rooms[lot], self._pool.room(route, _share(line)))
+            rooms[lot] -= room
             if room:
-                wanted.append((domain, route, room))
+                wanted.append((line, route, room))
             else:
-                lot = ANY if self._leases.shuts_out(route.site) else route.site
-                self._agenda.park(lot, domain, now + BUSY_WAIT)
+                self._agenda.park(ANY if self._leases.shuts_out(lot) else lot, line, now + BUSY_WAIT)
         return wanted
 
     async def _lease(
@@ -264,6 +286,10 @@ class Scheduler:
         for route, due in found:
             site = route.site if isinstance(route, Route) else ""
             for message in due.messages:
+                shut = self._hours(message)
+                if shut is not None:
+                    updates += self._put_off(message, shut.until)
+                    continue
                 # Whose attempt takes longer than its wait is moved, or it would be read again and again.
                 stuck = self._leases.under_way(message)
                 updates += [self._until_next(message, each, now) for each in stuck]
@@ -271,7 +297,7 @@ class Scheduler:
                 for recipient in recipients:
                     recipient.attempts += 1
                     updates.append(self._until_next(message, recipient, now))
-                    self._leases.take(message, recipient, site)
+                    self._leases.take(message, recipient, (site, message.priority))
                 if recipients:
                     message.held = len(recipients)
                     leased.append((route, Batch(message, recipients)))
@@ -284,6 +310,13 @@ class Scheduler:
             raise
         return leased
 
+    def _put_off(self, message: Message, until: float) -> Iterator[Update]:
+        """A gate that is shut takes no attempt."""
+        for each in self._leases.free(message):
+            due = min(until, message.expires)
+            yield Update(State.DEFERRED, each.attempts, due, message.id, each.n)
+            self.note(message.line(each), due)
+
     def _until_next(self, message: Message, recipient: Recipient, now: float) -> Update:
         due = self._settler.next_due(message, recipient, now) or message.expires
         due = max(due, now + STUCK_WAIT)
@@ -291,29 +324,38 @@ class Scheduler:
 
     # Routes of retries
 
-    def _look_up(self, domain: str, due: float) -> None:
-        """The domain stands aside until its route is known; others go on."""
-        if domain not in self._waiting_for_route:
-            self._waiting_for_route.add(domain)
-            self._unknown.append((domain, due))
-            self._start_lookups()
+    def _look_up(self, line: Line, due: float) -> None:
+        """The line stands aside until its route is known; others go on."""
+        waiting = self._waiting_for_route.get(line.domain)
+        if waiting is not None:
+            waiting[line] = due
+            return
+        self._waiting_for_route[line.domain] = {line: due}
+        self._unknown.append(line.domain)
+        self._start_lookups()
 
     def _start_lookups(self) -> None:
         while self._unknown and self._lookups < LOOKUPS:
             self._lookups += 1
-            self._tasks.create_task(self._find_route(*self._unknown.popleft()))
+            self._tasks.create_task(self._find_route(self._unknown.popleft()))
 
-    async def _find_route(self, domain: str, due: float) -> None:
+    async def _find_route(self, domain: str) -> None:
+        failed = False
         try:
             await self._router.route(domain)
         except Exception as error:
             self._bug(error)
-            due = self._clock.now() + BUSY_WAIT
+            failed = True
         self._lookups -= 1
-        self._waiting_for_route.discard(domain)
-        self.note(domain, due)  # with its old due time it goes before those that have no route yet
+        for line, due in self._waiting_for_route.pop(domain, {}).items():
+            # With its old due time it goes before those that have no route yet.
+            self.note(line, self._clock.now() + BUSY_WAIT if failed else due)
         self._start_lookups()
 
     def _bug(self, error: Exception) -> None:
         self._metrics.bugs["outbound"].inc()
         log.error("a bug in the scheduler", exc_info=error)
+
+
+def _share(line: Line) -> Share:
+    return line.priority, line.tenant

@@ -138,6 +138,7 @@ class Connection:
         self.tls = tls  # "TLSv1.3", "" in the clear
         self.paused = False
         self.begun = 0  # transactions
+        self.carried = 0  # of these, answered to their end; counted by the owner
         self.deadline = float("inf")
         self.idle_since = clock.monotonic()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

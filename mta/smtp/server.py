@@ -1,8 +1,8 @@
 """The server's side of SMTP: what each command is answered with.
 
 Between: `smtp.stream` hands in commands; a subclass decides (submission, the sandbox's MX).
-Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, or None. Every reply has
-    an enhanced code.
+Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, or None; `on_mail` may also
+    accept in words of its own. Every reply has an enhanced code.
 Raises: PathError, which `smtp.stream` turns into its reply.
 Standards: RFC 5321 3.3, 4.1.1 (commands), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
     RFC 2034 (ENHANCEDSTATUSCODES), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
@@ -74,7 +74,7 @@ class Server(Stream):
             lines.append("STARTTLS")
         if policy.offers_auth and self._tls_protocol:
             lines.append("AUTH PLAIN LOGIN")
-        lines.append("ENHANCEDSTATUSCODES")
+        lines += ["ENHANCEDSTATUSCODES", *self.extensions()]
         self._out.append(
             "".join(f"250-{line}\r\n" for line in lines[:-1]).encode() + f"250 {lines[-1]}\r\n".encode()
         )
@@ -102,12 +102,15 @@ class Server(Stream):
             options = self._mail_options(parameters)
         if not path.address.isascii() and not options & Option.SMTPUTF8:
             raise PathError(553, "5.6.7", "The address needs the SMTPUTF8 parameter")
-        refusal = self.on_mail(path)
-        if refusal is not None:
-            self.refuse(refusal)
+        answer = self.on_mail(path)
+        if answer is not None and answer.code >= 300:
+            self.refuse(answer)
             return
         self.sender, self.options = path, options
-        self._out.append(b"250 2.1.0 Ok\r\n")
+        if answer is None:
+            self._out.append(b"250 2.1.0 Ok\r\n")
+        else:
+            self.reply(answer)
 
     def _mail_options(self, parameters: address.Parameters) -> int:
         options = 0
@@ -126,7 +129,7 @@ class Server(Stream):
                 pass  # RFC 4954 5: accepted and not passed on; we are the ones who authenticated
             elif name in ("SIZE", "BODY", "SMTPUTF8", "AUTH"):
                 raise PathError(501, "5.5.4", f"{name} has no such value")
-            else:
+            elif not self.on_parameter(name, value):
                 raise PathError(555, "5.5.4", f"The parameter is not known: {name[:40]}")
         return options
 
@@ -221,6 +224,14 @@ class Server(Stream):
         self.loop.call_soon(self.connection_lost, None)
 
     # What a subclass decides
+
+    def extensions(self) -> list[str]:
+        """What it offers besides, in the words of EHLO."""
+        return []
+
+    def on_parameter(self, name: str, value: str | None) -> bool:
+        """Is this parameter of MAIL known? The transaction may yet be refused."""
+        return False
 
     def on_mail(self, sender: Path) -> Reply | None:
         """May it send from here?"""

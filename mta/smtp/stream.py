@@ -433,6 +433,8 @@ class Stream(SMTP):
         self.sender: Path | None = None
         self.options = 0
         self.declared = 0  # octets, by SIZE; 0 where the client said nothing
+        self.priority: int | None = None  # by MT-PRIORITY
+        self.hold = 0.0  # seconds, by HOLDFOR or HOLDUNTIL
         self.recipients: list[Path] = []
 
     # What a subclass does

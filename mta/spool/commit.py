@@ -160,15 +160,20 @@ def _commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Result:
 def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
     messages = [put.message for put in puts]
     _insert(connection, sql.INSERT_MESSAGES, [
-        (m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options)
+        (
+            m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options,
+            m.priority,
+        )
         for m in messages
     ])  # fmt: skip
     _insert(connection, sql.INSERT_BODIES, [
         (put.message.id, put.content if len(put.content) < THRESHOLD else None) for put in puts
     ])  # fmt: skip
-    fresh = int(State.FRESH)
+    fresh, deferred = int(State.FRESH), int(State.DEFERRED)
     _insert(connection, sql.INSERT_RECIPIENTS, [
-        (m.id, r.n, r.address, r.domain, m.tenant, fresh, r.attempts, None)
+        (m.id, r.n, r.address, r.domain, m.priority, m.tenant, fresh, r.attempts, None)
+        if m.fresh
+        else (m.id, r.n, r.address, r.domain, m.priority, m.tenant, deferred, 0, m.release)
         for m in messages for r in m.recipients
     ])  # fmt: skip
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,8 +47,9 @@ async def erase(path: Path, spool: Spool, person: Erasure, now: float) -> Erased
     with closing(connect_reader(path)) as connection:
         connection.create_function("names", 1, person.names, deterministic=True)
         while rows := connection.execute(sql.OF_PERSON, (person.domain, PAGE)).fetchall():
-            for n, *row in rows:
-                _cancel(spool, Message(*row), Recipient(n, ERASED, person.domain), now)
+            for n, *row, priority in rows:
+                message = replace(Message(*row), priority=priority)
+                _cancel(spool, message, Recipient(n, ERASED, person.domain), now)
             await spool.lease([])  # with the same commit
             ids = {row[1] for row in rows}
             recipients += len(rows)

@@ -16,6 +16,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,7 +102,8 @@ def _page(connection: sqlite3.Connection, selection: Selection, last: int) -> li
     try:
         statement = sql.EXPORT.format(selection.condition)
         messages = [
-            Message(*row) for row in connection.execute(statement, (last, selection.value, PAGE)).fetchall()
+            replace(Message(*row), priority=priority)
+            for *row, priority in connection.execute(statement, (last, selection.value, PAGE)).fetchall()
         ]
         rows: dict[int, list[Row]] = {message.id: [] for message in messages}
         ids = json.dumps(list(rows))

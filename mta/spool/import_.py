@@ -167,6 +167,7 @@ def _message(record: Record, queue_id: int, content: bytes) -> Message:
         [Recipient(each.n, each.address, each.domain, each.attempts) for each in record.recipients],
         content,
         True,
+        priority=record.priority,
     )
 
 

@@ -78,6 +78,7 @@ class Record(msgspec.Struct, forbid_unknown_fields=True):
     credential: str
     message_id: str
     options: list[str]
+    priority: Annotated[int, msgspec.Meta(ge=-9, le=9)]
     size: _Count
     sha256: str
     recipients: Annotated[list[RecipientRecord], msgspec.Meta(min_length=1)]
@@ -103,6 +104,7 @@ def record_of(message: Message, rows: Sequence[Row], content: bytes, mode: str) 
         credential=message.credential,
         message_id=message.message_id,
         options=[name for name, bit in _OPTIONS.items() if message.options & bit],
+        priority=message.priority,
         size=message.size,
         sha256=digest(content),
         recipients=[

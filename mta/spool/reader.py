@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mta.core.model import Message, Recipient
+from mta.core.model import Line, Message, Recipient
 from mta.core.queueid import text
 from mta.spool import database, fault
 from mta.spool import statements as sql
@@ -27,7 +27,7 @@ Found = TypeVar("Found")
 
 
 class Due(NamedTuple):
-    """What was found for one domain."""
+    """What was found for one line."""
 
     messages: list[Message]
     rest: float | None  # when the next one after these is due, or was
@@ -46,16 +46,16 @@ class Reader:
     async def close(self) -> None:
         await self._connection.close()
 
-    async def due_domains(self) -> list[tuple[str, float]]:
-        """Every domain with mail that waits, and its earliest due time."""
-        return [(domain, due) for domain, due in await self._rows(sql.DUE_DOMAINS)]
+    async def lines(self) -> list[tuple[Line, float]]:
+        """Every line with mail that waits, and its earliest due time."""
+        return [(Line(*line), due) for *line, due in await self._rows(sql.LINES)]
 
-    async def due(self, wanted: Iterable[tuple[str, int]], now: float) -> list[Due]:
-        """Of each domain so many recipients that are due, oldest first; all in one visit to the thread."""
+    async def due(self, wanted: Iterable[tuple[Line, int]], now: float) -> list[Due]:
+        """Of each line so many recipients that are due, oldest first; all in one visit to the thread."""
 
         def look(connection: sqlite3.Connection) -> list[Due]:
             return [
-                _due(connection.execute(sql.DUE, (domain, limit + 1)), now, limit) for domain, limit in wanted
+                _due(connection.execute(sql.DUE, (*line, limit + 1)), now, limit) for line, limit in wanted
             ]
 
         return await self._ask(look)
@@ -132,11 +132,12 @@ def _due(rows: Iterable[tuple[Any, ...]], now: float, limit: int) -> Due:
 
 def _message(row: tuple[Any, ...]) -> Message:
     queue_id, n, address, domain, attempts, sender, tenant, stream, credential, *rest, _ = row
-    expires, size, message_id, options = rest
+    expires, size, message_id, options, priority = rest
     recipient = Recipient(n, address, domain, attempts)
     return Message(
-        queue_id, sender, tenant, stream, credential, expires, size, message_id, options, [recipient]
-    )
+        queue_id, sender, tenant, stream, credential, expires, size, message_id, options, [recipient],
+        priority=priority,
+    )  # fmt: skip
 
 
 def _messages(rows: Rows) -> list[Message]:

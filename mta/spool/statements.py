@@ -21,11 +21,12 @@ PRAGMAS = (
 
 # Take a message into the queue; each has a multi-row VALUES clause put behind it.
 INSERT_MESSAGES = (
-    "INSERT INTO message (id, sender, tenant, stream, credential, expires, size, message_id, options) VALUES "
+    "INSERT INTO message "
+    "(id, sender, tenant, stream, credential, expires, size, message_id, options, priority) VALUES "
 )
 INSERT_BODIES = "INSERT INTO body (message, content) VALUES "
 INSERT_RECIPIENTS = (
-    "INSERT INTO recipient (message, n, address, domain, tenant, state, attempts, due) VALUES "
+    "INSERT INTO recipient (message, n, address, domain, priority, tenant, state, attempts, due) VALUES "
 )
 
 # Remove the recipients of messages that are done with as a whole.
@@ -88,16 +89,22 @@ BRING_FORWARD = (
 RECIPIENTS = "SELECT count(*) FROM recipient"
 HELD = "SELECT tenant, count(*), sum(size) FROM message GROUP BY tenant"
 
-# The earliest due time of every domain.
-DUE_DOMAINS = "SELECT domain, min(due) FROM recipient WHERE due IS NOT NULL GROUP BY domain"
+# The earliest due time of every line.
+LINES = (
+    "SELECT domain, priority, tenant, min(due) FROM recipient WHERE due IS NOT NULL "
+    "GROUP BY domain, priority, tenant"
+)
 # Recipients with their messages.
 _COLUMNS = (
     "SELECT r.message, r.n, r.address, r.domain, r.attempts, m.sender, m.tenant, m.stream, m.credential, "
-    "m.expires, m.size, m.message_id, m.options, r.due "
+    "m.expires, m.size, m.message_id, m.options, m.priority, r.due "
 )
 _WITH_MESSAGE = _COLUMNS + "FROM recipient r JOIN message m ON m.id = r.message "
-# Those of a domain that wait, oldest due first.
-DUE = _WITH_MESSAGE + "WHERE r.domain = ? AND r.due IS NOT NULL ORDER BY r.due LIMIT ?"
+# Those of a line that wait, oldest due first.
+DUE = (
+    _WITH_MESSAGE + "WHERE r.domain = ? AND r.priority = ? AND r.tenant = ? AND r.due IS NOT NULL "
+    "ORDER BY r.due LIMIT ?"
+)
 # Those of messages that are over their time, from one message on, in that order.
 EXPIRED = (
     _COLUMNS + "FROM message m CROSS JOIN recipient r ON r.message = m.id "
@@ -111,8 +118,8 @@ HEADS = "SELECT message, substr(content, 1, ?) FROM body WHERE message IN (SELEC
 
 # Export: a page of the messages that are selected, from one message on. A condition is put into it.
 EXPORT = (
-    "SELECT m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options "
-    "FROM message m WHERE m.id > ? AND {} ORDER BY m.id LIMIT ?"
+    "SELECT m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options, "
+    "m.priority FROM message m WHERE m.id > ? AND {} ORDER BY m.id LIMIT ?"
 )
 BY_ID = "m.id IN (SELECT value FROM json_each(?))"
 BY_DOMAIN = (
@@ -138,7 +145,7 @@ OWNER = (
 # Erasure: a person's recipients, and what the person has sent. `names` is a function of ours.
 OF_PERSON = (
     "SELECT r.n, m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, "
-    "m.options FROM recipient r JOIN message m ON m.id = r.message "
+    "m.options, m.priority FROM recipient r JOIN message m ON m.id = r.message "
     "WHERE r.domain = ? AND r.due IS NOT NULL AND names(r.address) LIMIT ?"
 )
 FROM_PERSON = "SELECT count(*), max(expires) FROM message WHERE names(sender)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta.config.load import Problem, SettingsError, load, show
-from mta.config.settings import Domain, Duration, Endpoint, Listener, Settings, StaticRoute, Stream
+from mta.config.settings import DEFAULT, Domain, Duration, Endpoint, Listener, Settings, StaticRoute, Stream
 from mta.core.throttle import Rate
 
 PLAIN = "hostname: mail.example.com\nlisteners: []\n"  # the shortest file that loads
@@ -228,7 +229,7 @@ def test_every_kind_of_value_arrives_in_its_type(write: Write, tmp_path: Path) -
     assert loaded.listeners == (Listener(Endpoint("::1", 587), "none", "network"),)
     assert loaded.streams == {"Digest": Stream(Duration(5400.0), Duration(0.25))}
     assert loaded.domains == {
-        "default": Domain(connections=2),
+        "default": replace(DEFAULT, connections=2),
         "gmail.com": Domain(rate=Rate(20, 1800.0)),
         "xn--bcher-kva.example": Domain(),
     }
@@ -265,7 +266,8 @@ def test_what_is_shown_loads_to_the_same_settings_from_any_folder(write: Write, 
 
 def test_values_are_shown_with_the_unit_an_operator_would_choose(write: Write) -> None:
     plain = yaml.safe_load(show(load(write(FULL))))
-    assert plain["streams"]["Digest"] == {"expire": "90m", "retry_first": "250ms", "retry_max": "2h"}
+    digest = {"expire": "90m", "retry_first": "250ms", "retry_max": "2h", "priority": None, "hours": None}
+    assert plain["streams"]["Digest"] == digest
     assert plain["domains"]["gmail.com"]["rate"] == "20/30min"
     assert plain["routes"]["example.org"]["rate"] == "100/min"
     assert plain["routes"]["example.org"]["password_file"].endswith("/secret/relay")

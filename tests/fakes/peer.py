@@ -43,6 +43,7 @@ HELLO = """
     -> 250-PIPELINING
     -> 250 8BITMIME
 """
+ASKED = "<- MAIL FROM:<*\n<- RCPT TO:<*\n<- DATA\n"
 TAKES = """
     <- MAIL FROM:<*
     <- RCPT TO:<*
@@ -59,6 +60,25 @@ def envelope(*replies: str) -> str:
     """A pipelined MAIL, one RCPT for each reply but the first and the last, and DATA."""
     asked = "<- MAIL FROM:<*\n" + "<- RCPT TO:<*\n" * (len(replies) - 2) + "<- DATA\n"
     return asked + "".join(f"-> {reply}\n" for reply in replies)
+
+
+def answers(stage: str, reply: str) -> str:
+    """A transaction for one recipient in which MAIL, RCPT, DATA or the dot is answered like that."""
+    said = "\n-> ".join(reply.splitlines())
+    none = "554 5.5.1 no valid recipients"
+    if stage == ".":
+        return envelope("250 ok", "250 ok", "354 go on") + f"<- message\n-> {said}\n"
+    replies = {"MAIL": (said, none, none), "RCPT": ("250 ok", said, none), "DATA": ("250 ok", "250 ok", said)}
+    return envelope(*replies[stage])
+
+
+def goodbye(stage: str, reply: str) -> str:
+    """The same, and the end of the connection: nothing is said to what was asked behind it."""
+    if stage == ".":
+        return answers(stage, reply) + "close\n"
+    taken = {"MAIL": 0, "RCPT": 1, "DATA": 2}[stage]
+    said = "\n-> ".join(reply.splitlines())
+    return ASKED + "-> 250 ok\n" * taken + f"-> {said}\nclose\n"
 
 
 @dataclass
@@ -84,7 +104,15 @@ class ScriptedPeer:
 
     port: int
 
-    def __init__(self, *scripts: str, shut: bool = False, receive_buffer: int = 0) -> None:
+    def __init__(
+        self,
+        *scripts: str,
+        shut: bool = False,
+        receive_buffer: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._bind = (host, port)
         self._scripts = [_lines(script) for script in scripts]
         self._shut = shut  # until `open`
         self._server: asyncio.Server | None = None
@@ -99,7 +127,7 @@ class ScriptedPeer:
 
     async def __aenter__(self) -> Self:
         self._listening = socket.socket()
-        self._listening.bind(("127.0.0.1", 0))
+        self._listening.bind(self._bind)
         if self._receive_buffer:
             self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         self.port = self._listening.getsockname()[1]

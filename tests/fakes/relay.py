@@ -24,6 +24,18 @@ class Relay:
     house: House
     peer: ScriptedPeer
     clock: HandClock
+    heard: int = -1  # events about mail that the test knows of; -1: it does not count them
+
+    async def told(self, count: int) -> list[str]:
+        """What became of the mail, a line for each event, when so many have been told; more are a fault."""
+        self.heard = count
+        return await story(self.house, count)
+
+    async def come_due(self) -> None:
+        """Let the time pass until what is told last is tried again."""
+        (*_, last) = (event for event in self.house.events if "due" in event and "recipient" in event)
+        at = datetime.fromisoformat(last["due"]).timestamp()
+        await self.clock.advance(at - self.clock.now() + 1)
 
     def types(self) -> list[str]:
         """The events so far, in short."""
@@ -47,12 +59,56 @@ async def relaying(
             terms = replace(terms, streams={"transactional": stream})
         clock = HandClock()
         async with running(terms, clock, (NETWORK if notify else MUTE,)) as house:
+            relay = Relay(house, peer, clock)
             try:
-                yield Relay(house, peer, clock)
+                yield relay
             finally:
                 peer.hang_up()
+    if relay.heard >= 0:
+        assert len(mail(house)) == relay.heard, [line(event) for event in mail(house)]
 
 
 def wait_of(event: dict[str, Any]) -> float:
     """Seconds from an event to the next attempt that it announces."""
     return (datetime.fromisoformat(event["due"]) - datetime.fromisoformat(event["time"])).total_seconds()
+
+
+def named(seconds: float) -> str:
+    """A wait that a peer or a rule names, as `line` shows it: the clock's dice make it a twentieth longer."""
+    return f"+{seconds * 1.05:.0f}"
+
+
+class _Some:
+    """Equal to whatever is there."""
+
+    def __eq__(self, other: object) -> bool:
+        return other is not None
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+async def story(house: House, count: int) -> list[str]:
+    """What became of the mail, a line for each event, when so many have been told."""
+    await house.event(count, queue_id=_Some())
+    return [line(event) for event in mail(house)]
+
+
+def mail(house: House) -> list[dict[str, Any]]:
+    """The events about mail, in the order they were told."""
+    return [event for event in house.events if "queue_id" in event]
+
+
+def line(event: dict[str, Any]) -> str:
+    """An event in short: `deferral 1 b@dst.test policy +300: 451 4.7.1 later (RCPT)`."""
+    kind = event["type"]
+    words = [kind, str(event.get("attempt", "")), event["recipient"], event.get("subject", "")]
+    if "due" in event:
+        words.append(f"+{wait_of(event):.0f}")
+    if "permanent" in event:
+        assert event["permanent"] is (kind in ("bounce", "expiration")), event
+    said = event.get("reply")
+    text = " ".join(filter(None, words))
+    if said is None:
+        return text
+    reply = " ".join(filter(None, (str(said["code"]), said.get("enhanced"), said.get("text"))))
+    return f"{text}: {reply} ({said['command']})" if "command" in said else f"{text}: {reply}"

@@ -554,7 +554,9 @@ async def test_a_disk_that_is_full_and_gets_room_again(tmp_path: Path, size: int
         assert rows(tmp_path) == [0, 0, 0]
         assert contents(tmp_path) == set()
         assert house.of(type="reception") == []
-        assert house.daemon._not_ready() == ["the spool cannot write: database or disk is full"]
+        assert house.daemon._not_ready() == [
+            "the spool cannot write: database or disk is full; free some space on its disk"
+        ]
         await writer.execute("PRAGMA max_page_count = 1000000")
         await clock.advance(1)
         said = await client.deliver(content, *many)

@@ -62,7 +62,7 @@ async def test_a_tenant_with_its_share_in_the_queue_waits_and_others_do_not(tmp_
             await house.event(type="delivery", tenant="other")
             await clock.advance(400.0)
             await house.event(type="delivery", tenant="acme")
-            assert house.daemon.spool.usage("acme").messages == 0
+            assert house.daemon.spool.usage("acme") == (0, 0)
 
 
 async def test_a_tenant_whose_octets_are_used_up(tmp_path: Path) -> None:

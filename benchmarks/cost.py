@@ -1,0 +1,106 @@
+"""What one message costs in the spool, beside what waits there.
+
+Between: `scale` asks for each size of queue.
+Contract: microseconds of processor time a message, all threads, in commits of `BATCH`: half of them are taken
+    in and delivered, the others deferred and then delivered, each to a domain that has mail waiting. The least
+    of the rounds, in which an empty and the full queue take turns.
+Raises: OSError, SpoolError.
+Why: processor time, and the least of it: others on the machine make it more, never less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.backlog import CONTENT
+from mta.clock import SystemClock
+from mta.core.event import Event, Type
+from mta.core.lifecycle import State
+from mta.core.model import Message, Recipient
+from mta.metrics import Metrics
+from mta.spool.commit import Update
+from mta.spool.queue import Spool
+
+BATCH = 50
+BATCHES = 80
+ROUNDS = 5
+
+
+class Cost(NamedTuple):
+    """Microseconds a message."""
+
+    enqueue: float
+    settle: float  # at the first attempt
+    defer: float
+    retry: float  # settled, at the second
+
+
+async def compared(empty: Path, full: Path, domains: int) -> tuple[Cost, Cost]:
+    """Of an empty and of a full queue."""
+    rounds = [(await _round(empty, domains), await _round(full, domains)) for _ in range(ROUNDS)]
+    least = [Cost(*map(min, zip(*costs, strict=True))) for costs in zip(*rounds, strict=True)]
+    return least[0], least[1]
+
+
+async def _round(directory: Path, domains: int) -> Cost:
+    spool = Spool(directory, "live", 64_000_000, _swallow, SystemClock(), Metrics())
+    await spool.open(300.0)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(spool.run())
+            try:
+                await _all(spool, domains)  # warms the caches up
+                return await _all(spool, domains)
+            finally:
+                spool.stop()
+    finally:
+        await spool.close()
+
+
+async def _swallow(lines: bytes) -> None:
+    pass
+
+
+async def _all(spool: Spool, domains: int) -> Cost:
+    messages = [_message(spool, random.randrange(domains)) for _ in range(BATCH * BATCHES)]
+    due = time.time() + 3600.0
+
+    def enqueue(message: Message) -> None:
+        spool.put(message, [Event(type=Type.RECEPTION)], lambda error: None)
+
+    def defer(message: Message) -> None:
+        update = Update(State.DEFERRED, 1, due, message.id, 0)
+        spool.settle(message, [], [update], [Event(type=Type.DEFERRAL)])
+
+    def settle(message: Message) -> None:
+        spool.settle(message, message.recipients, [], [Event(type=Type.DELIVERY)])
+
+    half = len(messages) // 2
+    return Cost(
+        await _each(spool, messages, enqueue),
+        await _each(spool, messages[:half], settle),
+        await _each(spool, messages[half:], defer),
+        await _each(spool, messages[half:], settle),
+    )
+
+
+async def _each(spool: Spool, messages: list[Message], work: Callable[[Message], None]) -> float:
+    began = time.process_time()
+    for start in range(0, len(messages), BATCH):
+        for message in messages[start : start + BATCH]:
+            work(message)
+        await spool.lease([])
+    return (time.process_time() - began) / len(messages) * 1e6
+
+
+def _message(spool: Spool, n: int) -> Message:
+    domain = f"waiting{n}.test"
+    return Message(
+        spool.mint(), "a@src0.test", "relay", "bulk", "relay", time.time() + 86400, len(CONTENT), "<1@x>", 0,
+        [Recipient(0, f"b@{domain}", domain)], CONTENT, True,
+    )  # fmt: skip

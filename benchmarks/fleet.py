@@ -1,0 +1,227 @@
+"""A dozen servers with limits that nobody told us: how much of them is used, how often are they broken?
+
+Between: `make bench-fleet`; README.md explains the table. The servers are `receiver.py`, in a network of
+    their own; the daemon has shipped defaults and finds them by DNS.
+Contract: more mail than a limited server takes is offered to it all the time, one message in eight of it
+    transactional. Figures are the servers' own, of the first and the second half of the run.
+Raises: exit status 1 when a bound is missed, 2 when a run could not be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cpu, flow, relay
+from benchmarks.flow import Flow, Mail
+from benchmarks.full import Verdict
+from benchmarks.limits import FLEET, Terms
+from benchmarks.namespace import Network, network
+from benchmarks.process import PATIENCE, Broken, Process
+from tests.fakes.dns import NameServer
+
+ROOT = Path(__file__).resolve().parent.parent
+TICK = 0.05  # seconds
+SESSIONS = {"bulk": 12, "transactional": 4}
+URGENT = 8  # one message of so many is transactional
+NEW = 10  # one recipient of so many is new
+USED = 0.85  # of what the limits allow, in the second half, at least
+REFUSED = 0.02  # of the attempts, in the second half, at most
+SETTINGS = """\
+hostname: relay.test
+spool:
+  path: {home}
+admin:
+  bind: 127.0.0.1:0
+listeners:
+  - bind: 127.0.0.1:{listen}
+    tls: none
+    auth: network
+limits:
+  drain: 1s
+dns:
+  servers: ["{dns}"]
+"""
+COLUMNS = {
+    "server": "",
+    "limit": "",
+    "allowed": ".0f",  # messages, second half
+    "delivered": ".0f",
+    "share_1": ".0%",  # of what was allowed, first half
+    "share_2": ".0%",
+    "refused_1": ".1%",  # of the attempts
+    "refused_2": ".1%",
+    "dials": "",  # connections that were let in
+    "most": "",  # of them at once
+    "urgent": ".0%",  # of the transactional mail of the second half
+    "age_p50": ".2f",  # seconds, of that which came
+}
+Books = list[dict[str, Any]]
+
+
+def zone(place: Network) -> dict[tuple[str, str], list[str]]:
+    """Each server is the MX of its domains."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for terms, address in zip(FLEET, place.addresses, strict=True):
+        found[f"mx.{terms.name}.test", "A"] = [address]
+        for domain in terms.domains:
+            found[domain, "MX"] = [f"10 mx.{terms.name}.test."]
+    return found
+
+
+class Load:
+    """Mail for every server, each at its own rate."""
+
+    def __init__(self, flows: dict[str, Flow]) -> None:
+        self._flows = flows
+        self._sent = dict.fromkeys(FLEET, 0)
+
+    async def run(self, seconds: float) -> None:
+        began = time.monotonic()
+        while (elapsed := time.monotonic() - began) < seconds:
+            for terms in FLEET:
+                while self._sent[terms] < elapsed * terms.offered:
+                    self._send(terms, self._sent[terms])
+                    self._sent[terms] += 1
+            for each in self._flows.values():
+                each.check()
+            await asyncio.sleep(TICK)
+
+    def _send(self, terms: Terms, n: int) -> None:
+        domain = terms.domains[n % len(terms.domains)]
+        local = f"new{n}" if n % NEW == 0 else f"user{n % 200}"
+        stream = "transactional" if n % URGENT == 0 else "bulk"
+        self._flows[stream].add(Mail(f"{stream[0]}.{time.monotonic():.3f}@src0.test", f"{local}@{domain}"))
+
+
+@asynccontextmanager
+async def receivers(place: Network, seconds: float) -> Any:
+    """The servers' process, ready to begin."""
+    argv = [sys.executable, "-m", "benchmarks.receiver", str(seconds), *place.addresses]
+    process = await asyncio.create_subprocess_exec(
+        *place.argv(argv),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        limit=1 << 20,
+    )
+    try:
+        await _expect(process, b"ready\n")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _expect(process: asyncio.subprocess.Process, word: bytes) -> None:
+    assert process.stdout is not None
+    said = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+    if said != word:
+        raise Broken(f"the receiving servers did not start: {said!r}")
+
+
+async def run(home: Path, place: Network, seconds: float) -> tuple[Books, dict[str, float]]:
+    """The servers' books, and what the daemon cost."""
+    listen = relay.free_ports(1)[0]
+    async with AsyncExitStack() as stack:
+        names = await stack.enter_async_context(NameServer(zone(place)))
+        (home / "mta.yaml").write_text(SETTINGS.format(home=home, listen=listen, dns=names.endpoint))
+        flow.credentials(home)
+        argv = [sys.executable, "-m", "mta", "--config", str(home / "mta.yaml"), "serve"]
+        servers = await stack.enter_async_context(receivers(place, seconds))
+        daemon = Process(argv, listen, home / "mta.log")
+        await asyncio.to_thread(daemon.__enter__)
+        stack.push_async_callback(asyncio.to_thread, daemon.__exit__)
+        flows = {
+            stream: await stack.enter_async_context(Flow(listen, stream, sessions))
+            for stream, sessions in SESSIONS.items()
+        }
+        servers.stdin.write(b"\n")
+        await _expect(servers, b"began\n")
+        spent, began = cpu.spent(daemon.pid), time.monotonic()
+        await Load(flows).run(seconds)
+        cost = {
+            "cpu": (cpu.spent(daemon.pid) - spent) / (time.monotonic() - began),
+            "pss_mb": cpu.proportional_memory(daemon.pid) / 1e6,
+        }
+        books = [json.loads(await asyncio.wait_for(servers.stdout.readline(), PATIENCE)) for _ in FLEET]
+        _tell_flows(flows)
+    return books, cost
+
+
+def _tell_flows(flows: dict[str, Flow]) -> None:
+    for stream, each in flows.items():
+        relay.tell(f"{stream}: {each.accepted} messages were accepted")
+        if each.turned_away:
+            relay.tell(f"{stream}: {each.turned_away} were not even sent, the daemon was too slow")
+        for reply, times in each.refused.items():
+            relay.tell(f"{stream}: {times} were refused: {reply}")
+
+
+def row(terms: Terms, books: dict[str, Any], half: float) -> relay.Row:
+    """One server's line in the table."""
+    shares = [part / whole for part, whole in zip(books["delivered"], books["allowed"], strict=True)]
+    broken = [no / max(tries, 1) for no, tries in zip(books["refused"], books["attempts"], strict=True)]
+    return {
+        "server": terms.name,
+        "limit": terms.says,
+        "allowed": books["allowed"][1],
+        "delivered": books["delivered"][1],
+        "share_1": shares[0],
+        "share_2": shares[1],
+        "refused_1": broken[0],
+        "refused_2": broken[1],
+        "dials": sum(books["connections"]),
+        "most": books["peak"],
+        "urgent": books["urgent"][1] / (terms.offered / URGENT * half),
+        "age_p50": books["age_p50"],
+    }
+
+
+def verdicts(books: Books) -> Iterator[Verdict]:
+    """What the second half says to the bounds."""
+
+    def total(what: str) -> float:
+        return float(sum(each[what][1] for each in books))
+
+    used = total("delivered") / total("allowed")
+    yield Verdict("used of what the limits allow, second half, at least", used, USED, used >= USED)
+    broken = total("refused") / max(total("attempts"), 1.0)
+    yield Verdict("refused of the attempts, second half, at most", broken, REFUSED, broken <= REFUSED)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fleet", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--minutes", type=float, default=12.0, help="even: windows are minutes (%(default)s)")
+    parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one object a server; the table goes to stderr")
+    args = parser.parse_args()
+    seconds = args.minutes * 60.0
+
+    def benchmark(home: Path) -> int:
+        with network(len(FLEET)) as place:
+            books, cost = asyncio.run(run(home, place, seconds))
+        rows = [row(terms, each, seconds / 2) for terms, each in zip(FLEET, books, strict=True)]
+        out = sys.stderr if args.json else sys.stdout
+        found = list(verdicts(books))
+        print(relay.table(rows, COLUMNS), "", *found, sep="\n", file=out)
+        print(f"the daemon used {cost['cpu']:.0%} of a processor and {cost['pss_mb']:.0f} MB", file=out)
+        if args.json:
+            print("\n".join(json.dumps(each) for each in [*books, cost]))
+        return 0 if all(verdict.passed for verdict in found) else 1
+
+    return relay.in_directory(args.directory, benchmark)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Provider profiles: the file that comes with us, and what the settings change in it or add.
+
+Between: `daemon` and `mta explain` call `load`; `config.load` asks for the problems of the settings.
+Contract: both files have records of `settings.Provider`; ours says of each limit `because` of what. What the
+    settings say of a shipped provider replaces that value only; any other name is a new provider.
+Raises: `SettingsError` from `load`, with the problems in the order of the file.
+Why: a profile that never applies is worse than none, for somebody relies on it; so each shows by an example
+    that it does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Final
+
+from yaml import MappingNode, Node
+
+from mta.config import settings
+from mta.config.document import Problem, SettingsError, compose, place
+from mta.config.walk import BROKEN, Walk
+from mta.core.provider import Provider, Providers, complaints
+from mta.core.terms import KEYS, Terms, overlay
+
+SHIPPED: Final = Path(__file__).with_name("providers.yaml")
+
+
+@dataclass(frozen=True)
+class Profile(settings.Provider):
+    """A provider of our own file."""
+
+    because: Mapping[str, str] = field(default_factory=dict)  # documented, community value or caution
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        said = set(self.said())
+        wrong = [f"{key} needs a reason in because" for key in KEYS if key in said - set(self.because)]
+        wrong += [f"because gives a reason for {key}, which is not said" for key in sorted(set(self.because) - said)]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+
+def load(changes: Mapping[str, settings.Provider], path: Path = SHIPPED) -> Providers:
+    """The shipped profiles with the changes of the settings."""
+    return Providers(_merged(_shipped(path), changes))
+
+
+def problems(path: Path, root: Node) -> Iterator[Problem]:
+    """What is wrong between the `providers` of a settings file and ours, where they can be read at all."""
+    node = _child(root, "providers")
+    if node is None:
+        return
+    changes = Walk(path, path).value(node, Mapping[str, settings.Provider], "")
+    if changes is BROKEN:
+        return  # told by whoever walks the whole file
+    shipped = _shipped(SHIPPED)
+    for name, text in _objections(shipped, changes):
+        told = _child(node, name)
+        assert told is not None
+        yield Problem(path, *place(told.start_mark), f"providers.{name}", text)
+
+
+def _shipped(path: Path) -> dict[str, Provider]:
+    root = compose(path)
+    walk = Walk(path, path.parent)
+    profiles = walk.value(root, Mapping[str, Profile], "")
+    if walk.problems:
+        raise SettingsError(walk.problems)
+    found = {name: _provider(name, profile, profile.because) for name, profile in profiles.items()}
+    wrong = [
+        Problem(path, *place(node.start_mark), name, text)
+        for name, text in complaints(list(found.values()))
+        if (node := _child(root, name)) is not None
+    ]
+    if wrong:
+        raise SettingsError(wrong)
+    return found
+
+
+def _merged(shipped: Mapping[str, Provider], changes: Mapping[str, settings.Provider]) -> list[Provider]:
+    """Those of the settings come last: what is wrong between two is theirs."""
+    merged = [profile for name, profile in shipped.items() if name not in changes]
+    for name, change in changes.items():
+        base = shipped.get(name, Provider(name, Terms()))
+        said = change.said()
+        because = {key: why for key, why in base.because.items() if key not in said}
+        merged.append(
+            Provider(
+                name,
+                overlay(base.terms, change),
+                change.match or base.match,
+                change.domains or base.domains,
+                (*base.examples, *change.examples) if not change.match else change.examples,
+                base.per_site if change.per is None else change.per == "site",
+                because,
+            )
+        )
+    return merged
+
+
+def _objections(
+    shipped: Mapping[str, Provider], changes: Mapping[str, settings.Provider]
+) -> Iterator[tuple[str, str]]:
+    """Complaints, each under a name of the settings."""
+    unknown = [name for name in changes if name not in shipped and not _can_match(changes[name])]
+    for name in unknown:
+        meant = difflib.get_close_matches(name, shipped, n=1)
+        advice = f"; did you mean {meant[0]!r}?" if meant else ""
+        yield name, f"is none of the shipped providers, and can never match without match or domains{advice}"
+    known = {name: change for name, change in changes.items() if name not in unknown}
+    for name, change in known.items():
+        if name not in shipped:
+            continue
+        try:
+            overlay(shipped[name].terms, change)
+        except ValueError as error:
+            yield name, f"{error} (of the shipped profile)"
+            return
+    for blamed, text in complaints(_merged(shipped, known)):
+        yield (blamed if blamed in known else min(known, key=lambda name: f" {name}" not in text)), text
+
+
+def _can_match(change: settings.Provider) -> bool:
+    return bool(change.match or change.domains)
+
+
+def _provider(name: str, said: settings.Provider, because: Mapping[str, str]) -> Provider:
+    terms = Terms(**{key.name: getattr(said, key.name) for key in fields(Terms)})
+    return Provider(name, terms, said.match, said.domains, said.examples, said.per == "site", because)
+
+
+def _child(node: Node, name: str) -> Node | None:
+    if not isinstance(node, MappingNode):
+        return None
+    return next((child for key, child in node.value if key.value == name), None)

@@ -1,0 +1,137 @@
+"""What we may do towards a destination, value by value: from layers of settings to one answer with origins.
+
+Between: the settings and the provider profiles are layers; `outbound.router` resolves them for a route.
+Contract: pure. A later layer wins over an earlier one, for each value that it says. `connections` and `rate`
+    are ceilings; their starts are never above them, and where no layer says a start it is the ceiling. Rates
+    become recipients a second; no rate is no limit.
+Raises: ValueError for a start above its own ceiling.
+Why: limits of one destination come from several places, and nobody believes a number without its origin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, NamedTuple, TypeVar
+
+from mta.core.adaptive import Bounds
+from mta.core.throttle import Rate, SiteLimits
+
+FLOOR_RATE = 1 / 60  # recipients a second: however little a site takes, one a minute is tried
+STARTS = {"connections_start": "connections", "rate_start": "rate"}  # and their ceilings
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one layer says; None: nothing."""
+
+    connections: int | None = None  # at once: the ceiling
+    connections_start: int | None = None  # at once, before anything is learned
+    rate: Rate | None = None  # recipients: the ceiling
+    rate_start: Rate | None = None  # recipients, before anything is learned
+    messages_per_connection: int | None = None
+    recipients_per_message: int | None = None  # RCPT in one transaction
+    tls: Literal["opportunistic", "required"] | None = None  # required: with a certificate that proves the host
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{start} is above {ceiling}"
+            for start, ceiling in STARTS.items()
+            if _above(getattr(self, start), getattr(self, ceiling))
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    def said(self) -> dict[str, int | Rate | str]:
+        """What this layer says, by name."""
+        values = {key: getattr(self, key) for key in KEYS}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+KEYS = tuple(each.name for each in fields(Terms))
+T = TypeVar("T", bound=Terms)
+
+
+class Layer(NamedTuple):
+    """The terms of one origin: "default", "provider google", "domain example.com", "route *"."""
+
+    origin: str
+    terms: Terms
+    because: Mapping[str, str] = {}  # why a value is what it is, by name
+
+
+class Limit(NamedTuple):
+    """One value that holds, and who said it."""
+
+    name: str
+    value: int | Rate | str | None  # None: no limit
+    origin: str
+    because: str = ""
+
+
+class PathBounds(NamedTuple):
+    """What a path may learn; in the order in which the controller takes them."""
+
+    rate: Bounds
+    connections: Bounds
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What holds."""
+
+    limits: SiteLimits
+    bounds: PathBounds
+    tls_required: bool
+    said: tuple[Limit, ...] = field(compare=False)  # for people; two that differ only here are alike
+
+
+def resolve(layers: Sequence[Layer]) -> Resolved:
+    """What holds, of layers from the most general to the most special; all of them together say every value
+    but rates and starts."""
+    found: dict[str, Limit] = {}
+    for layer in layers:
+        for key, value in layer.terms.said().items():
+            found[key] = Limit(key, value, layer.origin, layer.because.get(key, ""))
+    for start, ceiling in STARTS.items():
+        top = found.get(ceiling) or Limit(ceiling, None, layers[0].origin)
+        found[ceiling] = top
+        if start not in found or _above(found[start].value, top.value):
+            found[start] = top._replace(name=start)
+    terms = Terms(**{key: found[key].value for key in KEYS if key in found})  # type: ignore[arg-type]
+    return Resolved(_limits(terms), _bounds(terms), terms.tls == "required", tuple(found[key] for key in KEYS))
+
+
+def overlay(base: T, above: Terms) -> T:
+    """One layer of two; a ceiling of the upper one holds a start of the lower one down."""
+    said = above.said()
+    for start, ceiling in STARTS.items():
+        if start not in said and ceiling in said and _above(getattr(base, start), said[ceiling]):
+            said[start] = said[ceiling]
+    return replace(base, **said)  # type: ignore[arg-type]
+
+
+def per_second(rate: Rate | None) -> float:
+    """Recipients a second; no rate is no limit."""
+    return math.inf if rate is None else rate.amount / rate.period
+
+
+def _above(start: object, ceiling: object) -> bool:
+    if isinstance(start, Rate) and isinstance(ceiling, Rate):
+        return per_second(start) > per_second(ceiling)
+    return isinstance(start, int) and isinstance(ceiling, int) and start > ceiling
+
+
+def _limits(terms: Terms) -> SiteLimits:
+    counts = terms.connections, terms.messages_per_connection, terms.recipients_per_message
+    connections, messages, recipients = (each or 1 for each in counts)
+    return SiteLimits(connections, messages, recipients, terms.rate)
+
+
+def _bounds(terms: Terms) -> PathBounds:
+    assert terms.connections and terms.connections_start
+    rate, start = per_second(terms.rate), per_second(terms.rate_start)
+    floor = min(FLOOR_RATE, start)
+    connections = Bounds(1.0, float(terms.connections_start), float(terms.connections))
+    return PathBounds(Bounds(floor, start, rate), connections)

@@ -1,0 +1,188 @@
+"""What flows over one path now: the lanes that share it, their connections, and who waits for room.
+
+Between: lanes ask before they dial and before each transaction, and tell how both ended; `core.adaptive`
+    decides; what it learned goes to `told` (for the event log) and out of `snapshot` (for the spool).
+Contract: one for each (source, provider or site). `dial` and `take` answer True or False; whoever was
+    told False is kicked, in turn, when there is room or time. Times are monotonic seconds.
+Raises: nothing.
+Why: a provider sees one sender behind all lanes, so the limits are the path's, and lanes take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mta.clock import Clock, Timer
+from mta.core.adaptive import OURS, Change, Path, Refusal
+from mta.core.model import Go, Kind, Outcome, Wait
+
+SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
+SHORT = 60.0  # seconds that mail waits in memory for a path; beyond that it waits on disk
+
+
+class Lane(Protocol):
+    """What the traffic needs of a lane."""
+
+    def kick(self) -> None: ...
+
+    def spare(self) -> bool:
+        """Give an idle connection up; False where there is none."""
+        ...
+
+    def put_off(self, until: Wait) -> None:
+        """What waits leaves memory; wall-clock time."""
+        ...
+
+
+class Traffic:
+    """One path, in use."""
+
+    def __init__(
+        self,
+        name: str,
+        provider: str,
+        path: Path,
+        clock: Clock,
+        told: Callable[[Traffic, Change], None],
+    ) -> None:
+        self.name = name
+        self.provider = provider
+        self.path = path
+        self.connections = 0  # being dialled, or open
+        self.lanes: set[Lane] = set()
+        self.last: Change | None = None  # why it is as it is
+        self._clock = clock
+        self._told = told
+        self._waiting: dict[Lane, None] = {}  # in the order they came
+        self._for_connection: set[Lane] = set()
+        self._timer: Timer | None = None
+        self._kicking = False
+
+    # Gates
+
+    def shut(self, now: float) -> Wait | None:
+        """Closed for so long that mail should not wait for it in memory; wall-clock time."""
+        rest = self.path.until - self._clock.monotonic()
+        return Wait(now + rest, self.path.reason) if rest > SHORT else None
+
+    def dial(self, lane: Lane) -> bool:
+        """May the lane open one more connection? It is counted from then on."""
+        now = self._clock.monotonic()
+        answer = self.path.dial(now, self.connections)
+        if isinstance(answer, Go):
+            self.connections += 1
+            return True
+        if self.connections:
+            self._for_connection.add(lane)
+            any(other.spare() for other in self.lanes if other is not lane)
+        self._wait(lane, answer, now)
+        return False
+
+    def take(self, lane: Lane, recipients: int) -> bool:
+        """May a transaction begin?"""
+        if self.path.is_free:
+            return True
+        now = self._clock.monotonic()
+        answer = self.path.take(now, recipients)
+        if isinstance(answer, Go):
+            return True
+        self._wait(lane, answer, now)
+        return False
+
+    @property
+    def messages_per_connection(self) -> int | None:
+        """As many as the peer takes on one connection, where it has shown that."""
+        return self.path.messages_per_connection
+
+    def others_wait(self, lane: Lane) -> bool:
+        """Does another lane wait for a connection?"""
+        return bool(self._for_connection - {lane}) if self._for_connection else False
+
+    # What became of it
+
+    def opened(self) -> None:
+        """A dial succeeded."""
+        self.path.opened(self.connections)
+
+    def closed(self) -> None:
+        """A connection, or the attempt at one, is over."""
+        self.connections -= 1
+        self._kick()
+
+    def ended(self, started: float, outcomes: Sequence[Outcome], carried: int) -> None:
+        """A transaction was answered, or a connection broke under it; `carried` others before it."""
+        now = self._clock.monotonic()
+        first = outcomes[0]
+        if first.kind is Kind.DELIVERED and outcomes.count(first) == len(outcomes):
+            self._tell(self.path.answered(now, started, len(outcomes), len(outcomes)))
+            return
+        refused = [each for each in outcomes if _is_ours(each)]
+        if refused:
+            self._refused(refused[0], started, carried, len(refused))
+        else:
+            delivered = sum(each.kind is Kind.DELIVERED for each in outcomes)
+            self._tell(self.path.answered(now, started, len(outcomes), delivered))
+
+    def dial_failed(self, started: float, outcome: Outcome) -> bool:
+        """A peer did not let us in; True if that is about us, and the path's to answer."""
+        if outcome.verdict is None or not _is_ours(outcome):
+            return False
+        self._refused(outcome, started, None, 1)
+        return True
+
+    def _refused(self, outcome: Outcome, started: float, carried: int | None, recipients: int) -> None:
+        verdict = outcome.verdict
+        refusal = Refusal(
+            outcome.subject,
+            by_rule=verdict is not None and verdict.is_by_rule,
+            started=started,
+            open=self.connections - 1,
+            carried=carried,
+            recipients=recipients,
+            again=verdict.wait if verdict is not None else None,
+        )
+        self._tell(self.path.refused(self._clock.monotonic(), refusal))
+        until = self.shut(self._clock.now())
+        if until is not None:
+            for lane in list(self.lanes):
+                lane.put_off(until)
+
+    def _tell(self, change: Change | None) -> None:
+        if change is not None:
+            self.last = change
+            self._told(self, change)
+
+    # Who waits
+
+    def leave(self, lane: Lane) -> None:
+        self.lanes.discard(lane)
+        self._waiting.pop(lane, None)
+        self._for_connection.discard(lane)
+
+    def _wait(self, lane: Lane, until: Wait, now: float) -> None:
+        self._waiting[lane] = None
+        if self._timer is None:
+            self._timer = self._clock.call_later(max(until.until - now, 0.001), self._time_has_come)
+
+    def _time_has_come(self) -> None:
+        self._timer = None
+        self._kick()
+
+    def _kick(self) -> None:
+        """Lanes in turn, until one has to wait again."""
+        if self._kicking:
+            return
+        self._kicking = True
+        while self._waiting:
+            lane = next(iter(self._waiting))
+            del self._waiting[lane]
+            self._for_connection.discard(lane)
+            lane.kick()
+            if lane in self._waiting:
+                break
+        self._kicking = False
+
+
+def _is_ours(outcome: Outcome) -> bool:
+    return outcome.kind is not Kind.DELIVERED and outcome.subject in OURS
