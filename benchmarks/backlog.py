@@ -102,7 +102,18 @@ def _ids(messages: int) -> Iterator[int]:
 
 def _message(id: int, backlog: Backlog) -> tuple[Any, ...]:
     size, message_id = len(backlog.content), f"<{id}@src0.test>"
-    return id, "a@src0.test", "relay", "bulk", "relay", backlog.expires, size, message_id, backlog.options, PRIORITY
+    return (
+        id,
+        "a@src0.test",
+        "relay",
+        "bulk",
+        "relay",
+        backlog.expires,
+        size,
+        message_id,
+        backlog.options,
+        PRIORITY,
+    )
 
 
 def _recipient(n: int, id: int, backlog: Backlog) -> tuple[Any, ...]:

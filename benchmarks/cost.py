@@ -2,8 +2,8 @@
 
 Between: `scale` asks for each size of queue.
 Contract: microseconds of processor time a message, all threads, in commits of `BATCH`: half of them are taken
-    in and delivered, the others deferred and then delivered, each to a domain that has mail waiting. The least
-    of the rounds, in which an empty and the full queue take turns.
+    in and delivered, the others deferred and then delivered, each to a domain that has mail waiting.
+    The least of the rounds, in which an empty and the full queue take turns.
 Raises: OSError, SpoolError.
 Why: processor time, and the least of it: others on the machine make it more, never less.
 """

@@ -209,7 +209,7 @@ def main() -> int:
     seconds = args.minutes * 60.0
 
     def benchmark(home: Path) -> int:
-        with network(len(FLEET)) as place:
+        with network(len(FLEET)) as place, flow.explained(home / "mta.log"):
             books, cost = asyncio.run(run(home, place, seconds))
         rows = [row(terms, each, seconds / 2) for terms, each in zip(FLEET, books, strict=True)]
         out = sys.stderr if args.json else sys.stdout

@@ -12,16 +12,18 @@ Why: the daemon tells its two credentials apart by the client's address, so no t
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self, cast
 
 import uvloop
 
+from benchmarks.process import Broken
 from mta.core.credential import Credential
 from mta.spool.credentials import CredentialStore
 
@@ -38,6 +40,19 @@ def credentials(home: Path) -> None:
     with CredentialStore(home / "credentials.db") as store:
         for stream, client in CLIENTS.items():
             store.add(Credential(stream, "tenant", stream, networks=(f"{client}/32",), kind="network"))
+
+
+@contextmanager
+def explained(log: Path) -> Iterator[None]:
+    """A daemon that hangs up has said why; its errors are told in any case."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise Broken(f"{error}\n{log.read_text(errors='replace')[-3000:]}") from error
+    said = log.read_text(errors="replace")
+    if errors := re.findall(r"(?m)^(?:ERROR|CRITICAL) ", said):
+        first = said[said.index(errors[0]) :][:2000]
+        print(f"{len(errors)} errors in the daemon's log, the first of them:\n{first}", file=sys.stderr)
 
 
 class Mail(NamedTuple):

@@ -219,7 +219,8 @@ def row(directory: Path, waiting: int, rate: float) -> relay.Row:
         fill(home, Backlog(waiting, DOMAINS, due=0.0))
         relay.tell(f"W8, {waiting} wait, {rate:.0f} more a second")
         os.sync()
-        seen = uvloop.run(_case(home, rate))
+        with flow.explained(home / "mta.log"):
+            seen = uvloop.run(_case(home, rate))
     return {
         "workload": "W8",
         "waiting": waiting,

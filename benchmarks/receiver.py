@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import random
 import sys
 import time
 from collections import Counter, deque
+from contextlib import AsyncExitStack
+from functools import partial
 from statistics import median
 from typing import NamedTuple, cast
 
@@ -110,7 +111,7 @@ class Server:
         return b""
 
     def delivered(self, sent: float | None) -> None:
-        """A message has come; `sent` is when its transactional mail was submitted, else None."""
+        """A message has come; if it was transactional, it was submitted at `sent`."""
         self.count("delivered")
         if sent is not None:
             self.count("urgent")
@@ -126,19 +127,17 @@ class Server:
         self._minutes[-1][what] += 1
         self._halves[now >= self._seconds / 2][what] += 1
 
-    # Inside
-
     def _now(self) -> float:
         return time.monotonic() - self._began
 
     def _other(self, why: bytes) -> bytes:
-        self.count("attempts")
-        self.count("other")
+        for what in ("attempts", "other"):
+            self.count(what)
         return why
 
     def _refuse(self, why: bytes) -> bytes:
-        self.count("attempts")
-        self.count("refused")
+        for what in ("attempts", "refused"):
+            self.count(what)
         now, temper = self._now(), self.terms.temper
         if temper is not None and not self._is_blocked():
             self._refusals.append(now)
@@ -155,11 +154,10 @@ class Server:
 
     def books(self) -> dict[str, object]:
         """The run, first and second half."""
-        half, terms = self._seconds / 2, self.terms
+        terms = self.terms
         return {
             "server": terms.name,
-            "limit": terms.says,
-            "allowed": [terms.capacity(second) * half for second in (False, True)],
+            "allowed": [terms.capacity(second) * self._seconds / 2 for second in (False, True)],
             **{
                 what: [counts[what] for counts in self._halves]
                 for what in ("delivered", "attempts", "refused", "other", "connections", "urgent")
@@ -280,9 +278,9 @@ async def serve(seconds: float, addresses: list[str]) -> None:
     await loop.run_in_executor(None, sys.stdin.readline)
     began = time.monotonic()
     servers = [Server(terms, began, seconds) for terms in FLEET]
-    async with contextlib.AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         for server, address in zip(servers, addresses, strict=True):
-            made = lambda server=server: Connection(server)  # noqa: E731
+            made = partial(Connection, server)
             await stack.enter_async_context(await loop.create_server(made, address, 25, backlog=1000))
         print("began", flush=True)
         await asyncio.sleep(seconds)

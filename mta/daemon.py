@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mta.clock import Clock
+from mta.config import providers
 from mta.config.rules import shipped
 from mta.config.settings import Endpoint, Settings
 from mta.config.settings import Listener as Door
@@ -31,9 +32,10 @@ from mta.intake.submission import Intake, Submission
 from mta.metrics import ListenerName, Metrics
 from mta.ops.addresses import local_addresses
 from mta.ops.admin import Admin
-from mta.ops.control import Control
+from mta.ops.control import Control, ControlError
 from mta.ops.notify import Notify
 from mta.outbound.delivery import Delivery
+from mta.outbound.explanation import explain
 from mta.outbound.outcome import Settler
 from mta.outbound.pool import Pool
 from mta.outbound.router import Router
@@ -70,7 +72,10 @@ class Daemon:
             name: Schedule(stream.retry_first, stream.retry_max) for name, stream in settings.streams.items()
         }
         self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready)
-        self.control = Control(settings.control_socket, {"queue": self._queue, "status": self._status})
+        self.control = Control(
+            settings.control_socket,
+            {"queue": self._queue, "status": self._status, "explain": self._explain},
+        )
         self.listeners: list[Listener] = []
         self._stopping = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
@@ -108,7 +113,10 @@ class Daemon:
     async def _open_doors(self, tasks: asyncio.TaskGroup) -> None:
         """Outbound first, then intake, then the operator's doors."""
         sandbox = await self._open_sandbox(tasks)
-        self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox)
+        profiles = await asyncio.to_thread(providers.load, self.settings.providers)
+        self.router = Router(
+            self.settings, self.resolver, self.clock, local_addresses(), sandbox, profiles
+        )
         delivery = Delivery(self.router, self.settings.hostname, self.clock)
         rules = await asyncio.to_thread(shipped)
         settler = Settler(
@@ -218,6 +226,12 @@ class Daemon:
         reasons += self.spool.complaints
         reasons += self.capacity.short
         return reasons
+
+    async def _explain(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await explain(self.router, str(parameters.get("destination", "")))
+        except ValueError as error:
+            raise ControlError(str(error)) from None
 
     async def _status(self, parameters: dict[str, Any]) -> dict[str, Any]:
         tally = self.spool.tally

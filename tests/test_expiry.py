@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from mta.config.rules import shipped
 from mta.core.lifecycle import State
 from mta.core.model import Batch, Message, Option, Recipient
 from mta.core.retry import Schedule
@@ -34,7 +35,7 @@ class Rig:
         self.clock = clock
         self.notices: list[Message] = []
         self.spool = Spool(directory, "live", 1_000_000, self._publish, clock, self.metrics)
-        self.settler = Settler(self.spool, {"bulk": Schedule()}, "mta.test", clock, self.metrics)
+        self.settler = Settler(self.spool, {"bulk": Schedule()}, shipped(), "mta.test", clock, self.metrics)
         self.settler.on_notice = self.notices.append
         self.leases = Leases()
         self.expiry = Expiry(self.settler, self.spool, self.leases, clock, self.metrics)
@@ -100,7 +101,7 @@ async def test_mail_under_way_does_not_hide_what_expires_behind_it(tmp_path: Pat
     async with rigged(tmp_path) as rig:
         under_way = await rig.waiting(count=2 * PAGE)
         for message in under_way:
-            rig.leases.take(message, message.recipients[0], "site")
+            rig.leases.take(message, message.recipients[0], ("site", 0))
         await rig.waiting()
         await rig.clock.advance(INTERVAL)
         await until(rig, lambda: rig.spool.tally.recipients == 2 * PAGE)
@@ -134,11 +135,11 @@ async def test_what_was_settled_while_the_expiry_reads_is_not_given_up_again(tmp
     async with rigged(tmp_path) as rig:
         (message,) = await rig.waiting()
         (recipient,) = message.recipients
-        rig.leases.take(message, recipient, "site")
+        rig.leases.take(message, recipient, ("site", 0))
         async with rig.leases.looking(lambda: rig.spool.lease([])):
             (found,) = await rig.spool.reader.expired((0.0, 0), rig.clock.now(), PAGE)
             assert rig.leases.free(found) == []
-            assert rig.leases.give_back(message, recipient) == "site"
+            assert rig.leases.give_back(message, recipient) == ("site", 0)
             assert rig.leases.free(found) == []
         async with rig.leases.looking(lambda: rig.spool.lease([])):
             assert rig.leases.free(found) == found.recipients

@@ -152,4 +152,4 @@ async def _dials(relay: Relay, calls: int, most: float) -> None:
             await relay.clock.advance(5.0)
             passed += 5.0
             await relay.house.daemon.spool.lease([])  # what had to be committed or read has been
-            await relay.house.daemon.spool.reader.due_domains()
+            await relay.house.daemon.spool.reader.lines()

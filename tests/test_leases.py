@@ -1,25 +1,84 @@
-"""Nobody takes a recipient twice, whatever the disk still says."""
+"""The retries in memory: how many of them, and whose."""
 
 from __future__ import annotations
 
+import pytest
+
 from mta.core.model import Message, Recipient
-from mta.outbound.leases import Leases
+from mta.outbound import leases
+from mta.outbound.leases import ALL, LOT, Leases, Lot
+
+
+def message(number: int) -> Message:
+    return Message(number, "", "acme", "bulk", "app", 0.0, 0, "", 0, [Recipient(0, "b@dst.test", "dst.test")])
+
+
+def take(held: Leases, lot: Lot, numbers: range) -> None:
+    for number in numbers:
+        made = message(number)
+        held.take(made, made.recipients[0], lot)
+
+
+def give_back(held: Leases, number: int) -> Lot | None:
+    made = message(number)
+    return held.give_back(made, made.recipients[0])
+
+
+def test_a_lot_alone_has_half_a_lane() -> None:
+    held = Leases()
+    take(held, ("a", 0), range(LOT))
+    assert held.room(("a", 0)) == 0
+    assert held.room(("b", 0)) == LOT
+
+
+def test_the_more_lots_the_less_for_each_but_never_nothing() -> None:
+    held = Leases()
+    for n in range(99):
+        take(held, (f"s{n}", 0), range(n, n + 1))
+    assert held.room(("new", 0)) == ALL // 100
+    assert held.room(("s0", 0)) == ALL // 100 - 1
+
+
+def test_stuck_lots_leave_room_for_another() -> None:
+    held = Leases()
+    for n in range(ALL // LOT):
+        take(held, (f"stuck{n}", 0), range(n * LOT, (n + 1) * LOT))
+    assert held.room(("live", 0)) > LOT // 2
+
+
+def test_too_many_lots_shut_out_others_until_one_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "LOTS", 2)
+    held = Leases()
+    take(held, ("a", 0), range(1))
+    take(held, ("b", 0), range(1, 2))
+    assert held.shuts_out(("c", 0))
+    assert held.room(("c", 0)) == 0
+    assert held.room(("a", 0)) > 0
+    assert give_back(held, 0) == ("a", 0)
+    assert held.room(("c", 0)) > 0
+    assert LOTS > 2
+
+
+def test_a_lot_is_told_once_that_it_has_come_down_to_half() -> None:
+    held = Leases()
+    take(held, ("a", 0), range(LOT))
+    told = [number for number in range(LOT) if give_back(held, number) and held.is_low(("a", 0))]
+    assert told == [LOT // 2 - 1, LOT - 1]
+
+
+def test_fresh_mail_is_not_counted() -> None:
+    held = Leases()
+    assert give_back(held, 1) is None
+    assert len(held) == 0
 
 
 async def test_what_is_settled_while_the_spool_is_flushed_is_not_free() -> None:
     """Its outcome may be in the commit after the one that the flush waits for: the row is still there."""
-    leases = Leases()
-    recipient = Recipient(0, "ok@dst.test", "dst.test")
-    message = Message(1, "a@src.test", "t", "s", "c", 9e9, 1, "<m>", 0, [recipient])
-    leases.take(message, recipient, "site")
+    held = Leases()
+    take(held, ("a", 0), range(1))
 
     async def flush() -> None:
-        leases.give_back(message, recipient)
+        give_back(held, 0)
 
-    async with leases.looking(flush):
-        assert leases.free(message) == []
-
-    async def nothing() -> None: ...
-
-    async with leases.looking(nothing):
-        assert leases.free(message) == [recipient]
+    async with held.looking(flush):
+        assert held.free(message(0)) == []

@@ -12,8 +12,8 @@ import pytest
 
 from mta.clock import SystemClock, Timer
 from mta.config.settings import Dns, Domain, Duration, Endpoint, Sandbox, Settings, StaticRoute
+from mta.core.level import Bounds
 from mta.core.model import Kind, Outcome
-from mta.core.adaptive import Bounds
 from mta.core.provider import Provider, Providers
 from mta.core.routing import Host, Login, Route
 from mta.core.terms import PathBounds, Terms
@@ -251,7 +251,8 @@ async def test_a_host_that_points_at_loopback_bounces_unless_a_setting_says_so()
 async def test_a_static_route_starts_with_all_that_it_has() -> None:
     relay = StaticRoute(Endpoint("192.0.2.1", 25), rate=Rate(10, 1.0))
     async with NameServer(ZONE) as server:
-        router = routing(server, replace(SETTINGS, routes={"*": StaticRoute(Endpoint("::1", 25)), "a": relay}))
+        routes = {"*": StaticRoute(Endpoint("::1", 25)), "a": relay}
+        router = routing(server, replace(SETTINGS, routes=routes))
     free, bound = router.cached("b"), router.cached("a")
     assert isinstance(free, Route)
     assert isinstance(bound, Route)

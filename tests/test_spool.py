@@ -13,7 +13,7 @@ import pytest
 
 from mta.core.event import Event, Type
 from mta.core.lifecycle import State
-from mta.core.model import Message, Recipient
+from mta.core.model import Line, Message, Recipient
 from mta.core.queueid import text
 from mta.metrics import Metrics
 from mta.spool import database
@@ -59,6 +59,9 @@ async def opened(
                 spool.stop()
     finally:
         await spool.close()
+
+
+LINE = Line("dst.test", 0, "acme")
 
 
 def message(spool: Spool, *addresses: str) -> Message:
@@ -134,12 +137,12 @@ async def test_what_was_under_way_is_due_after_the_first_wait_and_never_at_once(
     async with opened(tmp_path, clock=clock) as spool:
         await put(spool, "b@dst.test")
     async with opened(tmp_path, clock=clock) as spool:
-        ((domain, due),) = await spool.reader.due_domains()
-        assert domain == "dst.test"
+        ((line, due),) = await spool.reader.lines()
+        assert line == LINE
         assert clock.now() + 300 <= due + 0.01
         assert due <= clock.now() + 331
-        assert await spool.reader.due([("dst.test", 10)], clock.now() + 299) == [([], due)]
-        (((found,), rest),) = await spool.reader.due([("dst.test", 10)], clock.now() + 331)
+        assert await spool.reader.due([(LINE, 10)], clock.now() + 299) == [([], due)]
+        (((found,), rest),) = await spool.reader.due([(LINE, 10)], clock.now() + 331)
         assert rest is None
         assert [each.attempts for each in found.recipients] == [1]
         assert await spool.reader.content(found.id) == b"body\n"
@@ -151,7 +154,7 @@ async def test_an_attempt_of_long_ago_is_due_now_but_not_before_now(tmp_path: Pa
         await put(spool, "b@dst.test")
     await clock.advance(86_400)
     async with opened(tmp_path, clock=clock) as spool:
-        ((_, due),) = await spool.reader.due_domains()
+        ((_, due),) = await spool.reader.lines()
     assert clock.now() <= due <= clock.now() + 30
 
 
@@ -184,7 +187,7 @@ async def test_a_deferred_recipient_waits_with_its_due_time(tmp_path: Path) -> N
         update = Update(State.DEFERRED, 1, 1_800_000_500.0, made.id, 0)
         spool.settle(made, [], [update], [Event(type=Type.DEFERRAL)])
         await spool.lease([])
-        assert await spool.reader.due([("dst.test", 1)], 1_800_000_499.0) == [([], 1_800_000_500.0)]
+        assert await spool.reader.due([(LINE, 1)], 1_800_000_499.0) == [([], 1_800_000_500.0)]
         assert (spool.tally.fresh, spool.tally.deferred) == (0, 1)
 
 

@@ -58,7 +58,7 @@ def test_state_attempts_due_and_expiry_arrive_as_they_were(
     assert done == {"imported": 2, "recipients": 3, "here_already": 0, "renamed": {}}
     assert other.messages == before
     assert other.rows() == rows  # the fresh one too: it is recovered by the next start
-    assert [(row[3], row[-3], row[-2], row[-1]) for row in rows][:2] == [
+    assert [(row[3], *row[5:8]) for row in rows][:2] == [
         ("dst.test", State.DEFERRED, 2, DUE),
         ("dst.test", State.FRESH, 1, None),
     ]
@@ -78,7 +78,7 @@ def test_the_record_says_what_the_spool_knows(house: Still, tmp_path: Path) -> N
     assert json.loads(record.read_bytes()) == {
         "format": 1, "mode": "sandbox", "queue_id": name, "created": "2027-01-15T08:00:00Z",
         "expires": "2027-01-19T23:06:40Z", "sender": "a@src.test", "tenant": "acme", "stream": "bulk",
-        "credential": "app", "message_id": "<0@x>", "options": ["eightbit", "notify"], "size": len(CONTENT),
+        "credential": "app", "message_id": "<0@x>", "options": ["eightbit", "notify"], "priority": 0, "size": len(CONTENT),
         "sha256": sha256(CONTENT).hexdigest(),
         "recipients": [{
             "n": 0, "address": "b@dst.test", "domain": "dst.test", "state": "deferred", "attempts": 2,

@@ -106,7 +106,7 @@ def test_the_id_of_a_message_that_waits_for_the_drain_is_not_free(
         ({"created": "2020-01-01T00:00:00Z"}, "created is not the time in the queue id"),
         ({"expires": "2020-01-01T00:00:00"}, "Expected `datetime` with a timezone"),
         ({"options": ["fast"]}, "unknown option 'fast'"),
-        ({"priority": 1}, "Object contains unknown field `priority`"),
+        ({"colour": 1}, "Object contains unknown field `colour`"),
         ({"sender": "a@src.test> SIZE=1"}, "sender 'a@src.test> SIZE=1' is not an address"),
         ({"recipients": []}, "length >= 1 - at `$.recipients`"),
         ({"address": "b@dst.test>\r\nDATA"}, "is not an address at 'dst.test'"),

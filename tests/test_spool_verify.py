@@ -186,10 +186,10 @@ async def test_a_file_whose_commit_is_under_way_is_no_orphan(tmp_path: Path) -> 
         file.write_bytes(b"12345")  # the writer's first step
 
         def commit() -> None:
-            change(tmp_path, f"INSERT INTO message VALUES ({made}, '', '', '', '', 0, 5, '', 0)")
+            change(tmp_path, f"INSERT INTO message VALUES ({made}, '', '', '', '', 0, 5, '', 0, 0)")
             change(tmp_path, f"INSERT INTO body VALUES ({made}, NULL)")
             change(
-                tmp_path, f"INSERT INTO recipient VALUES ({made}, 0, 'b@x.test', 'x.test', '', 0, 1, NULL)"
+                tmp_path, f"INSERT INTO recipient VALUES ({made}, 0, 'b@x.test', 'x.test', '', 0, 1, NULL, 0)"
             )
 
         assert look(tmp_path, commit).findings == []

@@ -17,6 +17,7 @@ from mta.cli.classify import classify
 from mta.cli.configuration import configuration
 from mta.cli.credential import credential
 from mta.cli.erase import erase
+from mta.cli.explain import explain
 from mta.cli.init import init
 from mta.cli.queue import queue
 from mta.cli.serve import serve
@@ -56,6 +57,7 @@ def _settings(context: click.Context, path: Path) -> Settings:
 main.add_command(classify)
 main.add_command(configuration)
 main.add_command(credential)
+main.add_command(explain)
 main.add_command(init)
 main.add_command(queue)
 main.add_command(serve)

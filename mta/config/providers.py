@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from mta.core.provider import Provider, Providers, complaints
 from mta.core.terms import KEYS, Terms, overlay
 
 SHIPPED: Final = Path(__file__).with_name("providers.yaml")
+OURS = "said in the settings"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Profile(settings.Provider):
         super().__post_init__()
         said = set(self.said())
         wrong = [f"{key} needs a reason in because" for key in KEYS if key in said - set(self.because)]
-        wrong += [f"because gives a reason for {key}, which is not said" for key in sorted(set(self.because) - said)]
+        wrong += [f"because names {key}, which is not said" for key in self.because if key not in said]
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -55,13 +57,11 @@ def problems(path: Path, root: Node) -> Iterator[Problem]:
     changes = Walk(path, path).value(node, Mapping[str, settings.Provider], "")
     if changes is BROKEN:
         return  # told by whoever walks the whole file
-    shipped = _shipped(SHIPPED)
-    for name, text in _objections(shipped, changes):
-        told = _child(node, name)
-        assert told is not None
-        yield Problem(path, *place(told.start_mark), f"providers.{name}", text)
+    for name, text in _objections(_shipped(SHIPPED), changes):
+        yield Problem(path, *_place(node, name), f"providers.{name}", text)
 
 
+@cache
 def _shipped(path: Path) -> dict[str, Provider]:
     root = compose(path)
     walk = Walk(path, path.parent)
@@ -69,11 +69,8 @@ def _shipped(path: Path) -> dict[str, Provider]:
     if walk.problems:
         raise SettingsError(walk.problems)
     found = {name: _provider(name, profile, profile.because) for name, profile in profiles.items()}
-    wrong = [
-        Problem(path, *place(node.start_mark), name, text)
-        for name, text in complaints(list(found.values()))
-        if (node := _child(root, name)) is not None
-    ]
+    told = complaints(list(found.values()))
+    wrong = [Problem(path, *_place(root, name), name, text) for name, text in told]
     if wrong:
         raise SettingsError(wrong)
     return found
@@ -84,17 +81,17 @@ def _merged(shipped: Mapping[str, Provider], changes: Mapping[str, settings.Prov
     merged = [profile for name, profile in shipped.items() if name not in changes]
     for name, change in changes.items():
         base = shipped.get(name, Provider(name, Terms()))
-        said = change.said()
-        because = {key: why for key, why in base.because.items() if key not in said}
+        terms = overlay(base.terms, change)
+        kept = {key for key, value in base.terms.said().items() if value == getattr(terms, key)}
         merged.append(
             Provider(
                 name,
-                overlay(base.terms, change),
+                terms,
                 change.match or base.match,
                 change.domains or base.domains,
-                (*base.examples, *change.examples) if not change.match else change.examples,
+                change.examples if change.match else base.examples + change.examples,
                 base.per_site if change.per is None else change.per == "site",
-                because,
+                {key: base.because[key] if key in kept else OURS for key in terms.said()},
             )
         )
     return merged
@@ -104,26 +101,21 @@ def _objections(
     shipped: Mapping[str, Provider], changes: Mapping[str, settings.Provider]
 ) -> Iterator[tuple[str, str]]:
     """Complaints, each under a name of the settings."""
-    unknown = [name for name in changes if name not in shipped and not _can_match(changes[name])]
-    for name in unknown:
-        meant = difflib.get_close_matches(name, shipped, n=1)
-        advice = f"; did you mean {meant[0]!r}?" if meant else ""
-        yield name, f"is none of the shipped providers, and can never match without match or domains{advice}"
-    known = {name: change for name, change in changes.items() if name not in unknown}
-    for name, change in known.items():
-        if name not in shipped:
+    sound: dict[str, settings.Provider] = {}
+    for name, change in changes.items():
+        if name not in shipped and not change.match and not change.domains:
+            meant = difflib.get_close_matches(name, shipped, n=1)
+            advice = f"; did you mean '{meant[0]}'?" if meant else ""
+            yield name, f"none of the shipped providers; one of your own needs match or domains{advice}"
             continue
         try:
-            overlay(shipped[name].terms, change)
+            if name in shipped:
+                overlay(shipped[name].terms, change)
         except ValueError as error:
-            yield name, f"{error} (of the shipped profile)"
-            return
-    for blamed, text in complaints(_merged(shipped, known)):
-        yield (blamed if blamed in known else min(known, key=lambda name: f" {name}" not in text)), text
-
-
-def _can_match(change: settings.Provider) -> bool:
-    return bool(change.match or change.domains)
+            yield name, f"{error} of the shipped profile"
+            continue
+        sound[name] = change
+    yield from complaints(_merged(shipped, sound))
 
 
 def _provider(name: str, said: settings.Provider, because: Mapping[str, str]) -> Provider:
@@ -135,3 +127,10 @@ def _child(node: Node, name: str) -> Node | None:
     if not isinstance(node, MappingNode):
         return None
     return next((child for key, child in node.value if key.value == name), None)
+
+
+def _place(node: Node, name: str) -> tuple[int, int]:
+    """Where a profile begins."""
+    child = _child(node, name)
+    assert child is not None
+    return place(child.start_mark)

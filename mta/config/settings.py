@@ -83,7 +83,7 @@ class Provider(Terms):
     match: tuple[Suffix, ...] = ()  # suffixes of MX host names: all hosts of the best preference end in one
     domains: tuple[HostName, ...] = ()  # recipient domains that belong to it whatever their MX
     examples: tuple[HostName, ...] = ()  # MX host names; one at least for each suffix
-    per: Literal["provider", "site"] | None = None  # whose limits: all its sites' together, or each site's own
+    per: Literal["provider", "site"] | None = None  # whose limits: all its sites', or each site's
 
 
 @dataclass(frozen=True)

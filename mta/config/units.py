@@ -15,7 +15,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import idna
 
-from mta.config.settings import DAY, HOUR, KIB, MIB, MINUTE, Duration, Endpoint, HostName, Priority, Size, Suffix
+from mta.config.settings import (
+    DAY,
+    HOUR,
+    KIB,
+    MIB,
+    MINUTE,
+    Duration,
+    Endpoint,
+    HostName,
+    Priority,
+    Size,
+    Suffix,
+)
 from mta.core.throttle import Rate
 from mta.core.turns import HIGHEST, LOWEST
 from mta.core.window import Window
@@ -35,9 +47,10 @@ _HOST = re.compile(r"[^\s:\[\]/@,]+")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 # Below a country's domain these are registries' own: example.co.uk is somebody, co.uk is everybody.
-_REGISTRIES = frozenset(
-    "ac asso co com ed edu go gob gouv gov gv id ind info ltd me mil ne net nhs nom or org plc sch web".split()
-)
+_REGISTRIES = frozenset({
+    "ac", "asso", "co", "com", "ed", "edu", "go", "gob", "gouv", "gov", "gv", "id", "ind", "info", "ltd",
+    "me", "mil", "ne", "net", "nhs", "nom", "or", "org", "plc", "sch",
+})  # fmt: skip
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY}
 _OCTETS = {"K": KIB, "M": MIB, "G": 1024 * MIB}

@@ -13,8 +13,9 @@ Why, in ten lines:
     4. The level at the refusal is the mark. The rate falls below it, climbs to KEEP of it, and stays there.
     5. Rarely it probes above, slowly. A failed probe doubles the time to the next, which also has to pay for
        the mail and the time that were lost. Far above the mark, the mark is refuted and forgotten.
-    6. Refused below the mark, the mark was too high: it comes down, further each time that cost a long silence.
-       Where each long silence comes after as much mail as the last, it is a quota: its mean rate is the mark.
+    6. Refused below the mark, the mark was too high: it comes down, further each time that cost a long
+       silence. Where each long silence comes after as much mail as the last, it is a quota, and its mean
+       rate is the mark.
     7. A window's mark is exact: as many as were open when one more was refused.
     8. Words that no rule knows count when they are frequent; a goodbye after always as many messages is
        no refusal but a limit of messages per connection.
@@ -23,60 +24,42 @@ Why, in ten lines:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from mta.core.evidence import Evidence
+from mta.core.level import AGE, Bounds, Level, Meter
 from mta.core.model import Go, Subject, Wait
 from mta.core.throttle import Rate, RateLimit
 
 OURS = frozenset({Subject.RATE, Subject.CONNECTION, Subject.SOURCE})
 
-# Growth
-GROWTH = 120.0  # seconds in which it grows e-fold: twenty-fold in six minutes
-NEAR = 600.0  # the same near the mark: a minute's window is then exceeded by a tenth, not by the half
-LEAP = 1.5  # most that one answer may add: at low rates an answer stands for minutes
+# Growth; more about it in core.level
 USED = 0.7  # of the rate must be used for it to grow; the meter lags by a tenth, and chance takes its part
 REACHED = 0.85  # of the rate is reached: more connections would not help
 # Marks
-BACK = 0.8  # of the mark, after a refusal: what had piled up at the site drains
 KEEP = 0.93  # of the mark, for good: room for jitter, and it loses only 7 %
-REFUTED = 1.6  # times the mark, without a refusal: first marks are up to a third too low
+BACK = 0.8  # of the mark, after a refusal: what had piled up at the site drains
 DEEPEST = 0.25  # of its value is all that one refusal may leave: one measurement may be wrong
+HEEDED = 1.1  # times a refusal below the mark: a probe that went higher knows better
 LAG = 1.1  # how much the meter is behind a rate that grows
-METER = 10.0  # seconds, or answers where those take longer, in which the meter forgets e-fold
-LEAST = 0.1  # seconds over which it measures at least
 # Silence
 PAUSE = (1.0, 300.0)  # seconds, the first and the longest: the end of a block is found within five minutes
 TRIAL = 30.0  # seconds until another one is tried where the first got no answer
 LONG = 60.0  # seconds of silence that are a block or a quota, not a bucket that fills
 ALIKE = 0.05  # by which the mail between long silences may differ where it is a quota
-# Probing
-PATIENCE = (60.0, 480.0)  # seconds to the next probe, the first and the longest: a doubled limit is found in minutes
+# Paying for probes
 PAY_MAIL = 100  # messages are to pass for each that was refused: at most 1 % is refused
 PAY_MOST = 1800.0  # seconds, for that
 PAY_TIME = 20.0  # times a silence is to pass before the next is risked: at most 5 % of time is lost
 PAY_LONGEST = 6 * 3600.0  # seconds, for that
 FREE = 3  # refusals that need not be paid for: the first ones teach most
-# Evidence
-DOUBT = 4.0  # refusals that no rule knows make one
-TRUST = 0.02  # of one is forgiven by each answer: 2 % of strange answers are weather
-SAME = 4  # goodbyes in a row after the same number of messages
-AGE = 86400.0  # seconds in which what was learned comes half-way (a factor of 2) back to the start
 # The rest
-RE_ENTRY = 0.25  # of rate and window after a suspension
+RE_ENTRY = 0.25  # of the rate, over the fewest connections, after a suspension
 BURST = 0.2  # seconds' worth may go at once: timers are late, buckets are small
 DIALS = 2.0  # connections for each message that the rate allows: where each takes one, some are under way
 ASK_AGAIN = 1.0  # seconds until a dial is asked for again; answers change the window
 TELL = (15.0, 60.0)  # seconds between changes that are told: after refusals, while growing
 WORTH_TELLING = 0.1  # of the value that was last told
-
-
-class Bounds(NamedTuple):
-    """Of a rate or a window. All three infinite: unlimited until a refusal."""
-
-    floor: float
-    start: float
-    ceiling: float
 
 
 class Refusal(NamedTuple):
@@ -111,79 +94,6 @@ class Learned(NamedTuple):
     messages_per_connection: int | None
 
 
-@dataclass(slots=True)
-class Level:
-    """One learned quantity."""
-
-    bounds: Bounds
-    keep: float  # of the mark
-    step: float  # the least height of a probe
-    value: float
-    mark: float = math.inf  # here the site refused
-    lesson: float = math.inf  # here it refused although that is below a mark
-    patience: float = PATIENCE[0]
-    probe_at: float = -math.inf
-
-    @property
-    def is_probing(self) -> bool:
-        return self.mark * self.keep * 1.001 < self.value
-
-    def grow(self, now: float, used: float) -> None:
-        """It was in the way for `used` seconds, and mail was delivered."""
-        rest, top = self.mark * self.keep, self.bounds.ceiling
-        is_near = rest <= self.value * 1.001
-        grown = self.value * min(1 + used / (NEAR if is_near else GROWTH), LEAP)
-        if now < self.probe_at:
-            top = min(top, rest)
-        elif self.step and is_near:
-            grown = max(grown, self.mark + self.step)
-        self.value = max(self.value, min(grown, top))
-        if self.value > self.mark * REFUTED + self.step:
-            self.mark, self.lesson, self.patience = math.inf, math.inf, PATIENCE[0]
-
-    def fall(self, mark: float, back: float) -> None:
-        self.mark = max(mark, self.bounds.floor)
-        self.value = max(self.mark * back, self.bounds.floor)
-
-    def lose_patience(self) -> None:
-        self.patience = min(2 * self.patience, PATIENCE[1])
-
-    def restore(self, value: float, mark: float, age: float) -> None:
-        away = 2.0 ** min(age / AGE, 64.0)
-        start = self.bounds.start
-        value = min(value * away, start) if value < start else max(value / away, start)
-        self.mark = mark if age < AGE else math.inf
-        self.value = max(min(value, self.mark * self.keep, self.bounds.ceiling), self.bounds.floor)
-
-
-@dataclass(slots=True)
-class Meter:
-    """Answers a second, of late and in the mean since the site opened."""
-
-    opened_at: float = math.inf
-    total: int = 0
-    answers: float = 0.0  # weighted
-    seconds: float = 0.0  # weighted
-    at: float = 0.0
-
-    def restart(self, now: float) -> None:
-        self.at, self.answers, self.seconds = now, 0.0, 0.0
-
-    def count(self, now: float, many: int, expected: float) -> None:
-        span = METER * max(1.0, 1 / expected)
-        left = math.exp((self.at - now) / span)
-        self.answers = self.answers * left + many
-        self.seconds = self.seconds * left + span * (1 - left)
-        self.at = now
-        self.total += many
-
-    def rate(self, now: float) -> float:
-        return self.answers / (self.seconds + now - self.at + LEAST)
-
-    def mean(self, now: float) -> float:
-        return self.total / (now - self.opened_at + LEAST)
-
-
 class Path:
     """One source towards one provider or site."""
 
@@ -194,12 +104,13 @@ class Path:
         self._dials = RateLimit(None)
         self._meter = Meter()
         self.until = -math.inf  # nothing goes before
-        self._reason = ""
+        self.reason = ""  # for that
         self._closures = 0  # refusals in a row; 0: open
         self._reacted_at = -math.inf
         self._refused_at = 0.0
         self._refused_value = 0.0
-        self._was_below = False  # the refusal came below the mark
+        self._closed_until = -math.inf
+        self._is_guess = False  # the mark: no probe has proved it, so it may be tried soon
         self._silence = 0.0  # seconds, the last one
         self._served = 0  # answers between the two silences before
         self._quotas = 0  # silences in a row that look like a quota's end
@@ -207,10 +118,7 @@ class Path:
         self._cost = -FREE  # messages
         self._full_at = -math.inf  # the window was in the way
         self._grown_at = -math.inf
-        self._doubt = 0.0
-        self._goodbyes = (0, 0)  # after so many messages, so often
-        self._forget_at = math.inf
-        self.messages_per_connection: int | None = None
+        self._evidence = Evidence()
         self._told = {"rate": (-math.inf, rate.start), "connections": (-math.inf, connections.start)}
         self._set_pace()
 
@@ -219,17 +127,26 @@ class Path:
         return self._rate.value
 
     @property
+    def messages_per_connection(self) -> int | None:
+        return self._evidence.messages_per_connection
+
+    @property
     def connections(self) -> float:
         return self._window.value if self._window.value == math.inf else int(self._window.value)
+
+    @property
+    def is_free(self) -> bool:
+        """Would `take` say Go to anything?"""
+        return self._pace.rate is None and not self._closures
 
     # Asked
 
     def dial(self, now: float, connections: int) -> Go | Wait:
         """One connection more than these, that are open or being dialled?"""
         if now < self.until:
-            return Wait(self.until, self._reason)
+            return Wait(self.until, self.reason)
         if self._closures and connections:
-            return Wait(now + ASK_AGAIN, self._reason)
+            return Wait(now + ASK_AGAIN, self.reason)
         if connections and self._meter.rate(now) > REACHED * self._rate.value:
             return Wait(now + ASK_AGAIN, "rate")
         if connections >= self.connections:
@@ -240,7 +157,7 @@ class Path:
     def take(self, now: float, recipients: int) -> Go | Wait:
         """A transaction for so many? `Go` takes them from the rate."""
         if now < self.until:
-            return Wait(self.until, self._reason)
+            return Wait(self.until, self.reason)
         answer = self._pace.take(now, recipients)
         if self._closures and isinstance(answer, Go):
             self.until = now + TRIAL
@@ -260,9 +177,7 @@ class Path:
             meter.restart(started)
             meter.opened_at = started
         meter.count(now, recipients, self._rate.value)
-        self._doubt = max(self._doubt - TRUST * recipients, 0.0)
-        if now >= self._forget_at:
-            self.messages_per_connection, self._forget_at = None, math.inf
+        self._evidence.answered(now, recipients)
         if self._closures:
             if started < self._reacted_at:
                 return None
@@ -281,21 +196,18 @@ class Path:
         """A dial or a transaction was refused; recipients that were not, are told to `answered`."""
         if refusal.subject not in OURS:
             return None
+        evidence, carried = self._evidence, refusal.carried
         is_connection = refusal.subject is Subject.CONNECTION
-        is_dial = is_connection and refusal.carried is None
-        if is_connection and refusal.carried and self._is_used_up(now, refusal.carried):
+        is_dial = is_connection and carried is None
+        if is_connection and carried and evidence.is_used_up(now, carried):
             return None
         if refusal.started < self._reacted_at and not is_dial:
             self._cost += refusal.recipients
             return None
         # A goodbye in the middle is no sure sign, even in known words: the connection may just be used up.
-        is_sure = refusal.by_rule and (is_dial or not is_connection)
-        if not is_sure and not self._closures:
-            self._doubt += 1
-            if self._doubt < DOUBT:
-                return None
-            self._cost += int(DOUBT) - 1
-        self._doubt = 0.0
+        is_sure = (refusal.by_rule and (is_dial or not is_connection)) or self._closures > 0
+        if not is_sure and not evidence.is_enough():
+            return None
         self._cost += refusal.recipients
         return self._crowded(now, refusal) if is_dial else self._too_fast(now, refusal)
 
@@ -305,12 +217,13 @@ class Path:
         former = rate.value if rate.value < math.inf else self._meter.rate(now)
         rate.mark = min(rate.mark, former) if former else rate.mark
         rate.value = max(former * RE_ENTRY, rate.bounds.floor)
-        window.value = max(min(window.value, window.mark, 1 / RE_ENTRY) * RE_ENTRY, window.bounds.floor)
+        window.value = window.bounds.floor
         self._set_pace()
         self._meter.restart(until)
         self._closures += 1
-        self._refused_at, self._was_below = until, False
-        self._reacted_at, self.until, self._reason = now, until, reason
+        self._refused_at, self._is_guess = until, True  # what we chose is no cost of a probe
+        self._reacted_at, self.reason = now, reason
+        self.until = self._closed_until = until
         change = Change("rate", self._told["rate"][1], rate.value, reason, until)
         self._told["rate"] = (now, rate.value)
         return change
@@ -325,22 +238,11 @@ class Path:
         """Begin with what was learned `age` seconds ago."""
         self._rate.restore(learned.rate, learned.rate_mark, age)
         self._window.restore(learned.connections, learned.connections_mark, age)
-        self.messages_per_connection = learned.messages_per_connection if age < AGE else None
+        if age < AGE:
+            self._evidence.messages_per_connection = learned.messages_per_connection
         self._set_pace()
 
     # Inside
-
-    def _is_used_up(self, now: float, carried: int) -> bool:
-        """Is this goodbye the end of what one connection may carry?"""
-        if carried == self.messages_per_connection:
-            return True
-        last, times = self._goodbyes
-        self._goodbyes = (carried, times + 1 if carried == last else 1)
-        if self._goodbyes[1] < SAME:
-            return False
-        self.messages_per_connection, self._forget_at = carried, now + AGE
-        self._doubt = 0.0
-        return True
 
     def _crowded(self, now: float, refusal: Refusal) -> Change | None:
         window = self._window
@@ -350,10 +252,10 @@ class Path:
         window.probe_at = now + window.patience
         if not refusal.open and refusal.started >= self._reacted_at:
             if not self._closures:
-                self._refused_at, self._was_below = now, False
+                self._refused_at, self._is_guess = now, True
             self._close(now, refusal)
         reason = f"refused with {refusal.open} connections open"
-        return self._tell(now, "connections", reason, TELL[0], max(now, self.until))
+        return self._tell(now, "connections", reason, TELL[0], None if refusal.open else self.until)
 
     def _too_fast(self, now: float, refusal: Refusal) -> Change | None:
         rate, meter = self._rate, self._meter
@@ -361,14 +263,17 @@ class Path:
             meter.count(now, refusal.recipients, rate.value)
             level = min(rate.value, LAG * meter.rate(now))
             self._refused_at, self._refused_value = now, rate.value
-            self._was_below = rate.mark < math.inf and not rate.is_probing
-            if self._was_below:
+            self._is_guess = not rate.is_probing
+            if rate.is_probing:
+                rate.lose_patience()
+                if level > HEEDED * rate.lesson:
+                    rate.lesson = math.inf
+                level = max(min(level, rate.lesson), rate.mark)
+                self._lapses = 0
+            elif rate.mark < math.inf:
                 rate.lesson = rate.value
                 self._lapses = self._lapses + 1 if now - meter.opened_at < self._silence else 0
                 level = max(level, DEEPEST * rate.value) * BACK ** min(self._lapses, 2)
-            elif rate.mark < math.inf:
-                rate.lose_patience()
-                level = max(min(level, rate.lesson), rate.mark)
             else:
                 level *= BACK  # it was climbing steeply: it had passed the limit before it heard of it
             rate.fall(level, BACK)
@@ -381,13 +286,15 @@ class Path:
         pause = max(PAUSE[0], 2 / self._rate.value) * 2.0 ** min(self._closures, 10)
         self._closures += 1
         self.until = now + (min(pause, PAUSE[1]) if refusal.again is None else refusal.again)
-        self._reason = f"refused: {refusal.subject.value}"
+        self._closed_until = self.until
+        self.reason = f"refused: {refusal.subject.value}"
         self._reacted_at = now
 
     def _reopen(self, now: float) -> None:
         rate, meter = self._rate, self._meter
         self._closures, self.until = 0, now
-        self._silence = silence = now - self._refused_at
+        # Not `now`: when no mail waited, nobody tried.
+        self._silence = silence = max(min(now, self._closed_until + TRIAL) - self._refused_at, 0.0)
         mean = meter.mean(now)
         before, self._served = self._served, meter.total
         meter.opened_at, meter.total = now, 0
@@ -397,18 +304,14 @@ class Path:
             rate.fall(max(mean, DEEPEST * self._refused_value), BACK)
             self._set_pace()
         pay = max(rate.patience, min(PAY_MAIL * self._cost / rate.value, PAY_MOST))
-        # A mark that came down is a guess, and may be tried soon; a probe's or a quota's is none.
-        if self._quotas > 1 or not self._was_below:
+        if self._quotas > 1 or not self._is_guess:
             pay = max(pay, min(PAY_TIME * silence, PAY_LONGEST))
-            self._lapses = self._lapses if self._was_below else 0
         rate.probe_at = max(rate.probe_at, now + pay)
-        self._was_below, self._cost = False, 0
+        self._cost = 0
 
     def _set_pace(self) -> None:
-        value = self._rate.value
-        for limit, a_second, seconds in ((self._pace, value, BURST), (self._dials, value * DIALS, 1 / DIALS)):
-            many = max(round(value * BURST), 1) if limit is self._pace else max(round(value * DIALS), 1)
-            limit.rate = None if value == math.inf else Rate(many, many / a_second)
+        self._pace.rate = _paced(self._rate.value, BURST)
+        self._dials.rate = _paced(self._rate.value * DIALS, 1.0)
 
     def _tell(
         self, now: float, what: str, reason: str, gap: float, until: float | None = None
@@ -420,3 +323,9 @@ class Path:
             return None
         self._told[what] = (now, new)
         return Change(what, old, new, reason, until)
+
+
+def _paced(value: float, seconds: float) -> Rate | None:
+    """So many a second, so many seconds' worth at once."""
+    many = 1 if value == math.inf else max(round(value * seconds), 1)
+    return None if value == math.inf else Rate(many, many / value)

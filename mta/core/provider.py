@@ -11,11 +11,14 @@ Why: `complaints` is the linter. Other senders' shared profiles had rules withou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mta.core.routing import Host
 from mta.core.terms import Layer, Terms
+
+_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # without a dot: no domain is taken for it
 
 
 class Provider(NamedTuple):
@@ -75,20 +78,27 @@ class Providers:
 
 
 def complaints(profiles: Sequence[Provider]) -> Iterator[tuple[str, str]]:
-    """What is wrong between profiles, or within one: its name, and words."""
+    """What is wrong within a profile, or between two: the name of it, or of the later one, and words."""
     providers = Providers(profiles)
+    seen: set[str] = set()
     for profile in profiles:
+        seen.add(profile.name)
+        if not _NAME.fullmatch(profile.name):
+            yield profile.name, "is no name: lower case, digits and single hyphens"
         if not profile.match and not profile.domains:
             yield profile.name, "can never match: give match, or domains"
         for suffix in profile.match:
             if not any(_ends_in(example, suffix) for example in profile.examples):
                 yield profile.name, f"match {suffix} fits none of its examples: add a real MX host name"
         for example in profile.examples:
-            found = providers.match((Host(example, 25),), example)
+            found = providers.match((Host(example, 25),), "")
             if found is None:
                 yield profile.name, f"its example {example} does not match it"
-            elif found.provider is not profile:
+            elif found.provider.name in seen - {profile.name}:
                 yield profile.name, f"its example {example} is taken by provider {found.provider.name}"
+            elif found.provider is not profile:
+                words = f"{found.rule} takes the example {example} of provider {profile.name}"
+                yield found.provider.name, words
     yield from _shared(profiles)
 
 
@@ -102,8 +112,8 @@ def _shared(profiles: Sequence[Provider]) -> Iterator[tuple[str, str]]:
     for suffix, at in first.items():
         for parent in _parents(suffix):
             if parent in first:
-                one, two = sorted((at, first[parent]))
-                yield suffixes[two][1], f"match {suffixes[two][0]} overlaps {' of provider '.join(suffixes[one])}"
+                (one, owner), (two, blamed) = (suffixes[index] for index in sorted((at, first[parent])))
+                yield blamed, f"match {two} overlaps {one} of provider {owner}"
     claimed: dict[str, str] = {}
     for profile in profiles:
         for domain in profile.domains:

@@ -32,6 +32,6 @@ class Schedule(NamedTuple):
         if now >= last:
             return None
         if wait is not None:
-            return min(now + wait * (1 + JITTER * dice), last)
+            return min(now + wait * (1 + JITTER * abs(2 * dice - 1)), last)
         wait = min(self.first * 2.0 ** min(attempts - 1, 30), self.maximum)
         return min(now + wait * (1 + JITTER * (2 * dice - 1)), last)

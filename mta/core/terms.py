@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple, TypeVar
 
-from mta.core.adaptive import Bounds
+from mta.core.level import Bounds
 from mta.core.throttle import Rate, SiteLimits
 
 FLOOR_RATE = 1 / 60  # recipients a second: however little a site takes, one a minute is tried
@@ -32,7 +32,7 @@ class Terms:
     rate_start: Rate | None = None  # recipients, before anything is learned
     messages_per_connection: int | None = None
     recipients_per_message: int | None = None  # RCPT in one transaction
-    tls: Literal["opportunistic", "required"] | None = None  # required: with a certificate that proves the host
+    tls: Literal["opportunistic", "required"] | None = None  # required: a certificate proves the host
 
     def __post_init__(self) -> None:
         wrong = [
@@ -88,8 +88,10 @@ class Resolved:
 
 
 def resolve(layers: Sequence[Layer]) -> Resolved:
-    """What holds, of layers from the most general to the most special; all of them together say every value
-    but rates and starts."""
+    """What holds, of layers from the most general to the most special.
+
+    All of them together say every value but rates and starts.
+    """
     found: dict[str, Limit] = {}
     for layer in layers:
         for key, value in layer.terms.said().items():
@@ -100,7 +102,8 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
         if start not in found or _above(found[start].value, top.value):
             found[start] = top._replace(name=start)
     terms = Terms(**{key: found[key].value for key in KEYS if key in found})  # type: ignore[arg-type]
-    return Resolved(_limits(terms), _bounds(terms), terms.tls == "required", tuple(found[key] for key in KEYS))
+    said = tuple(found[key] for key in KEYS)
+    return Resolved(_limits(terms), _bounds(terms), terms.tls == "required", said)
 
 
 def overlay(base: T, above: Terms) -> T:
@@ -124,14 +127,19 @@ def _above(start: object, ceiling: object) -> bool:
 
 
 def _limits(terms: Terms) -> SiteLimits:
-    counts = terms.connections, terms.messages_per_connection, terms.recipients_per_message
-    connections, messages, recipients = (each or 1 for each in counts)
-    return SiteLimits(connections, messages, recipients, terms.rate)
+    assert terms.connections is not None
+    assert terms.messages_per_connection is not None
+    assert terms.recipients_per_message is not None
+    return SiteLimits(
+        terms.connections, terms.messages_per_connection, terms.recipients_per_message, terms.rate
+    )
 
 
 def _bounds(terms: Terms) -> PathBounds:
-    assert terms.connections and terms.connections_start
-    rate, start = per_second(terms.rate), per_second(terms.rate_start)
-    floor = min(FLOOR_RATE, start)
-    connections = Bounds(1.0, float(terms.connections_start), float(terms.connections))
-    return PathBounds(Bounds(floor, start, rate), connections)
+    assert terms.connections is not None
+    assert terms.connections_start is not None
+    start = per_second(terms.rate_start)
+    return PathBounds(
+        Bounds(min(FLOOR_RATE, start), start, per_second(terms.rate)),
+        Bounds(1.0, terms.connections_start, terms.connections),
+    )

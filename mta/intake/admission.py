@@ -160,7 +160,11 @@ def _shown(address: str) -> str:
 
 
 def _receptions(message: Message, now: float) -> list[Event]:
-    return [about(Type.RECEPTION, message, recipient, now) for recipient in message.recipients]
+    events = [about(Type.RECEPTION, message, recipient, now) for recipient in message.recipients]
+    if message.release is not None:
+        for event in events:
+            event.due = rfc3339(message.release)
+    return events
 
 
 def rejection(reply: Reply, reason: str, now: float, *, sender: str | None = None, login: str = "") -> Event:

@@ -43,6 +43,10 @@ class ControlError(Exception):
     """Why a command was not carried out, in words for the operator."""
 
 
+class NotRunning(ControlError):
+    """There is no daemon to ask."""
+
+
 class Control:
     """Answers the operator's commands."""
 
@@ -169,7 +173,7 @@ def call(path: Path, name: str, params: Mapping[str, Any] | None = None) -> Any:
         response = connection.getresponse()
         status, body = response.status, response.read()
     except (FileNotFoundError, ConnectionRefusedError):
-        raise ControlError(f"the daemon is not running: nobody answers at {path}") from None
+        raise NotRunning(f"the daemon is not running: nobody answers at {path}") from None
     except PermissionError:
         raise ControlError(f"permission denied at {path}: run this as the daemon's user or as root") from None
     except TimeoutError:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
+from mta.core.adaptive import OURS
 from mta.core.classify import EXPIRED, Judge, broken, outcomes, surplus, unsendable
 from mta.core.dialogue import Transaction
 from mta.core.message import header_block, stuff
@@ -201,8 +202,10 @@ class Lane:
             outcome = broken(transaction, after_dot, connection.host, self.judge)
             if outcome.verdict is not None:
                 self._traffic.ended(transaction.started, [outcome], connection.carried)
-            # What was not sent is no attempt yet; but a site that always hangs up is one.
-            if not after_dot and not batch.requeued and self._pool.may_take:
+            # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
+            # that refuses us in words on a new connection.
+            refused = outcome.verdict is not None and outcome.subject in OURS and not connection.carried
+            if not (after_dot or refused or batch.requeued) and self._pool.may_take:
                 batch.requeued = True
                 self._turns.put_back(batch)
             else:

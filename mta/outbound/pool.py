@@ -89,6 +89,7 @@ class Pool:
         self.draining = True
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        await asyncio.sleep(0)  # a task that is cancelled before its first step would end without a word
         for task in self._dialling:
             task.cancel()
         for lane in self._lanes.values():

@@ -97,10 +97,10 @@ class Router:
         return routing.dial(host, answer, self._addresses, route.static)
 
     def of_provider(self, name: str) -> Route:
-        """What holds towards a provider: a route without hosts."""
+        """What holds towards a provider: a route without site and hosts."""
         profile, known = self.providers.by_name[name], self._resolved[name]
         path = "" if profile.per_site else name
-        return _route(name, (), known)._replace(provider=name, path=path)
+        return _route("", (), known)._replace(provider=name, path=path)
 
     def _keep(self, domain: str, plan: Plan | Outcome, seconds: float) -> Route | Outcome:
         answer = plan if isinstance(plan, Outcome) else self._found(domain, plan)

@@ -4,6 +4,7 @@ Between: a test writes one script for each connection, in their order; the daemo
 Contract: a script is lines:
 
     -> 250 ok           we say this; lines that follow one another go in one write
+    drip 250 ok         the same, in a write for each octet
     <- EHLO *           the client says this; `*` stands for anything
     <- message          a whole message, up to its final dot
     <- octets 1000      so much of a message, and no more
@@ -221,6 +222,8 @@ class _Stage:
                 raise _HungUp(f"expected to say {line!r}, got the end of the connection")
             said = "".join(f"{each}\r\n" for each in line[3:].split("\n-> "))
             self._writer.write(said.encode("utf-8", "surrogateescape"))
+        elif line.startswith("drip "):
+            await self._drip(line[5:].encode() + b"\r\n")
         elif line == "<- message":
             await self._message()
         elif line.startswith("<- octets "):
@@ -261,6 +264,11 @@ class _Stage:
         self.call.commands.append(line)
         if not re.fullmatch(re.escape(expected).replace(r"\*", ".*"), line):
             raise _Stray(f"expected {expected!r}, got {line!r}")
+
+    async def _drip(self, octets: bytes) -> None:
+        for octet in octets:
+            self._writer.write(bytes((octet,)))
+            await asyncio.sleep(0)  # the client reads in between
 
     async def _handshake(self) -> bool:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mta.config.settings import Stream
+from mta.config.settings import Dns, Duration, Endpoint, StaticRoute, Stream
 from tests.fakes.clock import HandClock
+from tests.fakes.dns import NameServer
 from tests.fakes.house import NETWORK, House, routed, running, settings
 from tests.fakes.peer import ScriptedPeer
 
@@ -50,11 +51,19 @@ async def relaying(
     receive_buffer: int = 0,
     notify: bool = False,
     stream: Stream | None = None,
+    mx: str = "",
     **route: Any,
 ) -> AsyncIterator[Relay]:
-    """Run a daemon that sends everything to a peer with these scripts."""
-    async with ScriptedPeer(*scripts, shut=shut, receive_buffer=receive_buffer) as peer:
+    """Run a daemon that sends everything to a peer with these scripts; `mx` is the name that it goes by."""
+    async with AsyncExitStack() as stack:
+        peer = await stack.enter_async_context(
+            ScriptedPeer(*scripts, shut=shut, receive_buffer=receive_buffer)
+        )
         terms = settings(directory, routes=routed(peer.port, **route))
+        if mx:
+            server = await stack.enter_async_context(NameServer({(mx, "A"): ["127.0.0.1"]}))
+            routes = {"*": StaticRoute(Endpoint(mx, peer.port), **route)}
+            terms = replace(terms, routes=routes, dns=Dns((server.endpoint,), Duration(5.0)))
         if stream is not None:
             terms = replace(terms, streams={"transactional": stream})
         clock = HandClock()

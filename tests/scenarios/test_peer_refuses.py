@@ -94,7 +94,7 @@ async def test_the_message_is_refused_after_the_dot(tmp_path: Path) -> None:
         await relay.house.send("b@dst.test")
         bounce = await relay.house.event(type="bounce")
         assert bounce["reply"] == {"code": 554, "enhanced": "5.7.1", "text": "spam", "command": "."}
-        assert bounce["subject"] == "policy"
+        assert bounce["subject"] == "message"
 
 
 async def test_a_peer_without_pipelining_hears_one_command_at_a_time(tmp_path: Path) -> None:

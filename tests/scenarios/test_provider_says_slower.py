@@ -54,7 +54,8 @@ async def test_a_rate_that_a_provider_refuses_is_about_the_rate(
 
 
 @pytest.mark.parametrize(
-    ("mx", "reply", "seconds"), [(YAHOO, TSS04, 3600), (GOOGLE, GMAIL.splitlines()[0].replace("-", " ", 1), 1800)]
+    ("mx", "reply", "seconds"),
+    [(YAHOO, TSS04, 3600), (GOOGLE, GMAIL.splitlines()[0].replace("-", " ", 1), 1800)],
 )
 async def test_a_421_about_the_rate_at_mail_is_not_tried_again_at_once(
     tmp_path: Path, mx: str, reply: str, seconds: float
@@ -156,7 +157,9 @@ async def test_a_second_connection_is_one_too_many_and_the_first_takes_all(tmp_p
 @pytest.mark.parametrize(
     "reply", ["421 4.7.0 Too many messages in this session", "421 Max message per connection reached"]
 )
-async def test_one_message_too_many_for_this_connection_goes_over_the_next(tmp_path: Path, reply: str) -> None:
+async def test_one_message_too_many_for_this_connection_goes_over_the_next(
+    tmp_path: Path, reply: str
+) -> None:
     first = HELLO + TAKES * 2 + goodbye("MAIL", reply)
     async with relaying(tmp_path, first, HELLO + TAKES) as relay:
         for number, name in enumerate((B, C, D), 1):
@@ -188,7 +191,9 @@ async def test_one_message_too_many_that_is_said_with_452_waits(tmp_path: Path) 
 
 
 async def test_too_many_recipients_are_split_and_lose_no_attempt(tmp_path: Path) -> None:
-    many = envelope("250 ok", "250 ok", "452 4.5.3 too many recipients", "552 too many recipients", "354 go on")
+    many = envelope(
+        "250 ok", "250 ok", "452 4.5.3 too many recipients", "552 too many recipients", "354 go on"
+    )
     two = envelope("250 ok", "250 ok", "250 ok", "354 go on")
     script = HELLO + many + "<- message\n-> 250 one\n" + two + "<- message\n-> 250 two\n"
     async with relaying(tmp_path, script) as relay:

@@ -1,0 +1,125 @@
+"""`mta explain`: where does mail for this destination go, how fast, and who says so?
+
+Between: the operator and the running daemon, through its control socket; without one, settings and DNS.
+Contract: DESTINATION is an address, a domain or a provider's name. Every limit is told with its origin. What
+    cannot be routed is an answer like any other, exit 0. `--json` gives one document.
+Raises: click.ClickException (exit 1) for what is no destination, or where the daemon cannot be asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from mta.config.document import SettingsError
+from mta.config.settings import Settings
+from mta.ops.control import ControlError, NotRunning, call
+
+FATES = {"bounced": "bounces", "deferred": "waits"}
+LABEL = len("provider")  # the first column
+
+
+@click.command()
+@click.argument("destination")
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+@click.pass_obj
+def explain(settings: Callable[[], Settings], destination: str, as_json: bool) -> None:
+    """Tell where mail for DESTINATION goes, and on which terms.
+
+    DESTINATION is an address, a domain, or the name of a provider such as google.
+    """
+    terms = settings()
+    try:
+        answer = call(terms.control_socket, "explain", {"destination": destination})
+    except NotRunning as error:
+        click.echo(f"{error}; so this is what settings and DNS say", err=True)
+        answer = _alone(terms, destination)
+    except ControlError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
+
+
+def _alone(settings: Settings, destination: str) -> dict[str, Any]:
+    """The same without a daemon."""
+    # Here, since only this case needs them, and they take longer than all other commands' imports together.
+    from mta.clock import SystemClock
+    from mta.config.providers import load
+    from mta.dns.resolver import Resolver
+    from mta.ops.addresses import local_addresses
+    from mta.outbound.explanation import explain as asked
+    from mta.outbound.router import Router
+
+    clock = SystemClock()
+    sandbox = settings.sandbox.bind if settings.sandbox else None
+    try:
+        providers = load(settings.providers)
+        resolver = Resolver(settings.dns, clock)
+        router = Router(settings, resolver, clock, local_addresses(), sandbox, providers)
+        return asyncio.run(asked(router, destination))
+    except (ValueError, SettingsError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
+    """The answer for people: a fact a line, with its kind at the front."""
+    yield answer["destination"]
+    if "problem" in answer:
+        problem = answer["problem"]
+        yield f"  mail for {answer['domain']} {FATES[problem['kind']]}: {problem['reply']}"
+        return
+    yield from _aligned(list(_way(answer)))
+    yield from _aligned(list(_limits(answer["limits"])))
+    yield from _aligned(list(_state(answer["state"])))
+
+
+def _way(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for host in answer.get("hosts", ()):
+        where = ", ".join(host["addresses"]) or host["problem"]
+        yield "host", str(host["preference"]), f"{host['host']}:{host['port']}", where
+    for name in ("site", "login"):
+        if answer.get(name):
+            yield name, answer[name]
+    for name in ("match", "domains"):
+        if answer.get(name):
+            yield name, ", ".join(answer[name])
+    yield from _provider(answer)
+
+
+def _provider(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    name = answer["provider"]
+    if answer["static"]:
+        yield "provider", "none: the settings say the route"
+    elif name is None:
+        yield "provider", "none that we know"
+    elif answer["matched"]:
+        yield "provider", f"{name}, by {answer['matched']}"
+    yield "shared", f"by all sites of {name}" if answer["shared"] else "by nobody: a site has its own limits"
+
+
+def _limits(limits: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for limit in limits:
+        value = "no limit" if limit["value"] is None else str(limit["value"])
+        why = f"{limit['origin']}: {limit['because']}" if limit["because"] else limit["origin"]
+        yield "limit", limit["name"], value, why
+
+
+def _state(state: Mapping[str, Any] | None) -> Iterator[tuple[str, ...]]:
+    if not state:
+        yield "state", "nothing is known"
+        return
+    for name, value in state.items():
+        yield "state", name, str(value)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Columns; the last cell of a row takes the room that it needs."""
+    most = max(map(len, rows))
+    widths = [max((len(row[at]) for row in rows if len(row) > at + 1), default=0) for at in range(most)]
+    widths[0] = LABEL
+    for row in rows:
+        cells = [cell.ljust(widths[at]) for at, cell in enumerate(row[:-1])]
+        yield "  " + "  ".join([*cells, row[-1]])

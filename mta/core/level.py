@@ -1,0 +1,105 @@
+"""A quantity that is learned by trying: where it stands, where it was refused, when to try more; and a meter.
+
+Between: `core.adaptive` has a level for its rate and one for its window, and measures what the site takes.
+Contract: pure; times are seconds of one clock that never goes back.
+Raises: nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+GROWTH = 120.0  # seconds in which it grows e-fold: twenty-fold in six minutes
+NEAR = 600.0  # the same near the mark: a minute's window is then exceeded by a tenth, not by the half
+LEAP = 1.5  # most that one answer may add: at low rates an answer stands for minutes
+REFUTED = 1.6  # times the mark, without a refusal: first marks are up to a third too low
+PATIENCE = (
+    60.0,
+    480.0,
+)  # seconds to the next probe, the first and the longest: a doubled limit is found in minutes
+AGE = 86400.0  # seconds in which what was learned comes half-way (a factor of 2) back to the start
+METER = 10.0  # seconds, or answers where those take longer, in which the meter forgets e-fold
+LEAST = 0.1  # seconds over which it measures at least
+
+
+class Bounds(NamedTuple):
+    """Of a rate or a window. All three infinite: unlimited until a refusal."""
+
+    floor: float
+    start: float
+    ceiling: float
+
+
+@dataclass(slots=True)
+class Level:
+    """One learned quantity."""
+
+    bounds: Bounds
+    keep: float  # of the mark
+    step: float  # the least height of a probe
+    value: float
+    mark: float = math.inf  # here the site refused
+    lesson: float = math.inf  # here it refused although that is below a mark
+    patience: float = PATIENCE[0]
+    probe_at: float = -math.inf
+
+    @property
+    def is_probing(self) -> bool:
+        return self.mark * self.keep * 1.001 < self.value
+
+    def grow(self, now: float, used: float) -> None:
+        """It was in the way for `used` seconds, and mail was delivered."""
+        rest, top = self.mark * self.keep, self.bounds.ceiling
+        is_near = rest <= self.value * 1.001
+        grown = self.value * min(1 + used / (NEAR if is_near else GROWTH), LEAP)
+        if now < self.probe_at:
+            top = min(top, rest)
+        elif self.step and is_near:
+            grown = max(grown, self.mark + self.step)
+        self.value = max(self.value, min(grown, top))
+        if self.value > self.mark * REFUTED + self.step:
+            self.mark, self.lesson, self.patience = math.inf, math.inf, PATIENCE[0]
+
+    def fall(self, mark: float, back: float) -> None:
+        self.mark = max(mark, self.bounds.floor)
+        self.value = max(self.mark * back, self.bounds.floor)
+
+    def lose_patience(self) -> None:
+        self.patience = min(2 * self.patience, PATIENCE[1])
+
+    def restore(self, value: float, mark: float, age: float) -> None:
+        away = 2.0 ** min(age / AGE, 64.0)
+        start = self.bounds.start
+        value = min(value * away, start) if value < start else max(value / away, start)
+        self.mark = mark if age < AGE else math.inf
+        self.value = max(min(value, self.mark * self.keep, self.bounds.ceiling), self.bounds.floor)
+
+
+@dataclass(slots=True)
+class Meter:
+    """Answers a second, of late and in the mean since the site opened."""
+
+    opened_at: float = math.inf
+    total: int = 0
+    answers: float = 0.0  # weighted
+    seconds: float = 0.0  # weighted
+    at: float = 0.0
+
+    def restart(self, now: float) -> None:
+        self.at, self.answers, self.seconds = now, 0.0, 0.0
+
+    def count(self, now: float, many: int, expected: float) -> None:
+        span = METER * max(1.0, 1 / expected)
+        left = math.exp((self.at - now) / span)
+        self.answers = self.answers * left + many
+        self.seconds = self.seconds * left + span * (1 - left)
+        self.at = now
+        self.total += many
+
+    def rate(self, now: float) -> float:
+        return self.answers / (self.seconds + now - self.at + LEAST)
+
+    def mean(self, now: float) -> float:
+        return self.total / (now - self.opened_at + LEAST)

@@ -1,0 +1,74 @@
+"""What we know of the way to a destination, as plain data: for `mta explain`.
+
+Between: the daemon's control socket, or the command line alone; `outbound.router` has the answers.
+Contract: a destination is an address, a domain, an address literal, or the name of a provider. What cannot be
+    routed has a `problem` instead of hosts and limits. `state` adds what is known of the present; None where
+    nothing is.
+Raises: ValueError, with words, for what is no destination.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from mta.config.walk import SCALARS
+from mta.core.address import PathError, a_label
+from mta.core.model import Outcome
+from mta.core.routing import Host, Route
+from mta.core.throttle import Rate
+from mta.outbound.router import Router
+
+State = Callable[[Route], dict[str, Any]]
+
+
+async def explain(router: Router, destination: str, state: State | None = None) -> dict[str, Any]:
+    """Where mail for this destination goes, and on which terms."""
+    profile = router.providers.by_name.get(destination)
+    if profile is not None:
+        found = {"destination": destination, "match": list(profile.match), "domains": list(profile.domains)}
+        return found | _terms(router.of_provider(destination), state)
+    domain = _domain(router, destination)
+    route = await router.route(domain)
+    answer: dict[str, Any] = {"destination": destination, "domain": domain}
+    if isinstance(route, Outcome):
+        return answer | {"problem": {"kind": route.kind.value, "reply": str(route.reply)}}
+    hosts = [await _host(router, route, host) for host in route.hosts]
+    return answer | {"site": route.site, "hosts": hosts} | _terms(route, state)
+
+
+def _domain(router: Router, destination: str) -> str:
+    name = destination.rpartition("@")[2].removesuffix(".")
+    if "@" not in destination and "." not in name and not name.startswith("["):
+        meant = difflib.get_close_matches(name, router.providers.by_name, n=1)
+        advice = f"; did you mean {meant[0]}?" if meant else f"; for a domain without a dot write x@{name}"
+        raise ValueError(f"{destination!r} is no domain, and no provider that we know{advice}")
+    try:
+        return a_label(name)
+    except PathError as error:
+        raise ValueError(f"{destination!r}: {error}") from None
+
+
+async def _host(router: Router, route: Route, host: Host) -> dict[str, Any]:
+    answer = await router.addresses(host, route)
+    said: dict[str, Any] = {"host": host.name, "port": host.port, "preference": host.preference}
+    if isinstance(answer, Outcome):
+        return said | {"addresses": [], "problem": str(answer.reply)}
+    return said | {"addresses": answer}
+
+
+def _terms(route: Route, state: State | None) -> dict[str, Any]:
+    return {
+        "provider": route.provider or None,
+        "matched": route.matched or None,
+        "shared": bool(route.path),  # with the provider's other sites
+        "static": route.static,
+        "login": route.login.user if route.login else None,
+        "limits": [limit._asdict() | {"value": _plain(limit.value)} for limit in route.said],
+        "state": None if state is None else state(route),
+    }
+
+
+def _plain(value: object) -> object:
+    return SCALARS[Rate].write(value) if isinstance(value, Rate) else value

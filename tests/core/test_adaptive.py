@@ -1,0 +1,202 @@
+"""A path finds what a site takes, keeps to it, and is not driven down by what is no refusal of its speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from mta.core.adaptive import Path
+from mta.core.level import Bounds
+from mta.core.model import Go
+from tests.fakes.sender import Sender
+from tests.fakes.sites import Bucket, Fixed, Limit, Site, Sliding, Temper
+
+HOUR = 3600.0
+UNLIMITED = Bounds(1 / 60, math.inf, math.inf)
+ANY_WINDOW = Bounds(1.0, 1.0, 100.0)
+
+
+def path(rate: float, start: float = 1 / 20) -> Path:
+    return Path(Bounds(1 / 60, rate * start, math.inf), ANY_WINDOW)
+
+
+def meet(site: Site, hours: float, start: float = 1 / 20, **sender: float) -> Sender:
+    """Mail without end, from a part (or a multiple) of what the site takes."""
+    rate = 1.0 if site.limit is None else site.limit.rate
+    met = Sender(path(rate, start), site, batch=max(1, int(rate / 8)), **sender)
+    met.run(hours * HOUR)
+    return met
+
+
+def assert_found(met: Sender, start: float, end: float, share: float = 0.85) -> None:
+    assert met.throughput(start, end) >= share
+    assert met.refusals(start, end) < 0.02
+
+
+LIMITS: dict[str, Callable[[float], Limit]] = {
+    "a bucket of a second": lambda rate: Bucket(rate, 1.0),
+    "a bucket of ten seconds": lambda rate: Bucket(rate, 10.0),
+    "a bucket of a minute": lambda rate: Bucket(rate, 60.0),
+    "a fixed minute": lambda rate: Fixed(rate, 60.0),
+    "a sliding minute": lambda rate: Sliding(rate, 60.0),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize(("rate", "hours"), [(0.2, 3.0), (0.5, 2.0), (1.0, 2.0), (10.0, 1.0), (500.0, 0.75)])
+@pytest.mark.parametrize("start", [1 / 20, 20.0])
+def test_the_limit_is_found_and_kept(limit: str, rate: float, hours: float, start: float) -> None:
+    met = meet(Site(LIMITS[limit](rate)), hours, start)
+    assert_found(met, hours * HOUR / 2, hours * HOUR)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("rate", [0.5, 1.0, 10.0])
+def test_from_a_twentieth_it_is_found_within_a_quarter_of_an_hour(limit: str, rate: float) -> None:
+    assert meet(Site(LIMITS[limit](rate)), 0.5).found_at(0.0) <= 900.0
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_from_twenty_times_too_much_a_few_refusals_are_enough(limit: str) -> None:
+    met = meet(Site(LIMITS[limit](1.0)), 0.25, 20.0)
+    assert met.refused <= 30
+    assert met.path.rate <= 1.15
+
+
+@pytest.mark.parametrize("rate", [0.2, 1.0])
+def test_a_quota_for_each_hour_becomes_an_even_rate(rate: float) -> None:
+    met = meet(Site(Fixed(rate, HOUR)), 9.0)
+    assert met.path.rate == pytest.approx(rate, rel=0.15)
+    assert_found(met, 6 * HOUR, 9 * HOUR)
+
+
+@pytest.mark.parametrize("limit", [Bucket(1.0, 10.0), Fixed(1.0, 60.0), Bucket(10.0, 10.0)])
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_limit_that_changes_is_found_again_in_minutes(limit: Bucket | Fixed, factor: float) -> None:
+    site = Site(
+        type(limit)(*((limit.rate, limit.depth) if isinstance(limit, Bucket) else (limit.rate, 60.0)))
+    )
+    met = meet(site, 1.0)
+    assert site.limit is not None
+    site.limit.rate *= factor
+    met.run(2 * HOUR)
+    assert met.found_at(HOUR) <= 900.0
+    assert_found(met, 1.5 * HOUR, 2 * HOUR)
+
+
+@pytest.mark.parametrize("connections", [1, 5, 20, 50])
+@pytest.mark.parametrize("start", [1.0, 100.0])
+def test_as_many_connections_as_the_site_allows(connections: int, start: float) -> None:
+    sender = Sender(Path(UNLIMITED, Bounds(1.0, start, 100.0)), Site(connections=connections, latency=1.0))
+    sender.run(0.5 * HOUR)
+    late = [minute for minute in sender.minutes if minute.time >= 900.0]
+    assert sender.path.connections - connections in (0, 1)  # one more at most: a probe
+    assert (late[-1].delivered - late[0].delivered) / 840.0 >= 0.95 * connections
+    assert late[-1].dials_refused - late[0].dials_refused <= 4
+
+
+def test_a_rate_and_a_window_at_once() -> None:
+    met = meet(Site(Bucket(10.0, 10.0), connections=5, latency=0.4), 1.0)
+    assert_found(met, HOUR / 2, HOUR)
+    assert met.peak <= 5
+
+
+@pytest.mark.parametrize("by_rule", [True, False])
+@pytest.mark.parametrize("messages", [1, 5, 100])
+def test_a_goodbye_after_so_many_messages_is_learned(messages: int, by_rule: bool) -> None:
+    met = meet(Site(Bucket(10.0, 10.0), per_connection=messages, by_rule=by_rule), 0.75)
+    assert met.path.messages_per_connection == messages
+    assert_found(met, 0.25 * HOUR, 0.75 * HOUR)
+
+
+@pytest.mark.parametrize(("latency", "rate"), [(10.0, 2.0), (30.0, 1.0)])
+def test_a_tarpit_needs_more_connections_not_a_lower_rate(latency: float, rate: float) -> None:
+    met = meet(Site(Bucket(rate, 10.0), latency=latency), 1.0)
+    assert_found(met, HOUR / 2, HOUR)
+    assert met.peak >= 0.8 * latency * rate
+
+
+@pytest.mark.parametrize("by_rule", [True, False])
+@pytest.mark.parametrize("limit", ["a bucket of ten seconds", "a fixed minute"])
+@pytest.mark.parametrize("rate", [1.0, 10.0])
+def test_weather_does_not_slow_it_down(limit: str, rate: float, by_rule: bool) -> None:
+    weather = {"defers": 0.07, "says_421": 0.01, "hangs_up": 0.01}
+    met = meet(Site(LIMITS[limit](rate), by_rule=by_rule, **weather), 2.0)
+    assert_found(met, HOUR, 2 * HOUR, 0.85 * 0.91)
+
+
+def test_where_there_is_no_limit_weather_leaves_it_unlimited() -> None:
+    weather = {"defers": 0.07, "says_421": 0.01, "hangs_up": 0.01}
+    sender = Sender(Path(UNLIMITED, Bounds(1.0, 5.0, 5.0)), Site(**weather))
+    sender.run(0.5 * HOUR)
+    assert sender.path.rate == math.inf
+    assert sender.delivered > 0.88 * sender.attempts
+
+
+@pytest.mark.parametrize("start", [1 / 20, 4.0, 20.0])
+@pytest.mark.parametrize("rate", [0.5, 1.0, 10.0])
+def test_who_punishes_is_learned_with_few_refusals(rate: float, start: float) -> None:
+    site = Site(Bucket(rate, 5.0), temper=Temper(5, 300.0, 600.0))
+    met = meet(site, 5.0, start)
+    assert site.blocks <= 3
+    assert_found(met, 2.5 * HOUR, 5 * HOUR)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("rate", [0.5, 1.0, 10.0])
+def test_an_unlimited_start_comes_down_to_the_limit(limit: str, rate: float) -> None:
+    met = meet(Site(LIMITS[limit](rate)), 1.0, math.inf)
+    assert_found(met, HOUR / 2, HOUR)
+
+
+def test_little_mail_claims_no_high_rate() -> None:
+    met = meet(Site(Bucket(10.0, 10.0)), 3.0, offered=0.5)
+    assert met.path.rate < 2.0
+    assert met.refused == 0
+
+
+def test_mail_in_bursts_claims_no_high_rate() -> None:
+    slow = path(1.0, 1.0)
+    for minute in range(600):
+        for message in range(10):
+            now = minute * 60.0 + message
+            if isinstance(slow.take(now, 1), Go):
+                slow.answered(now + 0.2, now, 1, 1)
+    assert slow.rate < 1.5
+
+
+def test_nearly_as_much_mail_as_the_limit_gets_through() -> None:
+    met = meet(Site(Bucket(10.0, 10.0)), 1.0, offered=9.0)
+    assert met.throughput(HOUR / 2, HOUR) >= 0.85
+    assert met.refusals(HOUR / 2, HOUR) < 0.02
+
+
+def test_sources_towards_one_provider_are_independent() -> None:
+    generous, strict = meet(Site(Bucket(10.0, 10.0)), 0.5), meet(Site(Bucket(1.0, 10.0)), 0.5)
+    assert generous.path.rate / strict.path.rate == pytest.approx(10.0, rel=0.3)
+
+
+def test_changes_are_told_but_not_more_than_a_few_a_minute() -> None:
+    met = meet(Site(Fixed(1.0, 60.0)), 1.0, 20.0)
+    assert met.changes
+    for start in range(0, 3600, 60):
+        assert sum(start <= at < start + 60 for at, _ in met.changes) <= 8
+
+
+def test_a_ceiling_holds() -> None:
+    bounded = Path(Bounds(0.1, 0.1, 0.5), Bounds(1.0, 1.0, 2.0))
+    sender = Sender(bounded, Site(Bucket(1.0, 10.0), latency=5.0))
+    sender.run(HOUR)
+    assert max(minute.rate for minute in sender.minutes) == 0.5
+    assert sender.peak <= 2
+    assert sender.refused == 0
+
+
+def test_a_restored_path_needs_no_second_lesson() -> None:
+    again = path(10.0)
+    again.restore(meet(Site(Bucket(10.0, 10.0)), 0.5).path.snapshot(), HOUR)
+    sender = Sender(again, Site(Bucket(10.0, 10.0)))
+    sender.run(0.5 * HOUR)
+    assert_found(sender, 120.0, 0.5 * HOUR)

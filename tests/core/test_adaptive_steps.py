@@ -1,0 +1,131 @@
+"""A path's answers, one by one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mta.core.adaptive import OURS, Change, Path, Refusal
+from mta.core.level import Bounds
+from mta.core.model import Go, Subject, Wait
+
+DAY = 86400.0
+UNLIMITED = Bounds(1 / 60, math.inf, math.inf)
+
+
+def path(start: float) -> Path:
+    return Path(Bounds(1 / 60, start, math.inf), Bounds(1.0, 1.0, 100.0))
+
+
+def refusal(started: float, subject: Subject = Subject.RATE, **more: object) -> Refusal:
+    return Refusal(subject, True, started, 1, 1)._replace(**more)
+
+
+def used(rate: float = 1.0) -> Path:
+    """A path that has sent at its rate for a minute."""
+    one = path(rate)
+    for second in range(60):
+        assert isinstance(one.take(second / rate, 1), Go)
+        one.answered(second / rate + 0.1, second / rate, 1, 0)
+    return one
+
+
+@pytest.mark.parametrize("subject", [each for each in Subject if each not in OURS])
+def test_what_is_not_about_our_speed_changes_nothing(subject: Subject) -> None:
+    one = used()
+    before = one.snapshot()
+    for second in range(60, 120):
+        assert one.refused(second, refusal(second - 0.1, subject)) is None
+    assert one.snapshot() == before
+    assert one.take(121.0, 1) == Go()
+
+
+def test_a_burst_of_parallel_refusals_is_one_event() -> None:
+    once, often = used(), used()
+    once.refused(60.3, refusal(60.0))
+    for k in range(20):
+        often.refused(60.3 + k / 100, refusal(60.0 + k / 100))
+    assert often.rate == once.rate
+    assert often.until == once.until
+
+
+def test_after_a_refusal_all_is_quiet_and_then_one_tries() -> None:
+    one = used()
+    change = one.refused(60.0, refusal(59.9))
+    assert change == Change("rate", 1.0, one.rate, "refused: rate", one.until)
+    assert 0.5 < one.rate < 0.8
+    assert one.take(60.5, 1) == Wait(one.until, "refused: rate")
+    assert one.dial(60.5, 0) == Wait(one.until, "refused: rate")
+    trial = one.until
+    assert one.take(trial, 1) == Go()
+    assert isinstance(one.take(trial + 0.1, 1), Wait)
+    one.answered(trial + 0.2, 59.8, 1, 1)  # older than the refusal: it proves nothing
+    assert isinstance(one.take(trial + 0.3, 1), Wait)
+    one.answered(trial + 0.4, trial, 1, 1)
+    assert one.take(trial + 5.0, 1) == Go()
+
+
+def test_each_trial_that_is_refused_doubles_the_pause_and_the_rate_stays() -> None:
+    one = used()
+    one.refused(60.0, refusal(59.9))
+    rate, pauses = one.rate, []
+    for _ in range(10):
+        now = one.until
+        one.take(now, 1)
+        one.refused(now, refusal(now))
+        pauses.append(one.until - now)
+    assert one.rate == rate
+    assert pauses == [min(pauses[0] * 2**k, 300.0) for k in range(10)]
+
+
+def test_try_again_in_so_long_is_obeyed() -> None:
+    one = used()
+    one.refused(60.0, refusal(59.9, again=1800.0))
+    assert one.take(1859.0, 1) == Wait(1860.0, "refused: rate")
+    assert one.take(1860.0, 1) == Go()
+
+
+def test_after_a_suspension_it_begins_with_one_connection_and_a_part_of_its_rate() -> None:
+    one = used()
+    assert one.suspend(60.0, 7260.0, "told to by a rule") == Change(
+        "rate", 1.0, 0.25, "told to by a rule", 7260.0
+    )
+    assert one.take(7259.0, 1) == Wait(7260.0, "told to by a rule")
+    assert one.take(7260.0, 1) == Go()
+    assert isinstance(one.dial(7260.0, 1), Wait)
+    one.answered(7261.0, 7260.0, 1, 1)
+    assert (one.rate, one.connections) == (0.25, 1)
+
+
+def test_refused_dials_that_began_together_leave_as_many_as_were_let_in() -> None:
+    one = Path(UNLIMITED, Bounds(1.0, 10.0, 10.0))
+    assert all(isinstance(one.dial(0.0, k), Go) for k in range(10))
+    for others in (2, 3, 4):
+        one.refused(0.1, Refusal(Subject.CONNECTION, True, 0.0, others))
+        one.opened(others + 1)
+    assert one.connections == 5
+    assert isinstance(one.dial(1.0, 5), Wait)
+    assert one.dial(1.0, 4) == Go()
+    assert one.is_free
+
+
+def test_with_none_open_a_refused_dial_shuts_the_path() -> None:
+    one = Path(UNLIMITED, Bounds(1.0, 1.0, 100.0))
+    change = one.refused(0.1, Refusal(Subject.CONNECTION, True, 0.0, 0))
+    assert change is not None
+    assert one.until == change.until == 1.1
+    assert not one.is_free
+
+
+@pytest.mark.parametrize(("days", "rate"), [(0.0, 1.0), (1.0, 2.0), (2.0, 4.0), (20.0, 8.0)])
+def test_what_was_learned_comes_back_to_the_start_with_the_days(days: float, rate: float) -> None:
+    one = path(8.0)
+    one.restore(used().snapshot(), days * DAY)
+    assert one.rate == rate
+
+
+def test_what_was_learned_below_an_unlimited_start_comes_back_too() -> None:
+    one = Path(UNLIMITED, Bounds(1.0, 1.0, 100.0))
+    one.restore(used().snapshot(), 3 * DAY)
+    assert one.rate == 8.0

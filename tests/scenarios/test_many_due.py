@@ -1,0 +1,102 @@
+"""Much mail that is due at once, as after a long stop: what is asked, what is dialled, who waits."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from mta.config.settings import Dns, Duration
+from mta.core.lifecycle import State
+from mta.core.model import Message, Recipient
+from mta.core.throttle import Rate
+from mta.metrics import Metrics
+from mta.outbound.scheduler import LOOKUPS, ROUND
+from mta.spool.commit import Update
+from mta.spool.queue import Spool
+from tests.fakes.clock import HandClock
+from tests.fakes.dns import NameServer
+from tests.fakes.house import routed, running, settings
+from tests.fakes.peer import HELLO, TAKES, ScriptedPeer
+from tests.fakes.relay import MUTE
+
+CONTENT = b"From: a@src.test\r\n\r\nlate\r\n"
+
+
+async def fill(directory: Path, clock: HandClock, *addresses: str) -> None:
+    """A spool in which a message for each address is due."""
+
+    async def publish(lines: bytes) -> None:
+        pass
+
+    spool = Spool(directory, "live", 1_000_000, publish, clock, Metrics())
+    await spool.open(300.0)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(spool.run())
+        expires = clock.now() + 86400.0
+        for address in addresses:
+            recipient = Recipient(0, address, address.partition("@")[2])
+            message = Message(
+                spool.mint(), "a@src.test", "acme", "bulk", "app", expires, len(CONTENT), "<1@x>", 0,
+                [recipient], CONTENT,
+            )  # fmt: skip
+            spool.put(message, [], lambda error: None)
+            update = Update(State.DEFERRED, 1, clock.now() - 1.0, message.id, 0)
+            spool.settle(message, [], [update], [])
+        await spool.lease([])
+        spool.stop()
+    await spool.close()
+
+
+async def test_names_of_many_domains_are_asked_for_a_few_at_a_time(tmp_path: Path) -> None:
+    clock = HandClock()
+    waiting = 3 * LOOKUPS
+    terms = settings(tmp_path)
+    await fill(terms.spool.path, clock, *(f"b@d{n}.test" for n in range(waiting)))
+    async with NameServer({}) as server, ScriptedPeer(HELLO + TAKES) as peer:
+        server.hold()
+        routes = {"fresh.test": routed(peer.port)["*"]}
+        terms = settings(tmp_path, routes=routes, dns=Dns((server.endpoint,), Duration(10)))
+        async with running(terms, clock, (MUTE,)) as house:
+            async with asyncio.timeout(10):
+                await server.until(LOOKUPS)
+            await house.send("b@fresh.test")  # the whole way, while nobody answers the others
+            assert (await house.event(type="delivery"))["recipient"] == "b@fresh.test"
+            assert server.asked.total() == LOOKUPS
+            server.release()
+            await house.event(waiting, type="bounce")
+        assert set(server.asked.values()) == {1}
+
+
+async def test_more_domains_than_a_round_takes_share_one_lane(tmp_path: Path) -> None:
+    clock = HandClock()
+    waiting = 2 * ROUND + 5
+    terms = settings(tmp_path)
+    await fill(terms.spool.path, clock, *(f"b@d{n}.test" for n in range(waiting)))
+    async with ScriptedPeer(HELLO + TAKES * waiting) as peer:
+        terms = settings(tmp_path, routes=routed(peer.port, connections=1))
+        async with running(terms, clock, (MUTE,)) as house:
+            await house.event(waiting, type="delivery")
+            assert house.daemon.spool.tally.recipients == 0
+
+
+async def test_mail_that_is_under_way_for_longer_than_its_wait_is_not_read_again_and_again(
+    tmp_path: Path,
+) -> None:
+    clock = HandClock()
+    terms = settings(tmp_path)
+    await fill(terms.spool.path, clock, "b@dst.test", "c@dst.test")
+    async with ScriptedPeer(HELLO + TAKES) as peer:
+        terms = settings(tmp_path, routes=routed(peer.port, rate=Rate(1, 86400.0)))
+        async with running(terms, clock, (MUTE,)) as house:
+            await house.event(type="delivery")  # the other one waits in its lane for a day
+            reader = house.daemon.spool.reader
+            ((_, leased),) = await reader.due([("dst.test", 1)], clock.now())
+            assert leased is not None
+            await clock.advance(leased - clock.now() + 1.0)
+            house.daemon.scheduler.note("dst.test", clock.now())
+            async with asyncio.timeout(10):
+                while (found := await reader.due([("dst.test", 1)], clock.now()))[0].messages:
+                    pass
+            assert found[0].rest is not None
+            assert found[0].rest > clock.now()
+            assert len(house.of(type="delivery")) == 1

@@ -1,0 +1,214 @@
+"""Domains with several MX hosts, and hosts with several addresses: who is asked, in which order, after what."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mta.config.settings import Dns, Domain, Duration
+from tests.fakes.clock import HandClock
+from tests.fakes.dns import NameServer, Zone
+from tests.fakes.house import House, running, settings
+from tests.fakes.network import FIRST, SECOND, THIRD, own_network
+from tests.fakes.peer import HELLO, TAKES, ScriptedPeer, answers, envelope, goodbye
+from tests.fakes.relay import MUTE, story
+
+B, C = "b@dst.test", "c@dst.test"
+NOBODY = "451 4.4.1 No host answered; it is tried again:"
+DEAD = "198.51.100.99"
+BOTH: Zone = {
+    ("dst.test", "MX"): ["20 mx2.dst.test.", "10 mx1.dst.test."],
+    ("mx1.dst.test", "A"): [FIRST],
+    ("mx2.dst.test", "A"): [SECOND],
+}
+
+
+@pytest.fixture(autouse=True)
+def network() -> Iterator[None]:
+    """Addresses that DNS may give away."""
+    with own_network():
+        yield
+
+
+@dataclass
+class Net:
+    """A daemon, and the peers by the address that they have."""
+
+    house: House
+    clock: HandClock
+    peers: dict[str, ScriptedPeer]
+
+    def dialled(self) -> list[int]:
+        """How many connections each peer has had."""
+        return [len(peer.calls) for peer in self.peers.values()]
+
+
+@asynccontextmanager
+async def serving(directory: Path, zone: Zone, scripts: dict[str, list[str]]) -> AsyncIterator[Net]:
+    """A daemon without routes; each address with scripts has a peer, all of them at one port."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(NameServer(zone))
+        peers: dict[str, ScriptedPeer] = {}
+        port = 0
+        for address, played in scripts.items():
+            peer = ScriptedPeer(*played, host=address, port=port)
+            peers[address] = await stack.enter_async_context(peer)
+            port = peer.port
+        clock = HandClock()
+        terms = settings(
+            directory,
+            dns=Dns((server.endpoint,), Duration(5.0)),
+            domains={"default": Domain(port=port)},
+        )
+        async with running(terms, clock, (MUTE,)) as house:
+            try:
+                yield Net(house, clock, peers)
+            finally:
+                for peer in peers.values():
+                    peer.hang_up()
+
+
+async def test_the_best_mx_is_asked_and_no_other(tmp_path: Path) -> None:
+    async with serving(tmp_path, BOTH, {FIRST: [HELLO + TAKES], SECOND: []}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+        assert net.house.events[1]["host"] == "mx1.dst.test"
+
+
+@pytest.mark.parametrize("first", ["close", "abort", "-> 554 5.3.2 no mail today\nclose"])
+async def test_the_best_mx_does_not_let_us_in_and_the_next_one_does(tmp_path: Path, first: str) -> None:
+    async with serving(tmp_path, BOTH, {FIRST: [first], SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+        assert net.house.events[1]["host"] == "mx2.dst.test"
+
+
+async def test_the_best_mx_is_dead_and_the_next_one_takes_it(tmp_path: Path) -> None:
+    zone = {**BOTH, ("mx1.dst.test", "A"): [DEAD]}
+    async with serving(tmp_path, zone, {SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
+async def test_the_best_mx_has_no_address_and_the_next_one_takes_it(tmp_path: Path) -> None:
+    zone = {key: value for key, value in BOTH.items() if key[0] != "mx1.dst.test"}
+    async with serving(tmp_path, zone, {SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
+async def test_the_best_mx_points_to_loopback_and_the_next_one_takes_it(tmp_path: Path) -> None:
+    zone = {**BOTH, ("mx1.dst.test", "A"): ["127.0.0.1"]}
+    async with serving(tmp_path, zone, {SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
+async def test_the_first_address_of_a_host_is_dead_and_the_second_takes_it(tmp_path: Path) -> None:
+    zone: Zone = {("dst.test", "MX"): ["10 mx.dst.test."], ("mx.dst.test", "A"): [DEAD, THIRD]}
+    async with serving(tmp_path, zone, {THIRD: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
+async def test_a_domain_without_mx_is_its_own_host(tmp_path: Path) -> None:
+    zone: Zone = {("dst.test", "A"): [FIRST]}
+    async with serving(tmp_path, zone, {FIRST: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
+async def test_no_mx_lets_us_in_and_all_of_them_are_named(tmp_path: Path) -> None:
+    zone = {**BOTH, ("mx1.dst.test", "A"): [DEAD]}
+    async with serving(tmp_path, zone, {SECOND: ["close"]}) as net:
+        await net.house.send(B)
+        _, deferral = await story(net.house, 2)
+        assert deferral.startswith(f"deferral 1 {B} network +300: {NOBODY} mx1.dst.test [{DEAD}]: ")
+        assert f"; mx2.dst.test [{SECOND}]: " in deferral
+
+
+async def test_a_recipient_that_is_refused_is_not_asked_for_at_the_next_mx(tmp_path: Path) -> None:
+    refused = HELLO + answers("RCPT", "550 5.1.1 User unknown")
+    async with serving(tmp_path, BOTH, {FIRST: [refused], SECOND: []}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [
+            f"reception {B}",
+            f"bounce 1 {B} recipient: 550 5.1.1 User unknown (RCPT)",
+        ]
+
+
+async def test_a_greylist_is_not_gone_round_by_the_next_mx(tmp_path: Path) -> None:
+    grey = HELLO + answers("RCPT", "450 4.2.0 Greylisted")
+    async with serving(tmp_path, BOTH, {FIRST: [grey, HELLO + TAKES], SECOND: []}) as net:
+        await net.house.send(B)
+        await story(net.house, 2)
+        await net.clock.advance(331)
+        told = await story(net.house, 3)
+        assert told[2] == f"delivery 2 {B}: 250 2.0.0 taken (.)"
+
+
+async def test_a_blocklist_at_the_greeting_is_not_gone_round_by_the_next_mx(tmp_path: Path) -> None:
+    listed = "554 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org"
+    async with serving(tmp_path, BOTH, {FIRST: [f"-> {listed}\nclose"], SECOND: []}) as net:
+        await net.house.send(B)
+        _, deferral = await story(net.house, 2)
+        assert deferral.startswith(f"deferral 1 {B} source +")
+        assert deferral.endswith(f": {listed} (CONNECT)")
+
+
+async def test_a_host_that_goes_down_sends_what_waits_to_the_next_mx(tmp_path: Path) -> None:
+    down = HELLO + goodbye("MAIL", "421 4.3.2 Service shutting down, closing channel")
+    async with serving(tmp_path, BOTH, {FIRST: [down], SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+        assert net.dialled() == [1, 1]
+
+
+async def test_a_host_without_room_is_left_alone_and_the_next_message_goes_to_the_next_mx(
+    tmp_path: Path,
+) -> None:
+    reply = "452 4.3.1 Insufficient system storage"
+    full = HELLO + answers("MAIL", reply)
+    async with serving(tmp_path, BOTH, {FIRST: [full], SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        await story(net.house, 2)
+        await net.house.send(C)
+        assert await story(net.house, 4) == [
+            f"reception {B}",
+            f"deferral 1 {B} destination +300: {reply} (MAIL)",
+            f"reception {C}",
+            f"delivery 1 {C}: 250 2.0.0 taken (.)",
+        ]
+
+
+async def test_two_domains_with_the_same_mx_share_one_connection(tmp_path: Path) -> None:
+    zone = {**BOTH, ("else.test", "MX"): BOTH["dst.test", "MX"]}
+    both = envelope("250 ok", "250 ok", "250 ok", "354 go on") + "<- message\n-> 250 taken\n"
+    async with serving(tmp_path, zone, {FIRST: [HELLO + TAKES * 2 + both], SECOND: []}) as net:
+        for number, name in enumerate((B, "b@else.test"), 1):  # then their routes are known
+            await net.house.send(name)
+            await story(net.house, 2 * number)
+        await net.house.send("x@dst.test", "y@else.test")
+        told = await story(net.house, 8)
+        assert told[4:] == [
+            "reception x@dst.test",
+            "reception y@else.test",
+            "delivery 1 x@dst.test: 250 taken (.)",
+            "delivery 1 y@else.test: 250 taken (.)",
+        ]
+
+
+async def test_mx_hosts_of_one_preference_are_both_used(tmp_path: Path) -> None:
+    """The dice decide between equals: with these the first, then the other."""
+    zone = {**BOTH, ("dst.test", "MX"): ["10 mx1.dst.test.", "10 mx2.dst.test."]}
+    async with serving(tmp_path, zone, {FIRST: [HELLO + TAKES + "close"], SECOND: [HELLO + TAKES]}) as net:
+        thrown = iter([0.1, 0.9, 0.9, 0.1])
+        net.clock.dice = lambda: next(thrown, 0.5)  # type: ignore[method-assign]
+        for name in (B, C):
+            await net.house.send(name)
+            await net.house.event(type="delivery", recipient=name)
+        assert net.dialled() == [1, 1]
