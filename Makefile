@@ -12,7 +12,7 @@ COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extra
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run venv test lint crash bench bench-quick bench-memory bench-fleet bench-relay lock
+.PHONY: help run venv test lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-scale soak bench-relay lock
 
 help:
 	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
@@ -24,6 +24,9 @@ help:
 	@echo 'make bench                every workload, and our floors as pass or FAIL; 12 to 15 minutes'
 	@echo 'make bench-quick          has it become slower? 2 minutes'
 	@echo 'make bench-memory         memory with many clients, many connections, large messages'
+	@echo 'make bench-throttle       hostile sites in virtual time: is their limit found? plots; 3 minutes'
+	@echo 'make bench-scale          a queue of up to a million: cost, start, latency, memory; 10 minutes'
+	@echo 'make soak [MINUTES=n]     a steady load: does anything grow?'
 	@echo 'make bench-fleet          a dozen servers with hidden limits, as root; MINUTES=$(MINUTES)'
 	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
 
@@ -53,8 +56,17 @@ bench-quick: $(VENV)/.run
 bench-memory: $(VENV)/.run
 	$(PYTHON) -m benchmarks.memory $(ARGS)
 
+bench-throttle: $(VENV)/.bench
+	$(PYTHON) -m benchmarks.throttle $(ARGS)
+
 bench-fleet: $(VENV)/.run
 	$(PYTHON) -m benchmarks.fleet --minutes $(MINUTES) $(ARGS)
+
+bench-scale: $(VENV)/.run
+	$(PYTHON) -m benchmarks.scale $(ARGS)
+
+soak: $(VENV)/.run
+	$(PYTHON) -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
 bench-relay: $(VENV)/.run
 	$(PYTHON) -m benchmarks.relay $(ARGS)
@@ -63,6 +75,7 @@ lock: $(VENV)/.dev
 	$(PYTHON) -m pip install --quiet pip-tools
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --extra bench --constraint requirements.lock --output-file requirements-bench.lock pyproject.toml
 
 # A stamp tells what is installed; a lock that changed is installed again.
 $(VENV)/.run: requirements.lock | $(PYTHON)
@@ -70,6 +83,10 @@ $(VENV)/.run: requirements.lock | $(PYTHON)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock | $(PYTHON)
+	$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: requirements-bench.lock | $(PYTHON)
 	$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@ $(VENV)/.run
 

@@ -14,7 +14,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Load:
 
 
 @asynccontextmanager
-async def receivers(place: Network, seconds: float) -> Any:
+async def receivers(place: Network, seconds: float) -> AsyncIterator[asyncio.subprocess.Process]:
     """The servers' process, ready to begin."""
     argv = [sys.executable, "-m", "benchmarks.receiver", str(seconds), *place.addresses]
     process = await asyncio.create_subprocess_exec(
@@ -113,7 +113,8 @@ async def receivers(place: Network, seconds: float) -> Any:
         limit=1 << 20,
     )
     try:
-        await _expect(process, b"ready\n")
+        if await _line(process) != b"ready\n":
+            raise Broken("the receiving servers did not start")
         yield process
     finally:
         if process.returncode is None:
@@ -121,11 +122,9 @@ async def receivers(place: Network, seconds: float) -> Any:
         await process.wait()
 
 
-async def _expect(process: asyncio.subprocess.Process, word: bytes) -> None:
+async def _line(process: asyncio.subprocess.Process) -> bytes:
     assert process.stdout is not None
-    said = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
-    if said != word:
-        raise Broken(f"the receiving servers did not start: {said!r}")
+    return await asyncio.wait_for(process.stdout.readline(), PATIENCE)
 
 
 async def run(home: Path, place: Network, seconds: float) -> tuple[Books, dict[str, float]]:
@@ -144,15 +143,17 @@ async def run(home: Path, place: Network, seconds: float) -> tuple[Books, dict[s
             stream: await stack.enter_async_context(Flow(listen, stream, sessions))
             for stream, sessions in SESSIONS.items()
         }
+        assert servers.stdin is not None
         servers.stdin.write(b"\n")
-        await _expect(servers, b"began\n")
+        if await _line(servers) != b"began\n":
+            raise Broken("the receiving servers cannot listen")
         spent, began = cpu.spent(daemon.pid), time.monotonic()
         await Load(flows).run(seconds)
         cost = {
             "cpu": (cpu.spent(daemon.pid) - spent) / (time.monotonic() - began),
             "pss_mb": cpu.proportional_memory(daemon.pid) / 1e6,
         }
-        books = [json.loads(await asyncio.wait_for(servers.stdout.readline(), PATIENCE)) for _ in FLEET]
+        books = [json.loads(await _line(servers)) for _ in FLEET]
         _tell_flows(flows)
     return books, cost
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -110,6 +111,7 @@ def row(directory: Path, case: str, size: int) -> relay.Row:
         fill(home, waiting)
         with CredentialStore(home / "credentials.db") as store:
             store.add(Credential("relay", "relay", "bulk", networks=("127.0.0.0/8",), kind="network"))
+        os.sync()  # what that left dirty is not the daemon's to write
         seen, most = asyncio.run(_run(home, case))
     accepted, delivered = seen.times
     return {

@@ -114,9 +114,7 @@ class Daemon:
         """Outbound first, then intake, then the operator's doors."""
         sandbox = await self._open_sandbox(tasks)
         profiles = await asyncio.to_thread(providers.load, self.settings.providers)
-        self.router = Router(
-            self.settings, self.resolver, self.clock, local_addresses(), sandbox, profiles
-        )
+        self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox, profiles)
         delivery = Delivery(self.router, self.settings.hostname, self.clock)
         rules = await asyncio.to_thread(shipped)
         settler = Settler(
@@ -127,7 +125,7 @@ class Daemon:
         self.scheduler = Scheduler(
             self.router, self.pool, windows, settler, self.spool, self.clock, self.metrics
         )
-        self.pool.start(tasks)
+        await self.pool.start(tasks)
         await self.scheduler.start(tasks)
         admission = Admission(self.settings, self.spool, self.clock, self.scheduler.accepted)
         self.intake = Intake(
@@ -229,7 +227,7 @@ class Daemon:
 
     async def _explain(self, parameters: dict[str, Any]) -> dict[str, Any]:
         try:
-            return await explain(self.router, str(parameters.get("destination", "")))
+            return await explain(self.router, str(parameters.get("destination", "")), self.pool.state)
         except ValueError as error:
             raise ControlError(str(error)) from None
 

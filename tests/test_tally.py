@@ -55,7 +55,7 @@ async def test_a_retry_that_is_over_was_not_fresh(tmp_path: Path) -> None:
         made = await put(spool, "acme", "a@x.test")
         spool.settle(made, [], [Update(State.DEFERRED, 1, 1.0, made.id, 0)], [])
         await spool.lease([])
-        (((again,), _),) = await spool.reader.due([("x.test", 1)], 2.0)
+        (((again,), _),) = await spool.reader.due([(made.line(made.recipients[0]), 1)], 2.0)
         spool.settle(again, [], [Update(State.DEFERRED, 2, 1.0, made.id, 0)], [])
         await spool.lease([])
         assert numbers(spool) == (0, 1)

@@ -232,9 +232,7 @@ class Settings:
             raise ValueError("tls.certificate and tls.key are needed: a listener speaks TLS")
         if self.sandbox and self.routes:
             raise ValueError("sandbox and routes exclude each other: in the sandbox nothing leaves")
-        said = self.domains.get("default", Domain())
-        port = DEFAULT.port if said.port is None else said.port
-        default = replace(overlay(DEFAULT, said), port=port)
+        default = _complete(self.domains.get("default", Domain()))
         object.__setattr__(self, "domains", {**self.domains, "default": default})
 
     def priority(self, stream: str) -> Priority:
@@ -249,3 +247,12 @@ class Settings:
     @property
     def control_socket(self) -> Path:
         return self.admin.socket or self.spool.path / "control"
+
+
+def _complete(said: Domain) -> Domain:
+    """What holds for every domain, where some of it is said."""
+    try:
+        return replace(overlay(DEFAULT, said), port=DEFAULT.port if said.port is None else said.port)
+    except ValueError as error:
+        words = f"domains.default: {error}, which is {DEFAULT.connections} where it is not said"
+        raise ValueError(words) from None

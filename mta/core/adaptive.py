@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from mta.core.evidence import Evidence
+from mta.core.evidence import DOUBT, Evidence
 from mta.core.level import AGE, Bounds, Level, Meter
 from mta.core.model import Go, Subject, Wait
 from mta.core.throttle import Rate, RateLimit
@@ -139,6 +139,11 @@ class Path:
         """Would `take` say Go to anything?"""
         return self._pace.rate is None and not self._closures
 
+    @property
+    def has_learned(self) -> bool:
+        """Is anything not as it began?"""
+        return self._rate.has_moved or self._window.has_moved or self.messages_per_connection is not None
+
     # Asked
 
     def dial(self, now: float, connections: int) -> Go | Wait:
@@ -206,8 +211,10 @@ class Path:
             return None
         # A goodbye in the middle is no sure sign, even in known words: the connection may just be used up.
         is_sure = (refusal.by_rule and (is_dial or not is_connection)) or self._closures > 0
-        if not is_sure and not evidence.is_enough():
-            return None
+        if not is_sure:
+            if not evidence.is_enough():
+                return None
+            self._cost += int(DOUBT) - 1
         self._cost += refusal.recipients
         return self._crowded(now, refusal) if is_dial else self._too_fast(now, refusal)
 
@@ -306,7 +313,7 @@ class Path:
         pay = max(rate.patience, min(PAY_MAIL * self._cost / rate.value, PAY_MOST))
         if self._quotas > 1 or not self._is_guess:
             pay = max(pay, min(PAY_TIME * silence, PAY_LONGEST))
-        rate.probe_at = max(rate.probe_at, now + pay)
+        rate.probe_at = max(now + pay, -math.inf if self._lapses else rate.probe_at)
         self._cost = 0
 
     def _set_pace(self) -> None:

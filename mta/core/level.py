@@ -46,6 +46,11 @@ class Level:
     probe_at: float = -math.inf
 
     @property
+    def has_moved(self) -> bool:
+        """Is it not as it began?"""
+        return self.value != self.bounds.start or self.mark < math.inf
+
+    @property
     def is_probing(self) -> bool:
         return self.mark * self.keep * 1.001 < self.value
 

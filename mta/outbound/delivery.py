@@ -41,9 +41,7 @@ class Delivery:
         self._opportunistic.verify_mode = ssl.CERT_NONE
         self._verified = ssl.create_default_context()
 
-    async def connect(
-        self, route: Route, judge: Judge, shunned: Mapping[str, float]
-    ) -> Connection | Outcome:
+    async def connect(self, route: Route, judge: Judge, shunned: Mapping[str, float]) -> Connection | Outcome:
         """A connection to the first host that talks to us; hosts that are shunned (until a time) last."""
         tried = 0
         said: list[str] = []

@@ -20,7 +20,7 @@ from mta.core.routing import Host, Route
 from mta.core.throttle import Rate
 from mta.outbound.router import Router
 
-State = Callable[[Route], dict[str, Any]]
+State = Callable[[Route], dict[str, Any] | None]
 
 
 async def explain(router: Router, destination: str, state: State | None = None) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class Lane:
                 self._traffic.ended(transaction.started, [outcome], connection.carried)
             # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
             # that refuses us in words on a new connection.
-            refused = outcome.verdict is not None and outcome.subject in OURS and not connection.carried
+            refused = _is_refusal(outcome) and not connection.carried
             if not (after_dot or refused or batch.requeued) and self._pool.may_take:
                 batch.requeued = True
                 self._turns.put_back(batch)
@@ -225,8 +225,10 @@ class Lane:
 
     def failed(self, outcome: Outcome, started: float) -> None:
         """No host let us in; with no other connection, what waits is settled."""
-        if self._traffic.dial_failed(started, outcome):
+        ours = self._traffic.dial_failed(started, outcome)
+        if ours and self._traffic.connections == 1:
             self._settle_head(outcome)  # the others wait for the path, and lose no attempt
+        if ours:
             return
         if self.connections > 1:
             self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
@@ -350,3 +352,8 @@ class Lane:
         for share in [share for share in self._full if self._turns.room(share) >= LOW]:
             self._full.remove(share)
             self._pool.has_room(self, share)
+
+
+def _is_refusal(outcome: Outcome) -> bool:
+    """Were we refused, in words that a rule knows?"""
+    return outcome.verdict is not None and outcome.verdict.is_by_rule and outcome.subject in OURS

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from mta.clock import Clock, Timer
-from mta.core.adaptive import Bounds, Change, Path
+from mta.core.adaptive import Change, Learned, Path
 from mta.core.event import Event, LimitField, Type, rfc3339
 from mta.core.model import Batch, Go, Kind, Outcome, Reply, Scope, Subject, Wait
 from mta.core.routing import Route
@@ -29,16 +29,15 @@ from mta.metrics import Metrics
 from mta.outbound.delivery import Delivery
 from mta.outbound.lane import Lane
 from mta.outbound.outcome import Settler, Trace
-from mta.outbound.traffic import Traffic
+from mta.outbound.traffic import Traffic, finite
 from mta.smtp.client import Connection
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 
 SWEEP = 1.0  # seconds
 IDLE = 30.0  # seconds that a connection is kept without work
-FLOOR_RATE = 1 / 60  # recipients a second: a path that refuses everything is asked once a minute
-START_RATE = 5.0  # recipients a second towards a peer that nobody knows
-START_CONNECTIONS = 2.0
+SAVE_INTERVAL = 60.0  # seconds between two looks at what has been learned
+MAX_LEARNED = 10_000  # paths that are remembered
 
 OURS = Outcome(
     Kind.DEFERRED,
@@ -70,6 +69,7 @@ class Pool:
         self._metrics = metrics
         self._lanes: dict[str, Lane] = {}
         self._traffic: dict[str, Traffic] = {}
+        self._learned: dict[str, tuple[Learned, float]] = {}  # and when, in wall-clock seconds
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
         self._dialling: set[asyncio.Task[None]] = set()
         self.draining = False  # we are going down
@@ -78,15 +78,19 @@ class Pool:
         # A lane that was full has room again, for this priority and tenant.
         self.on_room: Callable[[str, Share], None] = lambda site, share: None
 
-    def start(self, tasks: asyncio.TaskGroup) -> None:
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to serve; connections run in `tasks`."""
         self._tasks = tasks
+        self._learned = await self._spool.reader.learned()
+        self._save_timer = self._clock.call_later(SAVE_INTERVAL, self._save_often)
         self._spool.on_room = self._feed_starved
         self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
 
     async def drain(self, grace: float) -> None:
         """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
         self.draining = True
+        self._save_timer.cancel()
+        self._save()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         await asyncio.sleep(0)  # a task that is cancelled before its first step would end without a word
@@ -107,6 +111,10 @@ class Pool:
         for lane in self._lanes.values():
             for connection in list(lane.serving):
                 connection.drop()
+
+    def _save_often(self) -> None:
+        self._save()
+        self._save_timer = self._clock.call_later(SAVE_INTERVAL, self._save_often)
 
     # What the scheduler asks
 
@@ -174,15 +182,46 @@ class Pool:
         name = route.path or route.site
         known = self._traffic.get(name)
         if known is None:
-            known = Traffic(name, route.provider, Path(*_bounds(route)), self._clock, self._changed)
-            self._traffic[name] = known
+            known = self._traffic[name] = self._begin(name, route)
         return known
+
+    def _begin(self, name: str, route: Route) -> Traffic:
+        path = Path(*route.bounds)
+        if name in self._learned:
+            learned, at = self._learned[name]
+            path.restore(learned, self._clock.now() - at)
+        return Traffic(name, route.provider, path, self._clock, self._changed)
+
+    def _save(self) -> None:
+        """Keep what has been learned since the last time."""
+        now = self._clock.now()
+        new: dict[str, Learned] = {}
+        for name, traffic in self._traffic.items():
+            learned = traffic.path.snapshot()
+            known = self._learned.get(name)
+            if traffic.path.has_learned and (known is None or known[0] != learned):
+                new[name] = learned
+                self._learned.pop(name, None)  # the oldest stand first
+                self._learned[name] = (learned, now)
+        while len(self._learned) > MAX_LEARNED:
+            del self._learned[next(iter(self._learned))]
+        if new:
+            self._spool.learn(new, now)
+
+    def state(self, route: Route) -> dict[str, Any] | None:
+        """How fast we send there now, and why; None where nothing is known."""
+        name = route.path or route.site
+        known = self._traffic.get(name)
+        if known is None and name in self._learned:
+            known = self._begin(name, route)
+        return None if known is None else known.state
 
     def _forget(self, lane: Lane) -> None:
         del self._lanes[lane.route.site]
         traffic = self._traffic_of(lane.route)
         traffic.leave(lane)
         if not traffic.lanes:
+            self._save()
             del self._traffic[traffic.name]
 
     def _changed(self, traffic: Traffic, change: Change) -> None:
@@ -251,22 +290,10 @@ class Pool:
         self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
 
 
-def _bounds(route: Route) -> tuple[Bounds, Bounds]:
-    """Of the rate and of the connections."""
-    most = float(route.limits.connections)
-    if route.static:
-        return Bounds(FLOOR_RATE, math.inf, math.inf), Bounds(1.0, most, most)
-    return Bounds(FLOOR_RATE, START_RATE, math.inf), Bounds(1.0, min(START_CONNECTIONS, most), most)
-
-
 def _limit_event(traffic: Traffic, change: Change, now: float, wait: float) -> Event:
     """What the event log says of a change; it holds mail back for `wait` seconds."""
     return Event(
         time=rfc3339(now), type=Type.LIMIT, site=traffic.name, provider=traffic.provider,
         reason=change.reason, due=rfc3339(now + wait) if wait > 0 else "",
-        limit=LimitField(change.what, _rounded(change.old), _rounded(change.new)),
+        limit=LimitField(change.what, finite(change.old), finite(change.new)),
     )  # fmt: skip
-
-
-def _rounded(value: float) -> float | None:
-    return None if value == math.inf else float(f"{value:.4g}")

@@ -10,14 +10,16 @@ Why: a provider sees one sender behind all lanes, so the limits are the path's, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mta.clock import Clock, Timer
 from mta.core.adaptive import OURS, Change, Path, Refusal
-from mta.core.model import Go, Kind, Outcome, Wait
+from mta.core.model import Go, Kind, Outcome, Reaction, Wait
 
 SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
+SUSPENDING = (Reaction.SUSPEND, Reaction.OTHER_SOURCE)  # we have one source: it rests
 SHORT = 60.0  # seconds that mail waits in memory for a path; beyond that it waits on disk
 
 
@@ -125,24 +127,27 @@ class Traffic:
             self._tell(self.path.answered(now, started, len(outcomes), delivered))
 
     def dial_failed(self, started: float, outcome: Outcome) -> bool:
-        """A peer did not let us in; True if that is about us, and the path's to answer."""
+        """A peer did not let us in; True if a rule knows that as about us, and the path answers it."""
         if outcome.verdict is None or not _is_ours(outcome):
             return False
         self._refused(outcome, started, None, 1)
-        return True
+        return outcome.verdict.is_by_rule
 
     def _refused(self, outcome: Outcome, started: float, carried: int | None, recipients: int) -> None:
-        verdict = outcome.verdict
-        refusal = Refusal(
-            outcome.subject,
-            by_rule=verdict is not None and verdict.is_by_rule,
-            started=started,
-            open=self.connections - 1,
-            carried=carried,
-            recipients=recipients,
-            again=verdict.wait if verdict is not None else None,
-        )
-        self._tell(self.path.refused(self._clock.monotonic(), refusal))
+        now, verdict = self._clock.monotonic(), outcome.verdict
+        if verdict is not None and verdict.reaction in SUSPENDING and verdict.wait is not None:
+            self._tell(self.path.suspend(now, now + verdict.wait, f"suspended: {verdict.rule}"))
+        else:
+            refusal = Refusal(
+                outcome.subject,
+                by_rule=verdict is not None and verdict.is_by_rule,
+                started=started,
+                open=self.connections - 1,
+                carried=carried,
+                recipients=recipients,
+                again=verdict.wait if verdict is not None and verdict.stated else None,
+            )
+            self._tell(self.path.refused(now, refusal))
         until = self.shut(self._clock.now())
         if until is not None:
             for lane in list(self.lanes):
@@ -152,6 +157,19 @@ class Traffic:
         if change is not None:
             self.last = change
             self._told(self, change)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What it does now, for the operator; rates are recipients a second, null is no limit."""
+        wait = self.path.until - self._clock.monotonic()
+        return {
+            "connections": self.connections,
+            "window": finite(self.path.connections),
+            "rate": finite(self.path.rate),
+            "messages_per_connection": self.path.messages_per_connection,
+            "shut_for": max(round(wait, 1), 0.0),
+            "reason": self.path.reason if wait > 0 else self.last.reason if self.last else "as it began",
+        }
 
     # Who waits
 
@@ -182,6 +200,11 @@ class Traffic:
             if lane in self._waiting:
                 break
         self._kicking = False
+
+
+def finite(value: float) -> float | None:
+    """A limit as JSON can say it."""
+    return None if value == math.inf else float(f"{value:.4g}")
 
 
 def _is_ours(outcome: Outcome) -> bool:

@@ -79,6 +79,8 @@ class Batch:
     updates: list[Update] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     times: list[Times] = field(default_factory=list)  # changes of all times, where the clock was set
+    learned: dict[str, str] = field(default_factory=dict)  # what paths have learned, by name
+    learned_at: float = 0.0
     drained: Drained | None = None
     waiters: list[Done] = field(default_factory=list)  # who wants to know, besides the puts
     proof: int = 0  # a queue id to write after a failure: shows that the disk takes something
@@ -94,6 +96,7 @@ class Batch:
             or self.updates
             or self.events
             or self.times
+            or self.learned
             or self.drained
             or self.waiters
         )
@@ -139,6 +142,9 @@ def _commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Result:
         files = _forget(connection, batch.drained) if batch.drained is not None else []
         for times in batch.times:
             connection.execute(times.statement, times.values)
+        if batch.learned:
+            rows = [(name, learned, batch.learned_at) for name, learned in batch.learned.items()]
+            connection.executemany(sql.LEARN, rows)
         if batch.proof:
             connection.execute(sql.SET_META, ("last_id", batch.proof))
         committed = None

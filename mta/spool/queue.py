@@ -19,12 +19,13 @@ import logging
 import math
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 from mta.clock import Clock
+from mta.core.adaptive import Learned
 from mta.core.event import Event
 from mta.core.lifecycle import Cause, State, move
 from mta.core.model import Message, Recipient
@@ -45,6 +46,7 @@ DRAIN_INTERVAL = 0.25  # seconds between syncs of the event log
 DRAIN_BYTES = 1024 * 1024
 MAX_UNDRAINED = 64 * 1024 * 1024  # octets that the event log does not take; then no mail comes in
 WAL_LIMIT = 256 * 1024 * 1024  # octets; eight times the size at which SQLite moves it to the database
+REMEMBERED = 30 * 86400.0  # seconds that a path's limits are of any use
 RETRY_AFTER_FAILURE = 1.0  # seconds until a commit that failed is tried again
 LOOK_INTERVAL = 60.0  # seconds between two looks at a WAL that is too large
 
@@ -143,6 +145,7 @@ class Spool:
         state = int(move(State.FRESH, Cause.RECOVER))
         recovered = (state, self._clock.now(), first_retry, first_retry / 10)
         connection.execute(sql.RECOVER, recovered)
+        connection.execute(sql.UNLEARN, (self._clock.now() - REMEMBERED,))
         self._place.note()
         (recipients,) = connection.execute(sql.RECIPIENTS).fetchone()
         self.tally.found(recipients, connection.execute(sql.HELD))
@@ -201,6 +204,12 @@ class Spool:
         if self.failing is not None or self._undrained_bytes >= MAX_UNDRAINED:
             return
         self._batch.events.extend(events)
+        self._wake.set()
+
+    def learn(self, learned: Mapping[str, Learned], now: float) -> None:
+        """Note what paths have learned, by name."""
+        self._batch.learned |= {name: json.dumps(each) for name, each in learned.items()}
+        self._batch.learned_at = now
         self._wake.set()
 
     def lease(self, updates: list[Update]) -> asyncio.Future[None]:
@@ -387,6 +396,8 @@ class Spool:
             updates=batch.updates + later.updates,
             events=batch.events + later.events,
             times=batch.times + later.times,
+            learned=batch.learned | later.learned,
+            learned_at=max(batch.learned_at, later.learned_at),
             drained=_join(batch.drained, later.drained),
             waiters=later.waiters,
             outcomes=batch.outcomes + later.outcomes,

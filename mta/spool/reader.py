@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from mta.core.adaptive import Learned
 from mta.core.model import Line, Message, Recipient
 from mta.core.queueid import text
 from mta.spool import database, fault
@@ -75,6 +76,10 @@ class Reader:
             return _messages(rows)
 
         return await self._ask(look)
+
+    async def learned(self) -> dict[str, tuple[Learned, float]]:
+        """What paths have learned, by name, and when; the oldest first."""
+        return {name: (Learned(*json.loads(text)), at) for name, text, at in await self._rows(sql.LEARNED)}
 
     async def content(self, message: int) -> bytes:
         """A message's content."""

@@ -75,6 +75,11 @@ RECOVER = (
     "due = max(?, (message >> 13) / 1000.0 + ?) + ? * (abs(random()) % 1000) / 1000.0 WHERE due IS NULL"
 )
 
+# How fast paths take mail, as far as we have learned; after a month that is worth nothing.
+LEARN = "INSERT OR REPLACE INTO path (name, learned, updated) VALUES (?, ?, ?)"
+LEARNED = "SELECT name, learned, updated FROM path ORDER BY updated"
+UNLEARN = "DELETE FROM path WHERE updated < ?"
+
 # The clock was set ahead: every message from before then lives on by as much.
 PROLONG = "UPDATE message SET expires = expires + ? WHERE id < ?"
 # The clock was set back: a retry is spread over the longest wait from now on. What has not been tried keeps

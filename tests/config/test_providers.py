@@ -73,6 +73,10 @@ def told(tmp_path: Path) -> Told:
         ("gogle: {connections: 3}",
          "3:20: providers.gogle: none of the shipped providers; one of your own needs match or domains; "
          "did you mean 'google'?"),
+        ("}\ndomains: {default: {connections_start: 21}",
+         "1:1: domains.default: connections_start is above connections, which is 20 where it is not said"),
+        ("}\ndomains: {a.test: {connections: 2, connections_start: 3}",
+         "4:19: domains.a.test: connections_start is above connections"),
         ("Own: {domains: [a.test]}",
          "3:18: providers.Own: is no name: lower case, digits and single hyphens"),
         ("google: {match: [yahoodns.net], examples: [mx.yahoodns.net]}",

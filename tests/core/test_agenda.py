@@ -1,19 +1,27 @@
-"""Domains by their due time."""
+"""Lines by their due time."""
 
 from __future__ import annotations
 
 from mta.core.agenda import SLACK, Agenda
+from mta.core.model import Line
+
+A, B = Line("a.test", 0, "acme"), Line("b.test", 0, "acme")
+SITE = ("site", 0)
+
+
+def line(n: int) -> Line:
+    return Line(f"d{n}.test", 0, "acme")
 
 
 def test_the_earliest_time_counts_and_only_once() -> None:
     agenda = Agenda()
-    assert agenda.note("a.test", 20.0)
-    assert not agenda.note("a.test", 30.0)
-    assert agenda.note("a.test", 10.0)
-    assert not agenda.note("b.test", 15.0)
+    assert agenda.note(A, 20.0)
+    assert not agenda.note(A, 30.0)
+    assert agenda.note(A, 10.0)
+    assert not agenda.note(B, 15.0)
     assert agenda.next() == 10.0
     assert agenda.take(9.0, 10) == []
-    assert agenda.take(40.0, 10) == [("a.test", 10.0), ("b.test", 15.0)]
+    assert agenda.take(40.0, 10) == [(A, 10.0), (B, 15.0)]
     assert agenda.take(40.0, 10) == []
     assert len(agenda) == 0
 
@@ -21,53 +29,53 @@ def test_the_earliest_time_counts_and_only_once() -> None:
 def test_the_oldest_go_first_and_no_more_than_asked_for() -> None:
     agenda = Agenda()
     for n in range(5):
-        agenda.note(f"d{n}.test", 10.0 - n)
-    assert [domain for domain, _ in agenda.take(10.0, 2)] == ["d4.test", "d3.test"]
-    assert [domain for domain, _ in agenda.take(10.0, 9)] == ["d2.test", "d1.test", "d0.test"]
+        agenda.note(line(n), 10.0 - n)
+    assert [each.domain for each, _ in agenda.take(10.0, 2)] == ["d4.test", "d3.test"]
+    assert [each.domain for each, _ in agenda.take(10.0, 9)] == ["d2.test", "d1.test", "d0.test"]
 
 
-def test_a_domain_that_moves_all_the_time_does_not_fill_the_heap() -> None:
+def test_a_line_that_moves_all_the_time_does_not_fill_the_heap() -> None:
     agenda = Agenda()
     for n in range(10 * SLACK):
-        agenda.note("a.test", float(-n))
+        agenda.note(A, float(-n))
     assert len(agenda._heap) <= SLACK + 3
-    assert agenda.take(0.0, 10) == [("a.test", 1.0 - 10 * SLACK)]
+    assert agenda.take(0.0, 10) == [(A, 1.0 - 10 * SLACK)]
 
 
-def test_a_parked_domain_waits_for_room_and_no_new_mail_brings_it_back() -> None:
+def test_a_parked_line_waits_for_room_and_no_new_mail_brings_it_back() -> None:
     agenda = Agenda()
-    agenda.park("site", "a.test", 100.0)
-    assert not agenda.note("a.test", 5.0)
+    agenda.park(SITE, A, 100.0)
+    assert not agenda.note(A, 5.0)
     assert agenda.take(99.0, 10) == []
-    assert agenda.wake("site", 10, 50.0)
-    assert agenda.take(50.0, 10) == [("a.test", 50.0)]
-    assert not agenda.wake("site", 10, 50.0)
+    assert agenda.wake(SITE, 10, 50.0)
+    assert agenda.take(50.0, 10) == [(A, 50.0)]
+    assert not agenda.wake(SITE, 10, 50.0)
 
 
 def test_who_was_parked_first_is_woken_first() -> None:
     agenda = Agenda()
     for n in range(4):
-        agenda.park("site", f"d{n}.test", 100.0)
-    agenda.wake("site", 2, 10.0)
-    assert sorted(domain for domain, _ in agenda.take(10.0, 10)) == ["d0.test", "d1.test"]
-    agenda.park("site", "d0.test", 100.0)
-    agenda.wake("site", 2, 11.0)
-    assert sorted(domain for domain, _ in agenda.take(11.0, 10)) == ["d2.test", "d3.test"]
+        agenda.park(SITE, line(n), 100.0)
+    agenda.wake(SITE, 2, 10.0)
+    assert sorted(each.domain for each, _ in agenda.take(10.0, 10)) == ["d0.test", "d1.test"]
+    agenda.park(SITE, line(0), 100.0)
+    agenda.wake(SITE, 2, 11.0)
+    assert sorted(each.domain for each, _ in agenda.take(11.0, 10)) == ["d2.test", "d3.test"]
 
 
-def test_a_parked_domain_comes_back_by_itself_and_is_not_woken_then() -> None:
+def test_a_parked_line_comes_back_by_itself_and_is_not_woken_then() -> None:
     agenda = Agenda()
-    agenda.park("site", "a.test", 100.0)
-    assert agenda.take(100.0, 10) == [("a.test", 100.0)]
-    agenda.note("a.test", 500.0)
-    agenda.wake("site", 10, 101.0)
+    agenda.park(SITE, A, 100.0)
+    assert agenda.take(100.0, 10) == [(A, 100.0)]
+    agenda.note(A, 500.0)
+    agenda.wake(SITE, 10, 101.0)
     assert agenda.take(101.0, 10) == []
 
 
-def test_the_time_of_a_domain_that_was_woken_is_not_held_back_any_more() -> None:
+def test_the_time_of_a_line_that_was_woken_is_not_held_back_any_more() -> None:
     agenda = Agenda()
-    agenda.park("site", "a.test", 100.0)
-    agenda.wake("site", 1, 10.0)
+    agenda.park(SITE, A, 100.0)
+    agenda.wake(SITE, 1, 10.0)
     agenda.take(10.0, 1)
-    agenda.note("a.test", 20.0)
-    assert agenda.take(20.0, 1) == [("a.test", 20.0)]
+    agenda.note(A, 20.0)
+    assert agenda.take(20.0, 1) == [(A, 20.0)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mta.config.settings import Dns, Duration
 from mta.core.lifecycle import State
-from mta.core.model import Message, Recipient
+from mta.core.model import Line, Message, Recipient
 from mta.core.throttle import Rate
 from mta.metrics import Metrics
 from mta.outbound.scheduler import LOOKUPS, ROUND
@@ -90,12 +90,13 @@ async def test_mail_that_is_under_way_for_longer_than_its_wait_is_not_read_again
         async with running(terms, clock, (MUTE,)) as house:
             await house.event(type="delivery")  # the other one waits in its lane for a day
             reader = house.daemon.spool.reader
-            ((_, leased),) = await reader.due([("dst.test", 1)], clock.now())
+            line = Line("dst.test", 0, "acme")
+            ((_, leased),) = await reader.due([(line, 1)], clock.now())
             assert leased is not None
             await clock.advance(leased - clock.now() + 1.0)
-            house.daemon.scheduler.note("dst.test", clock.now())
+            house.daemon.scheduler.note(line, clock.now())
             async with asyncio.timeout(10):
-                while (found := await reader.due([("dst.test", 1)], clock.now()))[0].messages:
+                while (found := await reader.due([(line, 1)], clock.now()))[0].messages:
                     pass
             assert found[0].rest is not None
             assert found[0].rest > clock.now()

@@ -119,7 +119,7 @@ async def test_with_a_greeting_that_refuses(tmp_path: Path, code: str) -> None:
             "command": "CONNECT",
         }
         assert deferral["permanent"] is False
-        await relay.clock.advance(301)
+        await relay.clock.advance(wait_of(deferral) + 1)
         assert (await relay.house.event(type="delivery"))["attempt"] == 2
 
 
