@@ -193,7 +193,9 @@ def verdicts(books: Books) -> Iterator[Verdict]:
     def total(what: str) -> float:
         return float(sum(each[what][1] for each in books))
 
-    used = total("delivered") / total("allowed")
+    # What was in arrears from the first half makes up for nobody else.
+    came = sum(min(each["delivered"][1], each["allowed"][1]) for each in books)
+    used = came / total("allowed")
     yield Verdict("used of what the limits allow, second half, at least", used, USED, used >= USED)
     broken = total("refused") / max(total("attempts"), 1.0)
     yield Verdict("refused of the attempts, second half, at most", broken, REFUSED, broken <= REFUSED)

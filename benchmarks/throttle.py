@@ -117,7 +117,7 @@ def main() -> int:
     options.directory.mkdir(parents=True, exist_ok=True)
     matplotlib.use("Agg")
     print(
-        "| site | limit | found | delivered % | refused % | found after min | refused | dials | blocks | took s |"
+        "| site | limit | found | delivered % | refused % | after min | refused | dials | blocks | took s |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     missed = 0

@@ -19,6 +19,7 @@ from mta.core.level import Bounds
 from mta.core.throttle import Rate, SiteLimits
 
 FLOOR_RATE = 1 / 60  # recipients a second: however little a site takes, one a minute is tried
+UNLIMITED = Bounds(FLOOR_RATE, math.inf, math.inf)
 STARTS = {"connections_start": "connections", "rate_start": "rate"}  # and their ceilings
 
 

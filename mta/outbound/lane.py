@@ -225,10 +225,9 @@ class Lane:
 
     def failed(self, outcome: Outcome, started: float) -> None:
         """No host let us in; with no other connection, what waits is settled."""
-        ours = self._traffic.dial_failed(started, outcome)
-        if ours and self._traffic.connections == 1:
+        if _is_refusal(outcome) and self._traffic.connections == 1:
             self._settle_head(outcome)  # the others wait for the path, and lose no attempt
-        if ours:
+        if self._traffic.dial_failed(started, outcome):
             return
         if self.connections > 1:
             self._enough_until = self._clock.monotonic() + ENOUGH_WAIT

@@ -22,7 +22,7 @@ from mta.core import routing
 from mta.core.model import Outcome
 from mta.core.provider import Match, Providers
 from mta.core.routing import Host, Login, MxAnswer, Plan, Route, Status
-from mta.core.terms import Layer, Resolved, Terms, resolve
+from mta.core.terms import UNLIMITED, Layer, Resolved, Terms, resolve
 from mta.dns.resolver import Resolver
 
 CACHE = 50_000  # domains
@@ -161,7 +161,9 @@ def _static(routes: Mapping[str, StaticRoute], origin: str) -> dict[str, Route]:
             tls="required" if secure else "opportunistic",
         )
         route = _route(str(said.host), hosts, resolve((Layer(f"{origin} {domain}", terms),)))
-        route = route._replace(static=True, login=login)
+        # Its rate is a bucket of the lane's: who set it for his own relay means it to the letter.
+        free = route.bounds._replace(rate=UNLIMITED)
+        route = route._replace(static=True, login=login, bounds=free)
         if sites.setdefault(route.site, route)._replace(said=()) != route._replace(said=()):
             route = route._replace(site=f"{domain}@{route.site}")
         found[domain] = route

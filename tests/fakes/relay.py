@@ -9,13 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mta.config.settings import Dns, Duration, Endpoint, StaticRoute, Stream
+from mta.config.settings import DEFAULT, Dns, Duration, Provider, Stream
+from mta.core.retry import Schedule
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer
 from tests.fakes.house import NETWORK, House, routed, running, settings
+from tests.fakes.network import FIRST, own_network
 from tests.fakes.peer import ScriptedPeer
 
 MUTE = replace(NETWORK, notify=False)
+# The peers here have no certificate of a provider.
+IN_THE_CLEAR = {name: Provider(tls="opportunistic") for name in ("google", "gmx")}
 
 
 @dataclass
@@ -54,16 +58,27 @@ async def relaying(
     mx: str = "",
     **route: Any,
 ) -> AsyncIterator[Relay]:
-    """Run a daemon that sends everything to a peer with these scripts; `mx` is the name that it goes by."""
+    """Run a daemon that sends everything to a peer with these scripts.
+
+    With `mx` the peer is what DNS has by this name for dst.test, in a network of its own, and not a route.
+    """
     async with AsyncExitStack() as stack:
-        peer = await stack.enter_async_context(
-            ScriptedPeer(*scripts, shut=shut, receive_buffer=receive_buffer)
-        )
-        terms = settings(directory, routes=routed(peer.port, **route))
         if mx:
-            server = await stack.enter_async_context(NameServer({(mx, "A"): ["127.0.0.1"]}))
-            routes = {"*": StaticRoute(Endpoint(mx, peer.port), **route)}
-            terms = replace(terms, routes=routes, dns=Dns((server.endpoint,), Duration(5.0)))
+            stack.enter_context(own_network())
+        host = FIRST if mx else "127.0.0.1"
+        peer = await stack.enter_async_context(
+            ScriptedPeer(*scripts, shut=shut, receive_buffer=receive_buffer, host=host)
+        )
+        terms = settings(directory, routes={} if mx else routed(peer.port, **route))
+        if mx:
+            zone = {("dst.test", "MX"): [f"10 {mx}."], (mx, "A"): [FIRST]}
+            server = await stack.enter_async_context(NameServer(zone))
+            terms = replace(
+                terms,
+                domains={"default": replace(DEFAULT, port=peer.port, connections_start=None, **route)},
+                providers=IN_THE_CLEAR,
+                dns=Dns((server.endpoint,), Duration(5.0)),
+            )
         if stream is not None:
             terms = replace(terms, streams={"transactional": stream})
         clock = HandClock()
@@ -83,8 +98,9 @@ def wait_of(event: dict[str, Any]) -> float:
 
 
 def named(seconds: float) -> str:
-    """A wait that a peer or a rule names, as `line` shows it: the clock's dice make it a twentieth longer."""
-    return f"+{seconds * 1.05:.0f}"
+    """A wait that a peer or a rule names, as `line` shows it: with the jitter of the dice of our clock."""
+    due = Schedule().due(1, 0.0, 1e9, HandClock().dice(), seconds)
+    return f"+{due:.0f}"
 
 
 class _Some:

@@ -1,4 +1,4 @@
-"""What waits: its expiry, a restart, a stream that the settings no longer have, an answer that never comes."""
+"""What waits: its expiry, a restart, a stream that is no more, an answer that never comes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_an_hour_to_live_and_the_last_attempt_is_made_before_its_end(tmp_p
         f"deferral 1 {B} policy {named(300)}",
         f"deferral 2 {B} policy {named(450)}",
         f"deferral 3 {B} policy {named(675)}",
-        f"deferral 4 {B} policy {named(1012.5)}",
+        f"deferral 4 {B} policy {named(1012)}",
         f"expiration 5 {B} policy",
     ]
 

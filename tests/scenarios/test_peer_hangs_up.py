@@ -129,7 +129,7 @@ async def test_with_421_to_mail_each_time(tmp_path: Path) -> None:
         await relay.house.send("b@dst.test")
         deferral = await relay.house.event(type="deferral")
         assert deferral["reply"] == {"code": 421, "enhanced": "4.3.2", "text": "going down"}
-        assert deferral["subject"] == "connection"
+        assert deferral["subject"] == "destination"
 
 
 async def test_with_421_after_the_dot_which_is_an_answer(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ async def test_refused_for_good_and_the_next_message_to_the_same_recipient_is_se
     async with relaying(tmp_path, HELLO + answers(stage, reply) + following, mx=mx) as relay:
         await relay.house.send(B)
         await relay.told(2)
+        await relay.clock.advance(5)  # what the rate of a stranger asks for
         await relay.house.send(B)
         said = unfolded(reply) if "\n" in reply else reply
         assert await relay.told(4) == [

@@ -171,7 +171,7 @@ async def test_rcpt_takes_some_and_data_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", ["close", "abort", "-> 421 4.4.2 timeout\nclose"], ids=["close", "abort", "421"]
+    "end", ["close", "abort", "-> 421 4.7.0 goodbye\nclose"], ids=["close", "abort", "421"]
 )
 async def test_half_of_the_recipients_answered_and_the_connection_is_gone(tmp_path: Path, end: str) -> None:
     """Nothing was sent yet, so what was answered does not count either; the next connection says it again."""

@@ -1,15 +1,15 @@
-"""Domains with several MX hosts, and hosts with several addresses: who is asked, in which order, after what."""
+"""Domains with several MX hosts, hosts with several addresses: who is asked, in which order, after what."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from mta.config.settings import Dns, Domain, Duration
+from mta.config.settings import DEFAULT, Dns, Duration
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
 from tests.fakes.house import House, running, settings
@@ -62,7 +62,7 @@ async def serving(directory: Path, zone: Zone, scripts: dict[str, list[str]]) ->
         terms = settings(
             directory,
             dns=Dns((server.endpoint,), Duration(5.0)),
-            domains={"default": Domain(port=port)},
+            domains={"default": replace(DEFAULT, port=port)},
         )
         async with running(terms, clock, (MUTE,)) as house:
             try:
