@@ -94,6 +94,19 @@ class Learned(NamedTuple):
     messages_per_connection: int | None
 
 
+class Saved(NamedTuple):
+    """What outlives a path's use; times are wall-clock seconds."""
+
+    learned: Learned
+    at: float
+    until: float = 0.0  # nothing goes before
+    reason: str = ""
+
+    def is_like(self, other: Saved) -> bool:
+        """Does it say the same, whenever it was saved?"""
+        return self[0] == other[0] and abs(self.until - other.until) < 1.0
+
+
 class Path:
     """One source towards one provider or site."""
 
@@ -313,6 +326,7 @@ class Path:
         pay = max(rate.patience, min(PAY_MAIL * self._cost / rate.value, PAY_MOST))
         if self._quotas > 1 or not self._is_guess:
             pay = max(pay, min(PAY_TIME * silence, PAY_LONGEST))
+        # A mark that fell far is not left so for the hours that an earlier probe has to pay.
         rate.probe_at = max(now + pay, -math.inf if self._lapses else rate.probe_at)
         self._cost = 0
 

@@ -106,6 +106,11 @@ class Dialogue:
         return not self._expected
 
     @property
+    def awaited(self) -> int:
+        """How many replies are."""
+        return len(self._expected)
+
+    @property
     def stage(self) -> Stage | None:
         """What the next reply answers."""
         return self._expected[0][0] if self._expected else None
@@ -225,6 +230,8 @@ class Dialogue:
                 step.write.append(self.begin(following))
 
     def _on_dot(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
+        if 300 <= reply.code < 400:
+            raise Desync(f"the final dot was answered with {reply}")  # taken or not: nobody can tell
         transaction.dot_reply = reply
         self._finish(transaction, step, take)
 

@@ -16,10 +16,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from mta.clock import Clock, Timer
-from mta.core.adaptive import Change, Learned, Path
+from mta.core.adaptive import Change, Path, Saved
 from mta.core.event import Event, LimitField, Type, rfc3339
 from mta.core.model import Batch, Go, Kind, Outcome, Reply, Scope, Subject, Wait
 from mta.core.routing import Route
@@ -69,7 +68,7 @@ class Pool:
         self._metrics = metrics
         self._lanes: dict[str, Lane] = {}
         self._traffic: dict[str, Traffic] = {}
-        self._learned: dict[str, tuple[Learned, float]] = {}  # and when, in wall-clock seconds
+        self._learned: dict[str, Saved] = {}
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
         self._dialling: set[asyncio.Task[None]] = set()
         self.draining = False  # we are going down
@@ -187,34 +186,28 @@ class Pool:
 
     def _begin(self, name: str, route: Route) -> Traffic:
         path = Path(*route.bounds)
-        if name in self._learned:
-            learned, at = self._learned[name]
-            path.restore(learned, self._clock.now() - at)
+        known = self._learned.get(name)
+        if known is not None:
+            now = self._clock.now()
+            path.restore(known.learned, now - known.at)
+            if known.until > now:
+                path.until, path.reason = self._clock.monotonic() + known.until - now, known.reason
         return Traffic(name, route.provider, path, self._clock, self._changed)
 
     def _save(self) -> None:
         """Keep what has been learned since the last time."""
-        now = self._clock.now()
-        new: dict[str, Learned] = {}
+        new: dict[str, Saved] = {}
         for name, traffic in self._traffic.items():
-            learned = traffic.path.snapshot()
+            saved = traffic.saved(self._clock.now())
             known = self._learned.get(name)
-            if traffic.path.has_learned and (known is None or known[0] != learned):
-                new[name] = learned
+            if saved is not None and (known is None or not saved.is_like(known)):
+                new[name] = saved
                 self._learned.pop(name, None)  # the oldest stand first
-                self._learned[name] = (learned, now)
+                self._learned[name] = saved
         while len(self._learned) > MAX_LEARNED:
             del self._learned[next(iter(self._learned))]
         if new:
-            self._spool.learn(new, now)
-
-    def state(self, route: Route) -> dict[str, Any] | None:
-        """How fast we send there now, and why; None where nothing is known."""
-        name = route.path or route.site
-        known = self._traffic.get(name)
-        if known is None and name in self._learned:
-            known = self._begin(name, route)
-        return None if known is None else known.state
+            self._spool.learn(new)
 
     def _forget(self, lane: Lane) -> None:
         del self._lanes[lane.route.site]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.adaptive import OURS, Change, Path, Refusal
+from mta.core.adaptive import OURS, Change, Path, Refusal, Saved
 from mta.core.model import Go, Kind, Outcome, Reaction, Wait
 
 SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
@@ -157,6 +157,13 @@ class Traffic:
         if change is not None:
             self.last = change
             self._told(self, change)
+
+    def saved(self, now: float) -> Saved | None:
+        """What to keep of it, now in wall-clock time; None where nothing is to be kept."""
+        rest = self.path.until - self._clock.monotonic()
+        if rest > SHORT:
+            return Saved(self.path.snapshot(), now, now + rest, self.path.reason)
+        return Saved(self.path.snapshot(), now) if self.path.has_learned else None
 
     @property
     def state(self) -> dict[str, Any]:

@@ -204,6 +204,7 @@ class Connection:
         if self.ended.done():
             return
         dialogue = self._dialogue
+        awaited = dialogue.awaited
         step = dialogue.feed(self._parser.feed(data), self._take)
         over = dialogue.closing is not None or dialogue.fault is not None
         if step.write and not over:
@@ -213,7 +214,8 @@ class Connection:
         if over:
             self.drop()
             return
-        self._set_deadline()
+        if step.write or step.finished or dialogue.awaited != awaited:
+            self._set_deadline()  # a reply was whole: one that drips wins no time
         if dialogue.idle and not self.ended.done():
             self.idle_since = self._clock.monotonic()
             self.feeder.idle_again(self)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from mta.core.adaptive import Saved
 from mta.core.event import Event, encode_lines
 from mta.core.lifecycle import State
 from mta.core.model import Message
@@ -79,8 +80,7 @@ class Batch:
     updates: list[Update] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     times: list[Times] = field(default_factory=list)  # changes of all times, where the clock was set
-    learned: dict[str, str] = field(default_factory=dict)  # what paths have learned, by name
-    learned_at: float = 0.0
+    learned: dict[str, Saved] = field(default_factory=dict)  # what paths have learned, by name
     drained: Drained | None = None
     waiters: list[Done] = field(default_factory=list)  # who wants to know, besides the puts
     proof: int = 0  # a queue id to write after a failure: shows that the disk takes something
@@ -143,7 +143,7 @@ def _commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Result:
         for times in batch.times:
             connection.execute(times.statement, times.values)
         if batch.learned:
-            rows = [(name, learned, batch.learned_at) for name, learned in batch.learned.items()]
+            rows = [(name, json.dumps(saved), saved.at) for name, saved in batch.learned.items()]
             connection.executemany(sql.LEARN, rows)
         if batch.proof:
             connection.execute(sql.SET_META, ("last_id", batch.proof))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import cast
 
 from mta.clock import Clock
-from mta.core.adaptive import Learned
+from mta.core.adaptive import Saved
 from mta.core.event import Event
 from mta.core.lifecycle import Cause, State, move
 from mta.core.model import Message, Recipient
@@ -206,10 +206,9 @@ class Spool:
         self._batch.events.extend(events)
         self._wake.set()
 
-    def learn(self, learned: Mapping[str, Learned], now: float) -> None:
+    def learn(self, learned: Mapping[str, Saved]) -> None:
         """Note what paths have learned, by name."""
-        self._batch.learned |= {name: json.dumps(each) for name, each in learned.items()}
-        self._batch.learned_at = now
+        self._batch.learned |= learned
         self._wake.set()
 
     def lease(self, updates: list[Update]) -> asyncio.Future[None]:
@@ -397,7 +396,6 @@ class Spool:
             events=batch.events + later.events,
             times=batch.times + later.times,
             learned=batch.learned | later.learned,
-            learned_at=max(batch.learned_at, later.learned_at),
             drained=_join(batch.drained, later.drained),
             waiters=later.waiters,
             outcomes=batch.outcomes + later.outcomes,

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mta.core.adaptive import Learned
+from mta.core.adaptive import Learned, Saved
 from mta.core.model import Line, Message, Recipient
 from mta.core.queueid import text
 from mta.spool import database, fault
@@ -77,9 +77,10 @@ class Reader:
 
         return await self._ask(look)
 
-    async def learned(self) -> dict[str, tuple[Learned, float]]:
-        """What paths have learned, by name, and when; the oldest first."""
-        return {name: (Learned(*json.loads(text)), at) for name, text, at in await self._rows(sql.LEARNED)}
+    async def learned(self) -> dict[str, Saved]:
+        """What paths have learned, by name; the oldest first."""
+        rows = [(name, json.loads(text)) for name, text in await self._rows(sql.LEARNED)]
+        return {name: Saved(Learned(*learned), *rest) for name, (learned, *rest) in rows}
 
     async def content(self, message: int) -> bytes:
         """A message's content."""

@@ -77,7 +77,7 @@ RECOVER = (
 
 # How fast paths take mail, as far as we have learned; after a month that is worth nothing.
 LEARN = "INSERT OR REPLACE INTO path (name, learned, updated) VALUES (?, ?, ?)"
-LEARNED = "SELECT name, learned, updated FROM path ORDER BY updated"
+LEARNED = "SELECT name, learned FROM path ORDER BY updated"
 UNLEARN = "DELETE FROM path WHERE updated < ?"
 
 # The clock was set ahead: every message from before then lives on by as much.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -123,15 +124,19 @@ async def test_a_reply_octet_by_octet_is_an_answer(tmp_path: Path) -> None:
 
 async def test_a_reply_that_drips_does_not_win_time(tmp_path: Path) -> None:
     """A line of one letter every minute: the command has its five minutes all the same."""
-    script = HELLO + ASKED + "-> 250-ok\nhold\n" * 4 + "-> 250-ok\nsilence"
+    script = HELLO + ASKED + "-> 250-ok\nhold\n" * 5 + "silence"
     async with relaying(tmp_path, script, HELLO + TAKES) as relay:
         await relay.house.send(B)
         await relay.peer.at(1, "hold")
-        for _ in range(4):
+        (lane,) = relay.house.daemon.pool._lanes.values()
+        (connection,) = lane.serving
+        for lines in range(1, 6):
+            async with asyncio.timeout(10):
+                while len(connection._parser._lines) < lines:  # noqa: ASYNC110 - nobody tells of half a reply
+                    await asyncio.sleep(0)
             await relay.clock.advance(60)
             relay.peer.go()
-        await relay.peer.at(1, "silence")
-        await relay.clock.advance(62)
+        await relay.clock.advance(2)
         assert await relay.told(2) == [f"reception {B}", f"delivery 1 {TAKEN}"]
 
 

@@ -1,0 +1,89 @@
+"""A path learns from its answers, remembers over a restart, and says why it is as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from mta.ops.control import call
+from tests.fakes.clock import HandClock
+from tests.fakes.house import House, routed, running, settings
+from tests.fakes.peer import HELLO, TAKES, ScriptedPeer, answers
+from tests.fakes.relay import MUTE, relaying
+
+SLOWER = "450 4.7.1 Rate limit exceeded, slow down"
+
+
+async def state_of(house: House) -> dict[str, Any] | None:
+    socket = house.daemon.settings.control_socket
+    answer = await asyncio.to_thread(call, socket, "explain", {"destination": "dst.test"})
+    found: dict[str, Any] | None = answer["state"]
+    return found
+
+
+async def test_of_a_place_where_nothing_was_sent_nothing_is_known(tmp_path: Path) -> None:
+    terms = settings(tmp_path, routes=routed(1))
+    async with running(terms, HandClock(), (MUTE,)) as house:
+        assert await state_of(house) is None
+
+
+async def test_a_static_route_begins_without_limits(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + TAKES) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="delivery")
+        assert await state_of(relay.house) == {
+            "connections": 1, "window": 20, "rate": None, "messages_per_connection": None,
+            "shut_for": 0.0, "reason": "as it began",
+        }  # fmt: skip
+
+
+async def test_a_rate_refusal_is_told_with_its_reason_and_survives_a_restart(tmp_path: Path) -> None:
+    async with ScriptedPeer(HELLO + answers("RCPT", SLOWER)) as peer:
+        clock = HandClock()
+        terms = settings(tmp_path, routes=routed(peer.port))
+        async with running(terms, clock, (MUTE,)) as house:
+            await house.send("b@dst.test")
+            change = await house.event(type="limit")
+            assert change["limit"]["what"] == "rate"
+            assert "old" not in change["limit"] or change["limit"]["old"] is None
+            assert change["limit"]["new"] > 0
+            assert change["reason"] == "refused: rate"
+            assert change["due"] > change["time"]
+            before = await state_of(house)
+            assert before is not None
+            assert before["reason"] == "refused: rate"
+            assert before["shut_for"] > 0
+        async with running(terms, clock, (MUTE,)) as house:
+            after = await state_of(house)
+            assert after is not None
+            assert after["rate"] == before["rate"]
+            assert after["shut_for"] == 0.0
+
+
+async def test_a_full_mailbox_changes_nothing(tmp_path: Path) -> None:
+    script = HELLO + answers("RCPT", "452 4.2.2 Mailbox full")
+    async with relaying(tmp_path, script) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        state = await state_of(relay.house)
+        assert state is not None
+        assert (state["rate"], state["window"], state["reason"]) == (None, 20, "as it began")
+        assert relay.house.of(type="limit") == []
+
+
+async def test_while_a_path_is_shut_mail_waits_and_loses_no_attempt(tmp_path: Path) -> None:
+    script = HELLO + answers("RCPT", "450 4.7.1 Rate limit exceeded, try again in 10 minutes")
+    async with ScriptedPeer(script, HELLO + TAKES + TAKES) as peer:
+        clock = HandClock()
+        async with running(settings(tmp_path, routes=routed(peer.port)), clock, (MUTE,)) as house:
+            await house.send("first@dst.test")
+            await house.event(type="limit")
+            await house.send("second@dst.test")
+            await clock.advance(590.0)
+            assert len(peer.calls) == 1
+            await clock.advance(60.0)
+            await house.event(type="delivery", recipient="second@dst.test")
+            (delivery,) = house.of(type="delivery", recipient="second@dst.test")
+            assert delivery["attempt"] == 1
+            assert house.of(type="deferral", recipient="second@dst.test") == []
