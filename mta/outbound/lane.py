@@ -202,6 +202,7 @@ class Lane:
             outcome = broken(transaction, after_dot, connection.host, self.judge)
             if outcome.verdict is not None:
                 self._traffic.ended(transaction.started, [outcome], connection.carried)
+                self._react([outcome], connection)
             # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
             # that refuses us in words on a new connection.
             refused = _is_refusal(outcome) and not connection.carried

@@ -209,6 +209,14 @@ class Pool:
         if new:
             self._spool.learn(new)
 
+    def state(self, route: Route) -> dict[str, Any] | None:
+        """How fast we send there now, and why; None where nothing is known."""
+        name = route.path or route.site
+        known = self._traffic.get(name)
+        if known is None and name in self._learned:
+            known = self._begin(name, route)
+        return None if known is None else known.state
+
     def _forget(self, lane: Lane) -> None:
         del self._lanes[lane.route.site]
         traffic = self._traffic_of(lane.route)

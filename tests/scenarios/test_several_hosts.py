@@ -192,6 +192,7 @@ async def test_two_domains_with_the_same_mx_share_one_connection(tmp_path: Path)
         for number, name in enumerate((B, "b@else.test"), 1):  # then their routes are known
             await net.house.send(name)
             await story(net.house, 2 * number)
+            await net.clock.advance(1)  # what the rate of a stranger asks for
         await net.house.send("x@dst.test", "y@else.test")
         told = await story(net.house, 8)
         assert told[4:] == [
@@ -211,4 +212,5 @@ async def test_mx_hosts_of_one_preference_are_both_used(tmp_path: Path) -> None:
         for name in (B, C):
             await net.house.send(name)
             await net.house.event(type="delivery", recipient=name)
+            await net.clock.advance(1)
         assert net.dialled() == [1, 1]
