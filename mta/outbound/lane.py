@@ -74,6 +74,7 @@ class Lane:
         self._enough_until = 0.0  # monotonic; no more connections than there are
         self._under_way: dict[Transaction, Batch] = {}
         self.shunned: dict[str, float] = {}  # hosts that are no good now -> monotonic time until then
+        self._spent: set[Connection] = set()  # what is under way there ends, and nothing more begins
         self.serving: set[Connection] = set()
         self.idle: list[Connection] = []
         self.connections = 0  # being dialled, or open
@@ -242,6 +243,7 @@ class Lane:
         self.connections -= 1
         if connection is not None:
             self.serving.discard(connection)
+            self._spent.discard(connection)
         self._traffic.closed()
         dead = self._dead.ask(self._clock.now())
         if isinstance(dead, Wait) and not self.connections:
@@ -318,6 +320,8 @@ class Lane:
         self.kick()
 
     def _is_used_up(self, connection: Connection) -> bool:
+        if connection in self._spent:
+            return True
         begun = connection.begun
         traffic = self._traffic
         most = traffic.messages_per_connection
@@ -331,7 +335,7 @@ class Lane:
             verdict = result.verdict
             if verdict is not None and verdict.reaction is Reaction.NEXT_MX and len(self.route.hosts) > 1:
                 self.shunned[connection.host] = self._clock.monotonic() + (verdict.wait or SHUN)
-                connection.retire()
+                self._spent.add(connection)
                 return
 
     def _settle_head(self, outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from mta.clock import Clock, Timer
 from mta.core.adaptive import Change, Path, Saved

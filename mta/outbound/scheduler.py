@@ -38,7 +38,7 @@ from mta.spool.queue import Spool
 from mta.spool.reader import Due
 
 ROUND = 200  # domains looked at in one round
-LEASED = 400  # recipients leased in one round, shared among its domains: a commit of a few milliseconds
+LEASED = 200  # recipients leased in one round, shared among its domains: a commit of a few milliseconds
 LOOKUPS = 100  # routes of retries looked up at once; fresh mail has the rest of the resolver
 RESOLVING = 10_000  # recipients that may wait in memory for their route
 BUSY_WAIT = 60.0  # seconds until mail comes back that found too much waiting for DNS

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mta.config.settings import DEFAULT, Dns, Duration
+from mta.core.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
 from tests.fakes.house import House, running, settings
@@ -48,7 +50,9 @@ class Net:
 
 
 @asynccontextmanager
-async def serving(directory: Path, zone: Zone, scripts: dict[str, list[str]]) -> AsyncIterator[Net]:
+async def serving(
+    directory: Path, zone: Zone, scripts: dict[str, list[str]], **limits: Any
+) -> AsyncIterator[Net]:
     """A daemon without routes; each address with scripts has a peer, all of them at one port."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(NameServer(zone))
@@ -62,7 +66,7 @@ async def serving(directory: Path, zone: Zone, scripts: dict[str, list[str]]) ->
         terms = settings(
             directory,
             dns=Dns((server.endpoint,), Duration(5.0)),
-            domains={"default": replace(DEFAULT, port=port)},
+            domains={"default": replace(DEFAULT, port=port, **limits)},
         )
         async with running(terms, clock, (MUTE,)) as house:
             try:
@@ -164,6 +168,8 @@ async def test_a_host_that_goes_down_sends_what_waits_to_the_next_mx(tmp_path: P
     down = HELLO + goodbye("MAIL", "421 4.3.2 Service shutting down, closing channel")
     async with serving(tmp_path, BOTH, {FIRST: [down], SECOND: [HELLO + TAKES]}) as net:
         await net.house.send(B)
+        await net.peers[SECOND].at(1, "<- MAIL FROM:<*")
+        await net.clock.advance(1)  # what the rate of a stranger asks for
         assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
         assert net.dialled() == [1, 1]
 
@@ -183,6 +189,35 @@ async def test_a_host_without_room_is_left_alone_and_the_next_message_goes_to_th
             f"reception {C}",
             f"delivery 1 {C}: 250 2.0.0 taken (.)",
         ]
+
+
+@pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA", "."])
+async def test_what_is_under_way_behind_a_refusal_for_want_of_room_is_answered_too(
+    tmp_path: Path, stage: str
+) -> None:
+    """The next message is on its way to the same host before the host is known to be no good."""
+    reply = "452 4.3.1 Insufficient system storage"
+    refused = answers(stage, reply)
+    following = TAKES
+    if stage in ("RCPT", "DATA"):
+        following = "<- RSET\n" + TAKES.replace("-> 250 2.1.0 ok", "-> 250 reset\n    -> 250 2.1.0 ok")
+    if stage == ".":  # the next envelope comes in one write with the body
+        refused = refused.replace(f"-> {reply}", "<- MAIL FROM:<*\n<- RCPT TO:<*\n<- DATA\n" + f"-> {reply}")
+        following = "-> 250 2.1.0 ok\n-> 250 2.1.5 ok\n-> 354 go on\n<- message\n-> 250 2.0.0 taken"
+    script = HELLO + "hold\n" + refused + following
+    terms = {"connections": 1, "connections_start": 1, "rate_start": Rate(1000, 1.0)}
+    async with serving(tmp_path, BOTH, {FIRST: [script], SECOND: []}, **terms) as net:
+        await net.house.send(B)
+        await net.peers[FIRST].at(1, "hold")
+        await net.house.send(C)
+        net.peers[FIRST].go()
+        assert await story(net.house, 4) == [
+            f"reception {B}",
+            f"reception {C}",
+            f"deferral 1 {B} destination +300: {reply} ({stage})",
+            f"delivery 1 {C}: 250 2.0.0 taken (.)",
+        ]
+        await net.peers[FIRST].at(1, "end")
 
 
 async def test_two_domains_with_the_same_mx_share_one_connection(tmp_path: Path) -> None:
