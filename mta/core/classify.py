@@ -84,6 +84,16 @@ def broken(transaction: Transaction, after_dot: bool, host: str, judge: Judge | 
     return Outcome(Kind.DEFERRED, verdict.subject, verdict.scope, reply, host, "", verdict)
 
 
+def shared(outcome: Outcome, transaction: Transaction, judge: Judge | None = None) -> list[Outcome]:
+    """What `broken` says, for each recipient: who was refused before the dot was sent keeps that answer."""
+    if outcome.kind is not Kind.AMBIGUOUS:
+        return [outcome] * len(transaction.recipients)
+    return [
+        outcome if reply.code < 300 else _outcome(reply, Stage.RCPT, outcome.host, judge)
+        for reply in transaction.rcpt_replies
+    ]
+
+
 def unsendable(options: int, smtputf8: bool, host: str) -> Outcome | None:
     """Why this peer cannot take the message at all, before anything is said."""
     if options & Option.SMTPUTF8 and not smtputf8:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from mta.clock import Clock, Timer
 from mta.core.adaptive import OURS
-from mta.core.classify import EXPIRED, Judge, broken, outcomes, surplus, unsendable
+from mta.core.classify import EXPIRED, Judge, broken, outcomes, shared, surplus, unsendable
 from mta.core.dialogue import Transaction
 from mta.core.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Wait
@@ -214,7 +214,8 @@ class Lane:
                 if batch.requeued:
                     self._dead.failed(self._clock.now())
                 duration = self._clock.monotonic() - transaction.started
-                self.settle_all(batch, outcome, self._trace(connection.tls, duration))
+                results = shared(outcome, transaction, self.judge)
+                self._settler.settle(batch, results, self._trace(connection.tls, duration))
 
     # What the pool tells
 

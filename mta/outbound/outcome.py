@@ -23,7 +23,7 @@ from mta.core.message import header_block
 from mta.core.model import Batch, Kind, Line, Message, Option, Outcome, Recipient, Verdict
 from mta.core.queueid import created, text
 from mta.core.retry import JITTER, Schedule
-from mta.core.rules import LONGEST, RuleSet
+from mta.core.rules import RuleSet
 from mta.metrics import Metrics
 from mta.spool.commit import Update
 from mta.spool.queue import Spool
@@ -128,9 +128,10 @@ class Settler:
 
     @property
     def longest_wait(self) -> float:
-        """Seconds that a retry waits at most."""
+        """Seconds that a retry waits at most, unless a peer named a longer time."""
         longest = max((schedule.maximum for schedule in self._schedules.values()), default=Schedule().maximum)
-        return max(longest, Schedule().maximum, LONGEST) * (1 + JITTER)
+        classes = max(each.maximum for each in self._rules.retries.values())
+        return max(longest, Schedule().maximum, classes) * (1 + JITTER)
 
     def next_due(
         self, message: Message, recipient: Recipient, now: float, verdict: Verdict | None = None

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 
 from mta.clock import Clock
 from mta.core.agenda import Agenda
+from mta.core.classify import EXPIRED
 from mta.core.lifecycle import State
 from mta.core.model import Batch, Line, Message, Outcome, Recipient, Wait
 from mta.core.routing import Route
@@ -167,6 +168,9 @@ class Scheduler:
             self._settler.settle(batch, [route] * len(batch.recipients), Trace())
             return
         message = batch.message
+        if message.expires <= self._clock.now():  # while we were down, or a gate was shut: nobody is dialled
+            self._settler.settle(batch, [EXPIRED] * len(batch.recipients), Trace(route.site, route.provider))
+            return
         gate = self._hours(message) or self._pool.gate(route, (message.priority, message.tenant))
         if isinstance(gate, Wait):
             until = gate.until

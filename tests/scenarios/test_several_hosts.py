@@ -182,6 +182,7 @@ async def test_a_host_without_room_is_left_alone_and_the_next_message_goes_to_th
     async with serving(tmp_path, BOTH, {FIRST: [full], SECOND: [HELLO + TAKES]}) as net:
         await net.house.send(B)
         await story(net.house, 2)
+        await net.clock.advance(1)
         await net.house.send(C)
         assert await story(net.house, 4) == [
             f"reception {B}",
