@@ -31,6 +31,7 @@ from mta.core.level import AGE, Bounds, Level, Meter
 from mta.core.model import Go, Subject, Wait
 from mta.core.throttle import Rate, RateLimit
 
+NO_CONNECTION = "connections"  # the window is full
 OURS = frozenset({Subject.RATE, Subject.CONNECTION, Subject.SOURCE})
 
 # Growth; more about it in core.level
@@ -169,7 +170,7 @@ class Path:
             return Wait(now + ASK_AGAIN, "rate")
         if connections >= self.connections:
             self._full_at = now
-            return Wait(now + ASK_AGAIN, "connections")
+            return Wait(now + ASK_AGAIN, NO_CONNECTION)
         return self._dials.take(now)
 
     def take(self, now: float, recipients: int) -> Go | Wait:

@@ -245,7 +245,7 @@ class Lane:
         if connection is not None:
             self.serving.discard(connection)
             self._spent.discard(connection)
-        self._traffic.closed()
+        self._traffic.closed(self)
         dead = self._dead.ask(self._clock.now())
         if isinstance(dead, Wait) and not self.connections:
             for batch in self.take_all():
@@ -277,6 +277,7 @@ class Lane:
     def is_forgettable(self) -> bool:
         """Nothing waits, nothing is open, nothing is remembered against the site."""
         quiet = self._clock.now() > self._dead.until + MEMORY
+        quiet = quiet and self._clock.monotonic() > max(self.shunned.values(), default=0.0)
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
         return not self._turns.batches and not self.connections and quiet and granted
 

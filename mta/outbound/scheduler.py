@@ -41,6 +41,7 @@ from mta.spool.reader import Due
 ROUND = 200  # domains looked at in one round
 LEASED = 200  # recipients leased in one round, shared among its domains: a commit of a few milliseconds
 LOOKUPS = 100  # routes of retries looked up at once; fresh mail has the rest of the resolver
+MOST_FRESH = 50_000  # recipients in their first attempt; what comes then waits on disk, and its turn
 RESOLVING = 10_000  # recipients that may wait in memory for their route
 BUSY_WAIT = 60.0  # seconds until mail comes back that found too much waiting for DNS
 STUCK_WAIT = 30.0  # seconds, at the least, until mail is looked at again that is under way
@@ -119,6 +120,9 @@ class Scheduler:
                 self.note(message.line(recipient), message.release)
             return
         message.held = len(recipients)
+        if self._spool.tally.fresh > MOST_FRESH:
+            self._settler.postpone(Batch(message, recipients), self._clock.now())
+            return
         if len(recipients) == 1:
             self._send(recipients[0].domain, Batch(message, recipients))
             return

@@ -11,11 +11,12 @@ Why: a provider sees one sender behind all lanes, so the limits are the path's, 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.adaptive import OURS, Change, Path, Refusal, Saved
+from mta.core.adaptive import NO_CONNECTION, OURS, Change, Path, Refusal, Saved
 from mta.core.model import Go, Kind, Outcome, Reaction, Wait
 
 SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
@@ -56,6 +57,7 @@ class Traffic:
         self.last: Change | None = None  # why it is as it is
         self._clock = clock
         self._told = told
+        self._open: Counter[Lane] = Counter()  # connections by lane
         self._waiting: dict[Lane, None] = {}  # in the order they came
         self._for_connection: set[Lane] = set()
         self._timer: Timer | None = None
@@ -74,10 +76,11 @@ class Traffic:
         answer = self.path.dial(now, self.connections)
         if isinstance(answer, Go):
             self.connections += 1
+            self._open[lane] += 1
             return True
-        if self.connections:
+        if answer.reason == NO_CONNECTION:
             self._for_connection.add(lane)
-            any(other.spare() for other in self.lanes if other is not lane)
+            any(other.spare() for other in list(self._open) if other is not lane)
         self._wait(lane, answer, now)
         return False
 
@@ -107,9 +110,12 @@ class Traffic:
         """A dial succeeded."""
         self.path.opened(self.connections)
 
-    def closed(self) -> None:
-        """A connection, or the attempt at one, is over."""
+    def closed(self, lane: Lane) -> None:
+        """A connection of the lane, or the attempt at one, is over."""
         self.connections -= 1
+        self._open[lane] -= 1
+        if not self._open[lane]:
+            del self._open[lane]
         self._kick()
 
     def ended(self, started: float, outcomes: Sequence[Outcome], carried: int) -> None:
@@ -120,11 +126,11 @@ class Traffic:
             self._tell(self.path.answered(now, started, len(outcomes), len(outcomes)))
             return
         refused = [each for each in outcomes if _is_ours(each)]
+        if len(refused) < len(outcomes):
+            delivered = sum(each.kind is Kind.DELIVERED for each in outcomes)
+            self._tell(self.path.answered(now, started, len(outcomes) - len(refused), delivered))
         if refused:
             self._refused(refused[0], started, carried, len(refused))
-        else:
-            delivered = sum(each.kind is Kind.DELIVERED for each in outcomes)
-            self._tell(self.path.answered(now, started, len(outcomes), delivered))
 
     def dial_failed(self, started: float, outcome: Outcome) -> bool:
         """A peer did not let us in; True if a rule knows that as about us, and the path answers it."""

@@ -35,24 +35,33 @@ def unfolded(reply: str) -> str:
             id="Gmail",
         ),
         pytest.param(
-            GOOGLE, "RCPT", "550 5.2.1 The email account that you tried to reach is disabled. x - gsmtp",
+            GOOGLE,
+            "RCPT",
+            "550 5.2.1 The email account that you tried to reach is disabled. x - gsmtp",
             id="Gmail, disabled",
         ),
         pytest.param(
-            MICROSOFT, "RCPT", "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)",
+            MICROSOFT,
+            "RCPT",
+            "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)",
             id="Microsoft 365, at RCPT",
         ),
         pytest.param(
-            MICROSOFT, ".", "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup",
+            MICROSOFT,
+            ".",
+            "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found",
             id="Microsoft 365, at the dot",
         ),
         pytest.param(
-            "dst-test.olc.protection.outlook.com", "RCPT",
+            "dst-test.olc.protection.outlook.com",
+            "RCPT",
             "550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302).",
             id="Outlook.com",
         ),
         pytest.param(
-            YAHOO, ".", "554 delivery error: dd This user doesn't have a yahoo.com account - mta1.mail.bf1.yahoo.com",
+            YAHOO,
+            ".",
+            "554 delivery error: dd This user doesn't have a yahoo.com account",
             id="Yahoo, at the dot",
         ),
         pytest.param("", "RCPT", "550 5.1.1 User unknown in virtual mailbox table", id="Postfix"),
@@ -60,7 +69,7 @@ def unfolded(reply: str) -> str:
         pytest.param("", "RCPT", "554 Sorry, no mailbox here by that name. (#5.1.1)", id="qmail"),
         pytest.param("", "RCPT", "550 Benutzer nicht bekannt/User unknown", id="German"),
     ],
-)  # fmt: skip
+)
 async def test_an_unknown_user_in_the_words_of(tmp_path: Path, mx: str, stage: str, reply: str) -> None:
     async with relaying(tmp_path, HELLO + answers(stage, reply), mx=mx) as relay:
         await relay.house.send(B)
@@ -81,17 +90,28 @@ async def test_an_unknown_user_in_the_words_of(tmp_path: Path, mx: str, stage: s
             "message",
             id="spam, Gmail",
         ),
-        pytest.param("", ".", "554 5.7.1 Message rejected as spam by Content Filtering", "message", id="spam"),
-        pytest.param("", ".", "554 5.7.1 Your message contains malware: EICAR", "message", id="a virus"),
-        pytest.param("", ".", "552 5.7.0 Attachments of type .exe are not accepted here", "message", id="a file"),
         pytest.param(
-            GOOGLE, ".", "550 5.7.26 Your email has been blocked because the sender is unauthenticated. Gmail",
-            "sender", id="no SPF and no DKIM, Gmail",
+            "", ".", "554 5.7.1 Message rejected as spam by Content Filtering", "message", id="spam"
+        ),
+        pytest.param("", ".", "554 5.7.1 Your message contains malware: EICAR", "message", id="a virus"),
+        pytest.param(
+            "", ".", "552 5.7.0 Attachments of type .exe are not accepted here", "message", id="a file"
+        ),
+        pytest.param(
+            GOOGLE,
+            ".",
+            "550 5.7.26 Your email has been blocked because the sender is unauthenticated. Gmail",
+            "sender",
+            id="no SPF and no DKIM, Gmail",
         ),
         pytest.param("", ".", "550 5.7.1 Email rejected per DMARC policy for src.test", "sender", id="DMARC"),
         pytest.param("", "MAIL", "550 5.7.23 SPF validation failed", "sender", id="SPF"),
         pytest.param(
-            "", "RCPT", "550 5.1.1 <a@src.test>: Sender address rejected: User unknown", "sender", id="our sender"
+            "",
+            "RCPT",
+            "550 5.1.1 <a@src.test>: Sender address rejected: User unknown",
+            "sender",
+            id="our sender",
         ),
         pytest.param("", "RCPT", "554 5.7.1 Relay access denied", "destination", id="relay denied"),
         pytest.param("", "RCPT", "550 5.7.1 Rejected by recipient", "policy", id="the recipient's wish"),
@@ -100,7 +120,7 @@ async def test_an_unknown_user_in_the_words_of(tmp_path: Path, mx: str, stage: s
         pytest.param("", "DATA", "554 5.5.1 Error: no valid recipients", "connection", id="nobody is valid"),
         pytest.param("", "RCPT", "550", "unknown", id="without a word"),
     ],
-)  # fmt: skip
+)
 async def test_refused_for_good_and_the_next_message_to_the_same_recipient_is_sent(
     tmp_path: Path, mx: str, stage: str, reply: str, subject: str
 ) -> None:
@@ -139,7 +159,8 @@ async def test_on_a_blocklist_says_nothing_against_the_recipient(tmp_path: Path,
     [
         pytest.param("", LISTED, id="Spamhaus"),
         pytest.param(
-            YAHOO, "553 5.7.1 [BL21] Connections will not be accepted from 192.0.2.1, because the ip is in a list",
+            YAHOO,
+            "553 5.7.1 [BL21] Connections will not be accepted from 192.0.2.1, it is listed",
             id="Yahoo",
         ),
         pytest.param(
@@ -149,7 +170,7 @@ async def test_on_a_blocklist_says_nothing_against_the_recipient(tmp_path: Path,
             id="GMX",
         ),
     ],
-)  # fmt: skip
+)
 async def test_on_a_blocklist_at_the_greeting_the_mail_is_kept(tmp_path: Path, mx: str, reply: str) -> None:
     said = "\n-> ".join(reply.splitlines())
     async with relaying(tmp_path, f"-> {said}\nclose", HELLO + TAKES, mx=mx) as relay:

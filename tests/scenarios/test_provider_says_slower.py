@@ -99,7 +99,7 @@ async def test_a_rate_that_nobody_has_a_name_for(tmp_path: Path) -> None:
 
 
 async def test_a_rate_refusal_slows_down_what_waits_behind_it_and_costs_it_no_attempt(tmp_path: Path) -> None:
-    first = HELLO + "hold\n" + answers("MAIL", BUSY)
+    first = HELLO + "hold\n" + answers("MAIL", BUSY) + "close"
     async with relaying(tmp_path, first, *[HELLO + TAKES] * 2, mx=MICROSOFT, connections=1) as relay:
         await relay.house.send(B)
         await relay.peer.at(1, "hold")
@@ -108,6 +108,7 @@ async def test_a_rate_refusal_slows_down_what_waits_behind_it_and_costs_it_no_at
         await relay.told(3)
         await relay.clock.advance(1)
         await relay.told(3)  # it was refused, so the path is quiet for a while
+        assert relay.house.of(type="limit")[0]["reason"] == "refused: rate"
         await relay.clock.advance(90)
         await relay.told(4)
         await relay.clock.advance(int(named(900)) - 90)

@@ -122,3 +122,19 @@ async def test_a_one_time_code_expires_in_minutes(tmp_path: Path) -> None:
             await house.event(type="deferral")
             await clock.advance(400.0)
             await house.event(type="expiration")
+
+
+async def test_a_flood_of_new_mail_waits_on_disk_and_is_all_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mta.outbound.scheduler.MOST_FRESH", 3)
+    async with ScriptedPeer("hold\n" + HELLO + TAKES * 10) as peer:
+        async with house_of(tmp_path, peer, HandClock()) as house:
+            news = await client_of(house, "news")
+            for number in range(10):
+                assert (await news.deliver(CONTENT, f"n{number}@dst.test")).startswith("250 ")
+            await peer.at(1, "hold")
+            assert house.daemon.spool.tally.fresh <= 4  # the last one is about to leave
+            peer.go()
+            await house.event(10, type="delivery")
+            assert {each["attempt"] for each in house.of(type="delivery")} == {1}
