@@ -1,5 +1,6 @@
 """Values with a unit: what is read, and what is refused with words."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 import pytest
@@ -88,3 +89,39 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
     for parse in (units.duration, units.size, units.rate, units.endpoint):
         with suppress(ValueError):
             parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "begin", "end", "days", "zone"),
+    [
+        ("08:00-20:00", 480, 1200, range(7), "UTC"),
+        ("mon-fri 08:30-20:00 Europe/Berlin", 510, 1200, range(5), "Europe/Berlin"),
+        ("sat,sun 22:00-06:00", 1320, 360, (5, 6), "UTC"),
+        ("fri-mon 00:00-24:00", 0, 1440, (4, 5, 6, 0), "UTC"),
+    ],
+)
+def test_hours(text: str, begin: int, end: int, days: Iterable[int], zone: str) -> None:
+    window = units.window(text)
+    assert (window.begin, window.end, window.days) == (begin, end, frozenset(days))
+    assert (str(window.zone), window.text) == (zone, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("8-20", "write 08:00-20:00"),
+        ("25:00-26:00", "a day has 24"),
+        ("day 08:00-20:00", "write 08:00-20:00"),
+        ("08:00-20:00 Mars/Olympus", "no time zone"),
+        ("08:00-20:00 ../../etc/passwd", "write 08:00-20:00"),
+    ],
+)
+def test_what_are_no_hours(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        units.window(text)
+
+
+def test_a_priority_is_between_minus_nine_and_nine() -> None:
+    assert [units.priority(text) for text in ("-9", "0", "9")] == [-9, 0, 9]
+    with pytest.raises(ValueError, match="from -9 to 9"):
+        units.priority("10")
