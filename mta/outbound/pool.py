@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,7 @@ class Pool:
         """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
         self.draining = True
         self._save_timer.cancel()
-        self._save()
+        self._save(self._traffic.values())
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         await asyncio.sleep(0)  # a task that is cancelled before its first step would end without a word
@@ -113,7 +113,7 @@ class Pool:
                 connection.drop()
 
     def _save_often(self) -> None:
-        self._save()
+        self._save(self._traffic.values())
         self._save_timer = self._clock.call_later(SAVE_INTERVAL, self._save_often)
 
     # What the scheduler asks
@@ -195,10 +195,11 @@ class Pool:
                 path.until, path.reason = self._clock.monotonic() + known.until - now, known.reason
         return Traffic(name, route.provider, path, self._clock, self._changed)
 
-    def _save(self) -> None:
-        """Keep what has been learned since the last time."""
+    def _save(self, some: Iterable[Traffic]) -> None:
+        """Keep what they have learned since the last time."""
         new: dict[str, Saved] = {}
-        for name, traffic in self._traffic.items():
+        for traffic in some:
+            name = traffic.name
             saved = traffic.saved(self._clock.now())
             known = self._learned.get(name)
             if saved is not None and (known is None or not saved.is_like(known)):
@@ -223,7 +224,7 @@ class Pool:
         traffic = self._traffic_of(lane.route)
         traffic.leave(lane)
         if not traffic.lanes:
-            self._save()
+            self._save([traffic])
             del self._traffic[traffic.name]
 
     def _changed(self, traffic: Traffic, change: Change) -> None:
