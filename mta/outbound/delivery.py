@@ -77,7 +77,7 @@ class Delivery:
             return await self._open_with(host, address, route, None)
         if route.tls_required and not connection.tls:
             connection.drop_unused()
-            raise PeerError(NO_STARTTLS)
+            raise TlsError(NO_STARTTLS)
         return connection
 
     async def _open_with(

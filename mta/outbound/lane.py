@@ -176,13 +176,14 @@ class Lane:
         if self._dead.failures:
             self._dead.answered()
         batch = self._under_way.pop(transaction)
-        duration = self._clock.monotonic() - transaction.started
+        now = self._clock.monotonic()
+        duration = now - transaction.started
         results = outcomes(transaction, connection.host, self.judge)
         extra = surplus(transaction)
         if extra:
             self._turns.put_back(batch.split(extra))
             results = [result for position, result in enumerate(results) if position not in extra]
-        self._traffic.ended(transaction.started, results, connection.carried)
+        self._traffic.ended(transaction.started, now, results, connection.carried)
         connection.carried += 1
         if results[0].verdict is not None:
             self._react(results, connection)
@@ -202,7 +203,8 @@ class Lane:
             batch = self._under_way.pop(transaction)
             outcome = broken(transaction, after_dot, connection.host, self.judge)
             if outcome.verdict is not None:
-                self._traffic.ended(transaction.started, [outcome], connection.carried)
+                now = self._clock.monotonic()
+                self._traffic.ended(transaction.started, now, [outcome], connection.carried)
                 self._react([outcome], connection)
             # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
             # that refuses us in words on a new connection.

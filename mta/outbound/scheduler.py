@@ -193,7 +193,7 @@ class Scheduler:
 
     def _hours(self, message: Message) -> Wait | None:
         """Until when its stream may not be delivered, if it may not now."""
-        window = self._windows.get(message.stream)
+        window = self._windows.get(message.stream) if self._windows else None
         answer = None if window is None else window.ask(self._clock.now())
         return answer if isinstance(answer, Wait) else None
 

@@ -21,6 +21,7 @@ from mta.core.model import Go, Kind, Outcome, Reaction, Wait
 
 SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
 SUSPENDING = (Reaction.SUSPEND, Reaction.OTHER_SOURCE)  # we have one source: it rests
+TELL_INTERVAL = 0.1  # seconds
 SHORT = 60.0  # seconds that mail waits in memory for a path; beyond that it waits on disk
 
 
@@ -55,6 +56,9 @@ class Traffic:
         self.connections = 0  # being dialled, or open
         self.lanes: set[Lane] = set()
         self.last: Change | None = None  # why it is as it is
+        self.messages_per_connection = path.messages_per_connection  # as the peer has shown
+        self._delivered = 0  # recipients that the path has not heard of
+        self._tell_at = 0.0  # monotonic
         self._clock = clock
         self._told = told
         self._open: Counter[Lane] = Counter()  # connections by lane
@@ -95,11 +99,6 @@ class Traffic:
         self._wait(lane, answer, now)
         return False
 
-    @property
-    def messages_per_connection(self) -> int | None:
-        """As many as the peer takes on one connection, where it has shown that."""
-        return self.path.messages_per_connection
-
     def others_wait(self, lane: Lane) -> bool:
         """Does another lane wait for a connection?"""
         return bool(self._for_connection - {lane}) if self._for_connection else False
@@ -118,13 +117,18 @@ class Traffic:
             del self._open[lane]
         self._kick()
 
-    def ended(self, started: float, outcomes: Sequence[Outcome], carried: int) -> None:
+    def ended(self, started: float, now: float, outcomes: Sequence[Outcome], carried: int) -> None:
         """A transaction was answered, or a connection broke under it; `carried` others before it."""
-        now = self._clock.monotonic()
         first = outcomes[0]
-        if first.kind is Kind.DELIVERED and outcomes.count(first) == len(outcomes):
-            self._tell(self.path.answered(now, started, len(outcomes), len(outcomes)))
+        if first.kind is Kind.DELIVERED and (len(outcomes) == 1 or outcomes.count(first) == len(outcomes)):
+            self._delivered += len(outcomes)
+            # Where nothing holds mail back there is nothing to learn from each: many are told as one.
+            if now >= self._tell_at or not self.path.is_free:
+                self._tell_at = now + TELL_INTERVAL
+                self._tell_delivered(started, now)
             return
+        if self._delivered:
+            self._tell_delivered(started, now)
         refused = [each for each in outcomes if _is_ours(each)]
         if len(refused) < len(outcomes):
             delivered = sum(each.kind is Kind.DELIVERED for each in outcomes)
@@ -138,6 +142,11 @@ class Traffic:
             return False
         self._refused(outcome, started, None, 1)
         return outcome.verdict.is_by_rule
+
+    def _tell_delivered(self, started: float, now: float) -> None:
+        many, self._delivered = self._delivered, 0
+        self._tell(self.path.answered(now, started, many, many))
+        self.messages_per_connection = self.path.messages_per_connection
 
     def _refused(self, outcome: Outcome, started: float, carried: int | None, recipients: int) -> None:
         now, verdict = self._clock.monotonic(), outcome.verdict
@@ -154,6 +163,7 @@ class Traffic:
                 again=verdict.wait if verdict is not None and verdict.stated else None,
             )
             self._tell(self.path.refused(now, refusal))
+        self.messages_per_connection = self.path.messages_per_connection
         until = self.shut(self._clock.now())
         if until is not None:
             for lane in list(self.lanes):

@@ -51,7 +51,7 @@ class PeerError(Exception):
 
 
 class TlsError(PeerError):
-    """STARTTLS was offered and the handshake failed."""
+    """TLS is required and not offered, or it was offered and the handshake failed."""
 
 
 class Feeder(Protocol):
