@@ -60,7 +60,7 @@ async def test_a_tenant_with_its_share_in_the_queue_waits_and_others_do_not(tmp_
                 assert (await client.auth("other", KEY)).startswith("235 ")
                 assert (await client.deliver(CONTENT, "c@dst.test")).startswith("250 ")
             await house.event(type="delivery", tenant="other")
-            await clock.advance(400.0)
+            await clock.advance(301.0)
             await house.event(type="delivery", tenant="acme")
             assert house.daemon.spool.usage("acme") == (0, 0)
 
