@@ -92,6 +92,16 @@ class Turns:
         self.batches = 0
         return left
 
+    def take_tenant(self, tenant: str) -> list[Batch]:
+        """Everything of one tenant leaves."""
+        taken: list[Batch] = []
+        for band in self._bands:
+            taken += band.tenants.pop(tenant, ())
+        for batch in taken:
+            self._add(batch, -len(batch.recipients), -1)
+        self._chosen = None
+        return taken
+
     def room(self, share: Share) -> int:
         """How many recipients more may wait at this priority for this tenant."""
         return max(CAPACITY - self._recipients.get(share, 0), 0)

@@ -16,16 +16,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.adaptive import OURS
 from mta.core.classify import EXPIRED, Judge, broken, outcomes, shared, surplus, unsendable
 from mta.core.dialogue import Transaction
 from mta.core.message import header_block, stuff
-from mta.core.model import Batch, Go, Outcome, Reaction, Wait
+from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.routing import Route
 from mta.core.throttle import GO, DeadSite, RateLimit
 from mta.core.turns import LOW, Share, Turns
 from mta.outbound.outcome import Settler, Trace
-from mta.outbound.traffic import SLICE, Traffic
+from mta.outbound.traffic import SLICE, Traffic, is_refusal
 from mta.smtp.client import Connection
 
 BATCHES_PER_CONNECTION = 8  # so many waiting are worth one more connection; pipelining feeds one well
@@ -33,6 +32,7 @@ FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room
 ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
 MEMORY = 3600.0  # seconds that a dead site is remembered after its time
 SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
+HOLD = 1800.0  # seconds that a tenant's mail waits where a rule names no time
 LANE_FULL = "lane full"
 
 
@@ -87,7 +87,7 @@ class Lane:
         if not self._turns.room(share):
             self._full.add(share)
             return Wait(now + FULL_WAIT * (1 + self._clock.dice()), LANE_FULL)
-        if (shut := self._traffic.shut(now)) is not None:
+        if (shut := self._traffic.shut(now, share[1])) is not None:
             return shut
         return GO if self.serving else self._dead.ask(now)
 
@@ -185,8 +185,8 @@ class Lane:
             results = [result for position, result in enumerate(results) if position not in extra]
         self._traffic.ended(transaction.started, now, results, connection.carried)
         connection.carried += 1
-        if results[0].verdict is not None:
-            self._react(results, connection)
+        if any(result.verdict is not None for result in results):
+            self._react(batch.message.tenant, results, connection)
         self._settler.settle(batch, results, self._trace(connection.tls, duration))
 
     def idle_again(self, connection: Connection) -> None:
@@ -208,7 +208,7 @@ class Lane:
                 self._react([outcome], connection)
             # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
             # that refuses us in words on a new connection.
-            refused = _is_refusal(outcome) and not connection.carried
+            refused = is_refusal(outcome) and not connection.carried
             if not (after_dot or refused or batch.requeued) and self._pool.may_take:
                 batch.requeued = True
                 self._turns.put_back(batch)
@@ -230,7 +230,7 @@ class Lane:
 
     def failed(self, outcome: Outcome, started: float) -> None:
         """No host let us in; with no other connection, what waits is settled."""
-        if _is_refusal(outcome) and self._traffic.connections == 1:
+        if is_refusal(outcome) and self._traffic.connections == 1:
             self._settle_head(outcome)  # the others wait for the path, and lose no attempt
         if self._traffic.dial_failed(started, outcome):
             return
@@ -261,10 +261,11 @@ class Lane:
         self.idle.pop().retire()
         return True
 
-    def put_off(self, until: Wait) -> None:
-        """The path is shut for longer than mail should wait in memory."""
-        for batch in self.take_all():
+    def put_off(self, until: Wait, tenant: str | None = None) -> None:
+        """The path is shut, for one tenant or all, for longer than mail should wait in memory."""
+        for batch in self.take_all() if tenant is None else self._turns.take_tenant(tenant):
             self._settler.postpone(batch, until.until)
+        self._tell_room()
 
     def settle_all(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
         self._settler.settle(batch, [outcome] * len(batch.recipients), trace)
@@ -333,14 +334,14 @@ class Lane:
             return True
         return begun >= SLICE and traffic.others_wait(self)
 
-    def _react(self, results: Sequence[Outcome], connection: Connection) -> None:
+    def _react(self, tenant: str, results: Sequence[Outcome], connection: Connection) -> None:
         """What the rules ask of us beyond the mail itself; the path has heard of its part."""
-        for result in results:
-            verdict = result.verdict
-            if verdict is not None and verdict.reaction is Reaction.NEXT_MX and len(self.route.hosts) > 1:
+        for verdict in {result.verdict for result in results if result.verdict is not None}:
+            if verdict.reaction is Reaction.NEXT_MX and len(self.route.hosts) > 1:
                 self.shunned[connection.host] = self._clock.monotonic() + (verdict.wait or SHUN)
                 self._spent.add(connection)
-                return
+            elif verdict.scope is Scope.TENANT:
+                self._traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
 
     def _settle_head(self, outcome: Outcome) -> None:
         if self._turns.head() is not None:
@@ -360,8 +361,3 @@ class Lane:
         for share in [share for share in self._full if self._turns.room(share) >= LOW]:
             self._full.remove(share)
             self._pool.has_room(self, share)
-
-
-def _is_refusal(outcome: Outcome) -> bool:
-    """Were we refused, in words that a rule knows?"""
-    return outcome.verdict is not None and outcome.verdict.is_by_rule and outcome.subject in OURS

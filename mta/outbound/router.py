@@ -65,7 +65,7 @@ class Router:
         }
         self._unprofiled = resolve((self._default,))
         routes = {EVERY_DOMAIN: StaticRoute(sandbox)} if sandbox else settings.routes
-        self._static = _static(routes, "sandbox" if sandbox else "route")
+        self._static = _static(routes, "sandbox" if sandbox else "route", self.providers)
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def cached(self, domain: str) -> Route | Outcome | None:
@@ -144,7 +144,7 @@ def _route(site: str, hosts: tuple[Host, ...], terms: Resolved) -> Route:
     return Route(site, hosts, terms.limits, terms.bounds, tls_required=terms.tls_required, said=terms.said)
 
 
-def _static(routes: Mapping[str, StaticRoute], origin: str) -> dict[str, Route]:
+def _static(routes: Mapping[str, StaticRoute], origin: str, providers: Providers) -> dict[str, Route]:
     """The routes of the settings, by domain. Two that differ are two sites, even at one endpoint."""
     found: dict[str, Route] = {}
     sites: dict[str, Route] = {}
@@ -163,7 +163,9 @@ def _static(routes: Mapping[str, StaticRoute], origin: str) -> dict[str, Route]:
         route = _route(str(said.host), hosts, resolve((Layer(f"{origin} {domain}", terms),)))
         # Its rate is a bucket of the lane's: who set it for his own relay means it to the letter.
         free = route.bounds._replace(rate=UNLIMITED)
-        route = route._replace(static=True, login=login, bounds=free)
+        match = providers.match(hosts, "")  # whose words its answers are in; the limits are the route's
+        name = "" if match is None else match.provider.name
+        route = route._replace(static=True, login=login, bounds=free, provider=name)
         if sites.setdefault(route.site, route)._replace(said=()) != route._replace(said=()):
             route = route._replace(site=f"{domain}@{route.site}")
         found[domain] = route

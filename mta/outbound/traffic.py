@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 from mta.clock import Clock, Timer
 from mta.core.adaptive import NO_CONNECTION, OURS, Change, Path, Refusal, Saved
-from mta.core.model import Go, Kind, Outcome, Reaction, Wait
+from mta.core.model import Go, Kind, Outcome, Reaction, Scope, Wait
 
 SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
 SUSPENDING = (Reaction.SUSPEND, Reaction.OTHER_SOURCE)  # we have one source: it rests
+NARROW = (Scope.RECIPIENT, Scope.MESSAGE, Scope.TENANT)  # scopes that leave the rest of the path alone
 TELL_INTERVAL = 0.1  # seconds
 SHORT = 60.0  # seconds that mail waits in memory for a path; beyond that it waits on disk
 
@@ -34,8 +35,8 @@ class Lane(Protocol):
         """Give an idle connection up; False where there is none."""
         ...
 
-    def put_off(self, until: Wait) -> None:
-        """What waits leaves memory; wall-clock time."""
+    def put_off(self, until: Wait, tenant: str | None = None) -> None:
+        """What waits, of one tenant or all, leaves memory; wall-clock time."""
         ...
 
 
@@ -61,6 +62,7 @@ class Traffic:
         self._tell_at = 0.0  # monotonic
         self._clock = clock
         self._told = told
+        self._held: dict[str, tuple[float, str]] = {}  # tenant -> not before, because
         self._open: Counter[Lane] = Counter()  # connections by lane
         self._waiting: dict[Lane, None] = {}  # in the order they came
         self._for_connection: set[Lane] = set()
@@ -69,10 +71,27 @@ class Traffic:
 
     # Gates
 
-    def shut(self, now: float) -> Wait | None:
+    def shut(self, now: float, tenant: str) -> Wait | None:
         """Closed for so long that mail should not wait for it in memory; wall-clock time."""
-        rest = self.path.until - self._clock.monotonic()
-        return Wait(now + rest, self.path.reason) if rest > SHORT else None
+        monotonic = self._clock.monotonic()
+        rest, reason = self.path.until - monotonic, self.path.reason
+        if tenant in self._held:
+            until, why = self._held[tenant]
+            if until <= monotonic:
+                del self._held[tenant]
+            elif until - monotonic > rest:
+                rest, reason = until - monotonic, why
+        return Wait(now + rest, reason) if rest > SHORT else None
+
+    def hold(self, tenant: str, wait: float, reason: str) -> None:
+        """The peer has had enough of one tenant, and of nobody else."""
+        self._held[tenant] = (self._clock.monotonic() + wait, reason)
+        self._put_off(wait, reason, tenant)
+
+    def _put_off(self, wait: float, reason: str, tenant: str | None = None) -> None:
+        until = Wait(self._clock.now() + wait, reason)
+        for lane in list(self.lanes):
+            lane.put_off(until, tenant)
 
     def dial(self, lane: Lane) -> bool:
         """May the lane open one more connection? It is counted from then on."""
@@ -141,7 +160,7 @@ class Traffic:
         if outcome.verdict is None or not _is_ours(outcome):
             return False
         self._refused(outcome, started, None, 1)
-        return outcome.verdict.is_by_rule
+        return is_refusal(outcome)
 
     def _tell_delivered(self, started: float, now: float) -> None:
         many, self._delivered = self._delivered, 0
@@ -164,10 +183,9 @@ class Traffic:
             )
             self._tell(self.path.refused(now, refusal))
         self.messages_per_connection = self.path.messages_per_connection
-        until = self.shut(self._clock.now())
-        if until is not None:
-            for lane in list(self.lanes):
-                lane.put_off(until)
+        rest = self.path.until - now
+        if rest > SHORT:
+            self._put_off(rest, self.path.reason)
 
     def _tell(self, change: Change | None) -> None:
         if change is not None:
@@ -231,4 +249,12 @@ def finite(value: float) -> float | None:
 
 
 def _is_ours(outcome: Outcome) -> bool:
-    return outcome.kind is not Kind.DELIVERED and outcome.subject in OURS
+    """Is it about how we send, over this path as a whole?"""
+    if outcome.kind is Kind.DELIVERED or outcome.subject not in OURS:
+        return False
+    return outcome.verdict is None or outcome.verdict.scope not in NARROW
+
+
+def is_refusal(outcome: Outcome) -> bool:
+    """Were we refused, in words that a rule knows?"""
+    return _is_ours(outcome) and outcome.verdict is not None and outcome.verdict.is_by_rule

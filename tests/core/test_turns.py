@@ -93,6 +93,16 @@ def test_room_is_counted_in_recipients_for_each_tenant_and_priority() -> None:
     assert turns.room((0, "big")) == CAPACITY
 
 
+def test_one_tenant_leaves_and_the_others_stay() -> None:
+    theirs, ours = [batch(9), batch(-4)], [batch(9, "other"), batch(0, "other", 3)]
+    turns = pushed(*theirs, *ours)
+    assert set(turns.take_tenant("acme")) == set(theirs)
+    assert turns.room((9, "acme")) == CAPACITY
+    assert turns.batches == 2
+    assert popped(turns) == ours
+    assert turns.take_tenant("nobody") == []
+
+
 def test_all_leave_at_once() -> None:
     batches = [batch(9), batch(0), batch(0, "other"), batch(-9)]
     turns = pushed(*batches)

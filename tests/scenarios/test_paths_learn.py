@@ -89,3 +89,22 @@ async def test_while_a_path_is_shut_mail_waits_and_loses_no_attempt(tmp_path: Pa
             (second,) = house.of(type="delivery", recipient="second@dst.test")
             assert second["attempt"] == 1
             assert house.of(type="deferral", recipient="second@dst.test") == []
+
+
+DOMAIN = "421 4.7.28 Gmail has detected an unusual rate of mail from your DKIM domain [example.com 36]"
+
+
+async def test_an_answer_about_one_tenant_holds_that_one_and_nobody_else(tmp_path: Path) -> None:
+    scripts = (HELLO + answers("RCPT", DOMAIN), HELLO + TAKES)
+    async with relaying(tmp_path, *scripts, mx="aspmx.l.google.com") as relay:
+        await relay.house.send("b@dst.test")
+        await relay.told(2)
+        traffic = relay.house.daemon.pool._traffic["google"]
+        assert traffic.shut(0.0, "acme") is not None
+        assert traffic.shut(0.0, "other") is None
+        await relay.house.send("c@dst.test")
+        await relay.clock.advance(1790.0)
+        assert len(relay.peer.calls) == 1
+        await relay.clock.advance(30.0)
+        await relay.house.event(type="delivery", recipient="c@dst.test")
+        assert relay.house.of(type="limit") == []
