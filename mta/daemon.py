@@ -117,9 +117,7 @@ class Daemon:
         self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox, profiles)
         delivery = Delivery(self.router, self.settings.hostname, self.clock)
         rules = await asyncio.to_thread(shipped)
-        settler = Settler(
-            self.spool, self.schedules, rules, self.settings.hostname, self.clock, self.metrics
-        )
+        settler = Settler(self.spool, self.schedules, rules, self.settings.hostname, self.clock, self.metrics)
         self.pool = Pool(delivery, rules, settler, self.spool, self.clock, self.metrics)
         windows = {name: each.hours for name, each in self.settings.streams.items() if each.hours}
         self.scheduler = Scheduler(

@@ -78,8 +78,8 @@ def test_the_record_says_what_the_spool_knows(house: Still, tmp_path: Path) -> N
     assert json.loads(record.read_bytes()) == {
         "format": 1, "mode": "sandbox", "queue_id": name, "created": "2027-01-15T08:00:00Z",
         "expires": "2027-01-19T23:06:40Z", "sender": "a@src.test", "tenant": "acme", "stream": "bulk",
-        "credential": "app", "message_id": "<0@x>", "options": ["eightbit", "notify"], "priority": 0, "size": len(CONTENT),
-        "sha256": sha256(CONTENT).hexdigest(),
+        "credential": "app", "message_id": "<0@x>", "options": ["eightbit", "notify"], "priority": 0,
+        "size": len(CONTENT), "sha256": sha256(CONTENT).hexdigest(),
         "recipients": [{
             "n": 0, "address": "b@dst.test", "domain": "dst.test", "state": "deferred", "attempts": 2,
             "due": "2027-01-15T08:01:40.250000Z",

@@ -205,7 +205,7 @@ class Lane:
             if outcome.verdict is not None:
                 now = self._clock.monotonic()
                 self._traffic.ended(transaction.started, now, [outcome], connection.carried)
-                self._react([outcome], connection)
+                self._react(batch.message.tenant, [outcome], connection)
             # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
             # that refuses us in words on a new connection.
             refused = is_refusal(outcome) and not connection.carried

@@ -257,4 +257,4 @@ def _is_ours(outcome: Outcome) -> bool:
 
 def is_refusal(outcome: Outcome) -> bool:
     """Were we refused, in words that a rule knows?"""
-    return _is_ours(outcome) and outcome.verdict is not None and outcome.verdict.is_by_rule
+    return outcome.verdict is not None and outcome.verdict.is_by_rule and outcome.subject in OURS

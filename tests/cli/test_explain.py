@@ -56,7 +56,9 @@ async def asked(directory: Path, *arguments: str) -> Result:
 async def test_a_domain_is_told_with_hosts_provider_and_every_limit_with_its_origin(tmp_path: Path) -> None:
     result = await asked(tmp_path, "Ann@Cable.test")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == """\
+    assert (
+        result.stdout
+        == """\
 Ann@Cable.test
   host      5   mx1a1.comcast.net:25  2001:db8::1, 192.0.2.1
   host      10  backup.test:25        550 5.4.4 the mail host backup.test has no address \
@@ -73,6 +75,7 @@ Ann@Cable.test
   limit     tls                      required  provider comcast: community value
   state     nothing is known
 """
+    )
 
 
 async def test_a_domain_with_terms_of_its_own_has_them_above_the_providers(tmp_path: Path) -> None:

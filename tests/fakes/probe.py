@@ -121,7 +121,10 @@ class Probe(Server):
 
 @asynccontextmanager
 async def probing(
-    desk: Desk, clock: Clock | None = None, message_size: int = 2**20, buffer: int | None = None,
+    desk: Desk,
+    clock: Clock | None = None,
+    message_size: int = 2**20,
+    buffer: int | None = None,
     memory: int = 2**30,
 ) -> AsyncIterator[Listener]:
     """Serve the desk on a port that the system chooses; `buffer`: the kernel keeps so much of our replies."""

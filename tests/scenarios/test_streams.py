@@ -98,43 +98,50 @@ async def test_newsletters_on_disk_do_not_stand_before_a_password_that_is_due(
 async def test_a_newsletter_waits_for_its_hours_and_a_password_does_not(tmp_path: Path) -> None:
     hours = Window(10 * 60, 20 * 60, frozenset(range(7)), UTC, "10:00-20:00")
     clock = HandClock(now=NIGHT)
-    async with ScriptedPeer(HELLO + TAKES, HELLO + TAKES) as peer:
-        async with house_of(tmp_path, peer, clock, transactional=Stream(), bulk=Stream(hours=hours)) as house:
-            news, passwords = await client_of(house, "news"), await client_of(house, "passwords")
-            assert (await news.deliver(CONTENT, "n@dst.test")).startswith("250 ")
-            assert (await passwords.deliver(CONTENT, "p@dst.test")).startswith("250 ")
-            await house.event(type="delivery", recipient="p@dst.test")
-            await clock.advance(3590.0)
-            assert house.of(recipient="n@dst.test", type="delivery") == []
-            await clock.advance(20.0)
-            delivery = await house.event(type="delivery", recipient="n@dst.test")
-            assert delivery["attempt"] == 1
-            assert house.of(type="deferral") == []
+    streams = {"transactional": Stream(), "bulk": Stream(hours=hours)}
+    async with (
+        ScriptedPeer(HELLO + TAKES, HELLO + TAKES) as peer,
+        house_of(tmp_path, peer, clock, **streams) as house,
+    ):
+        news, passwords = await client_of(house, "news"), await client_of(house, "passwords")
+        assert (await news.deliver(CONTENT, "n@dst.test")).startswith("250 ")
+        assert (await passwords.deliver(CONTENT, "p@dst.test")).startswith("250 ")
+        await house.event(type="delivery", recipient="p@dst.test")
+        await clock.advance(3590.0)
+        assert house.of(recipient="n@dst.test", type="delivery") == []
+        await clock.advance(20.0)
+        delivery = await house.event(type="delivery", recipient="n@dst.test")
+        assert delivery["attempt"] == 1
+        assert house.of(type="deferral") == []
 
 
 async def test_a_one_time_code_expires_in_minutes(tmp_path: Path) -> None:
     clock = HandClock()
     codes = Stream(expire=Duration(300.0), retry_first=Duration(30.0), retry_max=Duration(60.0))
-    async with ScriptedPeer(shut=True) as peer:
-        async with house_of(tmp_path, peer, clock, transactional=codes, bulk=Stream()) as house:
-            passwords = await client_of(house, "passwords")
-            assert (await passwords.deliver(CONTENT, "p@dst.test")).startswith("250 ")
-            await house.event(type="deferral")
-            await clock.advance(400.0)
-            await house.event(type="expiration")
+    async with (
+        ScriptedPeer(shut=True) as peer,
+        house_of(tmp_path, peer, clock, transactional=codes, bulk=Stream()) as house,
+    ):
+        passwords = await client_of(house, "passwords")
+        assert (await passwords.deliver(CONTENT, "p@dst.test")).startswith("250 ")
+        await house.event(type="deferral")
+        await clock.advance(400.0)
+        await house.event(type="expiration")
 
 
 async def test_a_flood_of_new_mail_waits_on_disk_and_is_all_delivered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mta.outbound.scheduler.MOST_FRESH", 3)
-    async with ScriptedPeer("hold\n" + HELLO + TAKES * 10) as peer:
-        async with house_of(tmp_path, peer, HandClock()) as house:
-            news = await client_of(house, "news")
-            for number in range(10):
-                assert (await news.deliver(CONTENT, f"n{number}@dst.test")).startswith("250 ")
-            await peer.at(1, "hold")
-            assert house.daemon.spool.tally.fresh <= 4  # the last one is about to leave
-            peer.go()
-            await house.event(10, type="delivery")
-            assert {each["attempt"] for each in house.of(type="delivery")} == {1}
+    async with (
+        ScriptedPeer("hold\n" + HELLO + TAKES * 10) as peer,
+        house_of(tmp_path, peer, HandClock()) as house,
+    ):
+        news = await client_of(house, "news")
+        for number in range(10):
+            assert (await news.deliver(CONTENT, f"n{number}@dst.test")).startswith("250 ")
+        await peer.at(1, "hold")
+        assert house.daemon.spool.tally.fresh <= 4  # the last one is about to leave
+        peer.go()
+        await house.event(10, type="delivery")
+        assert {each["attempt"] for each in house.of(type="delivery")} == {1}
