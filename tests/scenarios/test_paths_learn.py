@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mta.ops.control import call
 from tests.fakes.clock import HandClock
@@ -72,23 +75,24 @@ async def test_a_full_mailbox_changes_nothing(tmp_path: Path) -> None:
         assert relay.house.of(type="limit") == []
 
 
-async def test_while_a_path_is_shut_mail_waits_and_loses_no_attempt(tmp_path: Path) -> None:
+async def test_while_a_path_is_shut_mail_waits_on_disk_and_loses_no_attempt(tmp_path: Path) -> None:
     script = HELLO + answers("RCPT", "450 4.7.1 Rate limit exceeded, try again in 10 minutes")
-    async with ScriptedPeer(script, HELLO + TAKES + TAKES) as peer:
-        clock = HandClock()
-        async with running(settings(tmp_path, routes=routed(peer.port)), clock, (MUTE,)) as house:
-            await house.send("first@dst.test")
-            await house.event(type="limit")
-            await house.send("second@dst.test")
-            await clock.advance(590.0)
-            assert len(peer.calls) == 1
-            await clock.advance(60.0)
-            await house.event(type="delivery")
-            await clock.advance(120.0)  # it begins slowly again
-            await house.event(2, type="delivery")
-            (second,) = house.of(type="delivery", recipient="second@dst.test")
-            assert second["attempt"] == 1
-            assert house.of(type="deferral", recipient="second@dst.test") == []
+    async with relaying(tmp_path, script) as relay:
+        await relay.house.send("first@dst.test")
+        shut = await relay.house.event(type="limit")
+        await relay.house.send("second@dst.test")
+        spool = relay.house.daemon.spool
+        await spool.lease([])  # what was noted is on disk
+        waiting = {
+            each.recipients[0].address: (each.recipients[0].attempts, due)
+            for each, due in await spool.reader.queue(9)
+        }
+        opens = datetime.fromisoformat(shut["due"]).timestamp()
+        assert waiting["second@dst.test"] == (0, pytest.approx(opens, abs=0.01))
+        assert waiting["first@dst.test"][0] == 1
+        await relay.clock.advance(590.0)
+        assert len(relay.peer.calls) == 1
+        assert relay.house.of(type="deferral", recipient="second@dst.test") == []
 
 
 DOMAIN = "421 4.7.28 Gmail has detected an unusual rate of mail from your DKIM domain [example.com 36]"
@@ -108,5 +112,5 @@ async def test_an_answer_about_one_tenant_holds_that_one_and_nobody_else(tmp_pat
         await relay.clock.advance(30.0)
         await relay.house.event(type="delivery")
         await relay.clock.advance(1.0)  # an unknown path begins with five a second
-        await relay.house.event(type="delivery", recipient="c@dst.test")
+        await relay.told(5)
         assert relay.house.of(type="limit") == []
