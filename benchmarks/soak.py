@@ -123,7 +123,7 @@ class Peer:
         if b"<late" in line:
             self._late ^= {line}
             if line in self._late:
-                return b"451 4.7.1 come back\r\n"
+                return b"451 4.3.0 a passing trouble\r\n"  # a class that waits as the stream says
         return b"250 2.1.5 Ok\r\n"
 
 
