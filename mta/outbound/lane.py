@@ -61,7 +61,7 @@ class Lane:
     ) -> None:
         self.route = route
         self._pool = pool
-        self._traffic = traffic
+        self.traffic = traffic
         self.judge = judge
         self._settler = settler
         self._clock = clock
@@ -87,7 +87,7 @@ class Lane:
         if not self._turns.room(share):
             self._full.add(share)
             return Wait(now + FULL_WAIT * (1 + self._clock.dice()), LANE_FULL)
-        if (shut := self._traffic.shut(now, share[1])) is not None:
+        if (shut := self.traffic.shut(now, share[1])) is not None:
             return shut
         return GO if self.serving else self._dead.ask(now)
 
@@ -135,7 +135,7 @@ class Lane:
             wanted = max(wanted, self.connections + min(self.connections, waiting))
         if self.connections >= min(wanted, self.route.limits.connections):
             return False
-        return self._traffic.dial(self)
+        return self.traffic.dial(self)
 
     def _start(self, connection: Connection) -> bool:
         transaction = self.take(connection)
@@ -183,7 +183,7 @@ class Lane:
         if extra:
             self._turns.put_back(batch.split(extra))
             results = [result for position, result in enumerate(results) if position not in extra]
-        self._traffic.ended(transaction.started, now, results, connection.carried)
+        self.traffic.ended(transaction.started, now, results, connection.carried)
         connection.carried += 1
         if any(result.verdict is not None for result in results):
             self._react(batch.message.tenant, results, connection)
@@ -204,7 +204,7 @@ class Lane:
             outcome = broken(transaction, after_dot, connection.host, self.judge)
             if outcome.verdict is not None:
                 now = self._clock.monotonic()
-                self._traffic.ended(transaction.started, now, [outcome], connection.carried)
+                self.traffic.ended(transaction.started, now, [outcome], connection.carried)
                 self._react(batch.message.tenant, [outcome], connection)
             # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
             # that refuses us in words on a new connection.
@@ -223,16 +223,16 @@ class Lane:
 
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
-        self._traffic.opened()
+        self.traffic.opened()
         self.serving.add(connection)
         connection.serve(self)
         self.idle_again(connection)
 
     def failed(self, outcome: Outcome, started: float) -> None:
         """No host let us in; with no other connection, what waits is settled."""
-        if is_refusal(outcome) and self._traffic.connections == 1:
+        if is_refusal(outcome) and self.traffic.connections == 1:
             self._settle_head(outcome)  # the others wait for the path, and lose no attempt
-        if self._traffic.dial_failed(started, outcome):
+        if self.traffic.dial_failed(started, outcome):
             return
         if self.connections > 1:
             self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
@@ -247,7 +247,7 @@ class Lane:
         if connection is not None:
             self.serving.discard(connection)
             self._spent.discard(connection)
-        self._traffic.closed(self)
+        self.traffic.closed(self)
         dead = self._dead.ask(self._clock.now())
         if isinstance(dead, Wait) and not self.connections:
             for batch in self.take_all():
@@ -263,9 +263,8 @@ class Lane:
 
     def put_off(self, until: Wait, tenant: str | None = None) -> None:
         """The path is shut, for one tenant or all, for longer than mail should wait in memory."""
-        for batch in self.take_all() if tenant is None else self._turns.take_tenant(tenant):
+        for batch in self.take_all() if tenant is None else self._take_tenant(tenant):
             self._settler.postpone(batch, until.until)
-        self._tell_room()
 
     def settle_all(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
         self._settler.settle(batch, [outcome] * len(batch.recipients), trace)
@@ -276,11 +275,17 @@ class Lane:
         self._tell_room()
         return taken
 
+    def _take_tenant(self, tenant: str) -> list[Batch]:
+        taken = self._turns.take_tenant(tenant)
+        self._tell_room()
+        return taken
+
     @property
     def is_forgettable(self) -> bool:
         """Nothing waits, nothing is open, nothing is remembered against the site."""
         quiet = self._clock.now() > self._dead.until + MEMORY
         quiet = quiet and self._clock.monotonic() > max(self.shunned.values(), default=0.0)
+        quiet = quiet and not self.traffic.holds
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
         return not self._turns.batches and not self.connections and quiet and granted
 
@@ -310,11 +315,11 @@ class Lane:
 
     def _granted(self, recipients: int) -> bool:
         if self._rate.rate is None:
-            return self._traffic.take(self, recipients)
+            return self.traffic.take(self, recipients)
         now = self._clock.monotonic()
         answer = self._rate.ask(now, recipients)
         if isinstance(answer, Go):
-            return self._traffic.take(self, recipients) and isinstance(self._rate.take(now, recipients), Go)
+            return self.traffic.take(self, recipients) and isinstance(self._rate.take(now, recipients), Go)
         self._granted_at = answer.until
         if self._rate_timer is None:
             self._rate_timer = self._clock.call_later(answer.until - now, self._grant)
@@ -328,7 +333,7 @@ class Lane:
         if connection in self._spent:
             return True
         begun = connection.begun
-        traffic = self._traffic
+        traffic = self.traffic
         most = traffic.messages_per_connection
         if begun >= self.route.limits.messages_per_connection or (most is not None and begun >= most):
             return True
@@ -341,7 +346,7 @@ class Lane:
                 self.shunned[connection.host] = self._clock.monotonic() + (verdict.wait or SHUN)
                 self._spent.add(connection)
             elif verdict.scope is Scope.TENANT:
-                self._traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
+                self.traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
 
     def _settle_head(self, outcome: Outcome) -> None:
         if self._turns.head() is not None:

@@ -179,7 +179,7 @@ class Pool:
         return lane
 
     def _traffic_of(self, route: Route) -> Traffic:
-        name = route.path or route.site
+        name = _path_of(route)
         known = self._traffic.get(name)
         if known is None:
             known = self._traffic[name] = self._begin(name, route)
@@ -213,7 +213,7 @@ class Pool:
 
     def state(self, route: Route) -> dict[str, Any] | None:
         """How fast we send there now, and why; None where nothing is known."""
-        name = route.path or route.site
+        name = _path_of(route)
         known = self._traffic.get(name)
         if known is None and name in self._learned:
             known = self._begin(name, route)
@@ -221,7 +221,7 @@ class Pool:
 
     def _forget(self, lane: Lane) -> None:
         del self._lanes[lane.route.site]
-        traffic = self._traffic_of(lane.route)
+        traffic = lane.traffic  # its route may have changed since
         traffic.leave(lane)
         if not traffic.lanes:
             self._save([traffic])
@@ -291,6 +291,11 @@ class Pool:
             if lane.is_forgettable:
                 self._forget(lane)
         self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
+
+
+def _path_of(route: Route) -> str:
+    """What the limits of a route are kept under."""
+    return route.path or route.site
 
 
 def _limit_event(traffic: Traffic, change: Change, now: float, wait: float) -> Event:

@@ -1,7 +1,7 @@
 """What flows over one path now: the lanes that share it, their connections, and who waits for room.
 
 Between: lanes ask before they dial and before each transaction, and tell how both ended; `core.adaptive`
-    decides; what it learned goes to `told` (for the event log) and out of `snapshot` (for the spool).
+    decides; each change goes to `told` (for the event log), what was learned out by `saved` (for the spool).
 Contract: one for each (source, provider or site). `dial` and `take` answer True or False; whoever was
     told False is kicked, in turn, when there is room or time. Times are monotonic seconds.
 Raises: nothing.
@@ -82,6 +82,12 @@ class Traffic:
             elif until - monotonic > rest:
                 rest, reason = until - monotonic, why
         return Wait(now + rest, reason) if rest > SHORT else None
+
+    @property
+    def holds(self) -> bool:
+        """Does a tenant wait because the peer has had enough of it? That must not be forgotten."""
+        now = self._clock.monotonic()
+        return any(until > now for until, _ in self._held.values())
 
     def hold(self, tenant: str, wait: float, reason: str) -> None:
         """The peer has had enough of one tenant, and of nobody else."""
