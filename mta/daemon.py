@@ -20,6 +20,7 @@ from mta.config import providers
 from mta.config.rules import shipped
 from mta.config.settings import Endpoint, Settings
 from mta.config.settings import Listener as Door
+from mta.config.sources import sources
 from mta.core.event import rfc3339
 from mta.core.queueid import text
 from mta.core.retry import Schedule
@@ -115,10 +116,11 @@ class Daemon:
         sandbox = await self._open_sandbox(tasks)
         profiles = await asyncio.to_thread(providers.load, self.settings.providers)
         self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox, profiles)
-        delivery = Delivery(self.router, self.settings.hostname, self.clock)
+        self.sources = sources(self.settings)
+        delivery = Delivery(self.router, self.clock)
         rules = await asyncio.to_thread(shipped)
         settler = Settler(self.spool, self.schedules, rules, self.settings.hostname, self.clock, self.metrics)
-        self.pool = Pool(delivery, rules, settler, self.spool, self.clock, self.metrics)
+        self.pool = Pool(delivery, self.sources, rules, settler, self.spool, self.clock, self.metrics)
         windows = {name: each.hours for name, each in self.settings.streams.items() if each.hours}
         self.scheduler = Scheduler(
             self.router, self.pool, windows, settler, self.spool, self.clock, self.metrics
@@ -225,7 +227,8 @@ class Daemon:
 
     async def _explain(self, parameters: dict[str, Any]) -> dict[str, Any]:
         try:
-            return await explain(self.router, str(parameters.get("destination", "")), self.pool.state)
+            destination = str(parameters.get("destination", ""))
+            return await explain(self.router, self.sources, destination, self.pool.state)
         except ValueError as error:
             raise ControlError(str(error)) from None
 

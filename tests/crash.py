@@ -25,7 +25,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from mta.spool.queue import MAX_UNSETTLED
+from mta.spool.notes import MAX_UNSETTLED
 from tests.crash_books import Books, follow_to_the_end, reconcile, stderr_bugs
 from tests.crash_mail import Mail
 from tests.fakes.doomed import POINTS

@@ -15,7 +15,7 @@ from mta import __version__
 from mta.cli.main import main
 from mta.config.load import load
 from mta.sandbox.actors import ACTORS
-from mta.spool.queue import MAX_UNSETTLED, MAX_UNSETTLED_TIME
+from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -198,7 +198,7 @@ def test_lines_that_the_event_log_does_not_take_wait_and_are_whole(
 async def test_an_event_log_that_stays_shut_shuts_the_door_before_memory_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mta.spool.queue.MAX_UNDRAINED", 1)
+    monkeypatch.setattr("mta.spool.outbox.MAX_UNDRAINED", 1)
     clock, lines = HandClock(), Lines()
     lines.broken = OSError(28, "No space left on device")
     async with opened(tmp_path, clock=clock, lines=lines) as spool:

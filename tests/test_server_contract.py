@@ -19,7 +19,8 @@ from aiosmtplib.protocol import SMTPProtocol
 
 from mta.config.settings import Sandbox
 from mta.core.credential import Credential
-from mta.smtp.stream import LINGER, MAX_AUTH, MAX_COMMAND, MAX_PENDING
+from mta.smtp.connection import LINGER
+from mta.smtp.stream import MAX_AUTH, MAX_COMMAND, MAX_PENDING
 from tests.fakes.client import CONTENT, Client, greeted, plain, stuffed
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, running, settings

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from mta.config.document import SettingsError
-from mta.config.settings import Settings
+from mta.config.settings import Endpoint, Settings
 from mta.ops.control import ControlError, NotRunning, call
 
 FATES = {"bounced": "bounces", "deferred": "waits"}
@@ -33,14 +33,16 @@ def explain(settings: Callable[[], Settings], destination: str, as_json: bool) -
     DESTINATION is an address, a domain, or the name of a provider such as google.
     """
     terms = settings()
+    unknown = "nothing is known"
     try:
         answer = call(terms.control_socket, "explain", {"destination": destination})
     except NotRunning as error:
         click.echo(f"{error}; so this is what settings and DNS say", err=True)
         answer = _alone(terms, destination)
+        unknown = "only the daemon knows, and it is not running"
     except ControlError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
+    click.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer, unknown)))
 
 
 def _alone(settings: Settings, destination: str) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def _alone(settings: Settings, destination: str) -> dict[str, Any]:
     # Here, since only this case needs them, and they take longer than all other commands' imports together.
     from mta.clock import SystemClock
     from mta.config.providers import load
+    from mta.config.sources import sources
     from mta.dns.resolver import Resolver
     from mta.ops.addresses import local_addresses
     from mta.outbound.explanation import explain as asked
@@ -59,13 +62,13 @@ def _alone(settings: Settings, destination: str) -> dict[str, Any]:
         providers = load(settings.providers)
         resolver = Resolver(settings.dns, clock)
         router = Router(settings, resolver, clock, local_addresses(), sandbox, providers)
-        return asyncio.run(asked(router, destination))
+        return asyncio.run(asked(router, sources(settings), destination))
     except (ValueError, SettingsError) as error:
         raise click.ClickException(str(error)) from error
 
 
-def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
-    """The answer for people: a fact a line, with its kind at the front."""
+def _lines(answer: Mapping[str, Any], unknown: str) -> Iterator[str]:
+    """The answer for people: a fact a line, with its kind at the front; `unknown` stands for no state."""
     yield answer["destination"]
     if "problem" in answer:
         problem = answer["problem"]
@@ -73,13 +76,14 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
         return
     yield from _aligned(list(_way(answer)))
     yield from _aligned(list(_limits(answer["limits"])))
-    yield from _aligned(list(_state(answer["state"])))
+    for source in answer["sources"]:
+        yield from _aligned(list(_source(source, unknown)))
 
 
 def _way(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for host in answer.get("hosts", ()):
         where = ", ".join(host["addresses"]) or host["problem"]
-        yield "host", str(host["preference"]), f"{host['host']}:{host['port']}", where
+        yield "host", str(host["preference"]), str(Endpoint(host["host"], host["port"])), where
     for name in ("site", "login"):
         if answer.get(name):
             yield name, answer[name]
@@ -92,7 +96,8 @@ def _way(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 def _provider(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     name = answer["provider"]
     if answer["static"]:
-        yield "provider", "none: the settings say the route"
+        # Its name tells how the answers are read; connections and rate are the route's.
+        yield "provider", f"{name or 'none'}: the settings say the route"
     elif name is None:
         yield "provider", "none that we know"
     elif answer["matched"]:
@@ -107,12 +112,26 @@ def _limits(limits: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
         yield "limit", limit["name"], value, why
 
 
-def _state(state: Mapping[str, Any] | None) -> Iterator[tuple[str, ...]]:
+def _source(source: Mapping[str, Any], unknown: str) -> Iterator[tuple[str, ...]]:
+    if source["source"]:
+        yield "source", source["source"], source["address"] or "not bound in the sandbox", source["hostname"]
+    state = source["state"]
     if not state:
-        yield "state", "nothing is known"
+        yield "state", unknown
         return
     for name, value in state.items():
-        yield "state", name, str(value)
+        yield "state", name, _with_unit(name, value)
+
+
+def _with_unit(name: str, value: Any) -> str:
+    """One value of a state as people write it."""
+    if name == "shut_for":
+        return f"{value:g}s" if value else "not shut"
+    if value is None:
+        return "no limit"
+    if name == "rate":
+        return f"{value:.3g}/s" if value >= 1 else f"{value * 60:.3g}/min"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

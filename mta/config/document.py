@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from yaml import Node
+from yaml import MappingNode, Node, ScalarNode
 
 from mta.config.settings import MIB
 
@@ -123,6 +123,19 @@ def _unwelcome(path: Path, text: str) -> Iterator[Problem]:
             yield Problem(path, line, column, "", f"anchors and aliases are refused ({event.anchor})")
         if tag is not None:
             yield Problem(path, line, column, "", f"tags are refused ({tag})")
+
+
+def child(node: Node | None, name: str) -> Node | None:
+    """What stands under a key."""
+    if not isinstance(node, MappingNode):
+        return None
+    return next((value for key, value in node.value if key.value == name), None)
+
+
+def members(node: Node | None) -> Iterator[tuple[str, Node]]:
+    """What stands under each key."""
+    if isinstance(node, MappingNode):
+        yield from ((key.value, value) for key, value in node.value if isinstance(key, ScalarNode))
 
 
 def place(mark: Any) -> tuple[int, int]:

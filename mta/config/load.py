@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from mta.config import providers
+from mta.config import providers, sources
 from mta.config.document import Problem, SettingsError, compose
 from mta.config.settings import Settings
 from mta.config.walk import SCALARS, UNION, Walk, present
@@ -29,7 +29,7 @@ def load(path: Path) -> Settings:
     root = compose(path)
     walk = Walk(path, path.absolute().parent)
     settings = walk.value(root, Settings, "")
-    problems = [*walk.problems, *providers.problems(path, root)]
+    problems = [*walk.problems, *providers.problems(path, root), *sources.problems(path, root)]
     if problems:
         raise SettingsError(problems)
     assert isinstance(settings, Settings)

@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from yaml import MappingNode, Node
+from yaml import Node
 
 from mta.config import settings
-from mta.config.document import Problem, SettingsError, compose, place
+from mta.config.document import Problem, SettingsError, child, compose, members, place
 from mta.config.walk import BROKEN, Walk
 from mta.core.provider import Provider, Providers, complaints
 from mta.core.terms import KEYS, Terms, overlay
@@ -51,12 +51,14 @@ def load(changes: Mapping[str, settings.Provider], path: Path = SHIPPED) -> Prov
 
 def problems(path: Path, root: Node) -> Iterator[Problem]:
     """What is wrong between the `providers` of a settings file and ours, where they can be read at all."""
-    node = _child(root, "providers")
-    if node is None:
+    node = child(root, "providers")
+    changes: dict[str, settings.Provider] = {}
+    for name, said in members(node):
+        change = Walk(path, path).value(said, settings.Provider, "")
+        if change is not BROKEN:  # else whoever walks the whole file tells why
+            changes.setdefault(name, change)
+    if not changes:
         return
-    changes = Walk(path, path).value(node, Mapping[str, settings.Provider], "")
-    if changes is BROKEN:
-        return  # told by whoever walks the whole file
     for name, text in _objections(_shipped(SHIPPED), changes):
         yield Problem(path, *_place(node, name), f"providers.{name}", text)
 
@@ -123,14 +125,8 @@ def _provider(name: str, said: settings.Provider, because: Mapping[str, str]) ->
     return Provider(name, terms, said.match, said.domains, said.examples, said.per == "site", because)
 
 
-def _child(node: Node, name: str) -> Node | None:
-    if not isinstance(node, MappingNode):
-        return None
-    return next((child for key, child in node.value if key.value == name), None)
-
-
-def _place(node: Node, name: str) -> tuple[int, int]:
+def _place(node: Node | None, name: str) -> tuple[int, int]:
     """Where a profile begins."""
-    child = _child(node, name)
-    assert child is not None
-    return place(child.start_mark)
+    profile = child(node, name)
+    assert profile is not None
+    return place(profile.start_mark)

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, NewType
 
+from mta.core.retry import Duration as Duration
 from mta.core.terms import Terms, overlay
 from mta.core.throttle import Rate
 from mta.core.window import Window
 
-Duration = NewType("Duration", float)  # seconds
 Size = NewType("Size", int)  # octets
 Priority = NewType("Priority", int)  # -9 to 9 (RFC 6710)
+Address = NewType("Address", str)  # numeric, as `ipaddress` writes it
 HostName = NewType("HostName", str)  # lower-case A-labels, no final dot
 Suffix = NewType("Suffix", str)  # of host names: two labels or more, and no public suffix
 
@@ -74,6 +75,15 @@ class Stream:
     retry_max: Duration = Duration(2 * HOUR)  # the wait doubles up to this
     priority: Priority | None = None  # none: 4 for transactional, -4 for bulk, 0 for any other
     hours: Window | None = None  # when its mail may be delivered; none: always
+    pool: str | None = None  # the sources that its mail leaves from; none: `default`
+
+
+@dataclass(frozen=True)
+class Source:
+    """An address of this machine that mail leaves from. Written `192.0.2.10` where only that matters."""
+
+    address: Address
+    hostname: HostName | None = None  # in EHLO: what the PTR record of the address says; none: `hostname`
 
 
 @dataclass(frozen=True)
@@ -215,6 +225,8 @@ class Settings:
     streams: Mapping[str, Stream] = field(
         default_factory=lambda: {"transactional": Stream(), "bulk": Stream()}
     )
+    sources: Mapping[str, Source] = field(default_factory=dict)  # none: the system chooses
+    pools: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # weights; `default`: else all alike
     routes: Mapping[str, StaticRoute] = field(default_factory=dict)
     providers: Mapping[str, Provider] = field(default_factory=dict)
     domains: Mapping[str, Domain] = field(default_factory=dict)  # always with `default`, complete

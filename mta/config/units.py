@@ -21,6 +21,7 @@ from mta.config.settings import (
     KIB,
     MIB,
     MINUTE,
+    Address,
     Duration,
     Endpoint,
     HostName,
@@ -28,6 +29,7 @@ from mta.config.settings import (
     Size,
     Suffix,
 )
+from mta.core.address import PathError, a_label
 from mta.core.throttle import Rate
 from mta.core.turns import HIGHEST, LOWEST
 from mta.core.window import Window
@@ -51,6 +53,8 @@ _REGISTRIES = frozenset({
     "ac", "asso", "co", "com", "ed", "edu", "go", "gob", "gouv", "gov", "gv", "id", "ind", "info", "ltd",
     "me", "mil", "ne", "net", "nhs", "nom", "or", "org", "plc", "sch",
 })  # fmt: skip
+
+_LABELLED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY}
 _OCTETS = {"K": KIB, "M": MIB, "G": 1024 * MIB}
@@ -93,6 +97,24 @@ def priority(text: str) -> Priority:
     return Priority(int(text))
 
 
+def address(text: str) -> Address:
+    """A numeric address that a connection can leave from."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an address: write 192.0.2.10 or 2001:db8::10") from None
+    if found.is_unspecified or found.is_multicast or found.is_link_local:
+        raise ValueError(f"{text} is no address that mail can leave from")
+    return Address(str(found))
+
+
+def label(text: str) -> str:
+    """A name that stands in events and on the command line."""
+    if not _LABELLED.fullmatch(text):
+        raise ValueError(f"{text!r} is not a name: write letters, digits, '.', '_' and '-', 64 at most")
+    return text
+
+
 def window(text: str) -> Window:
     """`08:00-20:00`, `mon-fri 08:00-20:00`, `sat,sun 10:00-16:00 Europe/Berlin`; without a zone it is UTC."""
     match = _WINDOW.fullmatch(text)
@@ -118,20 +140,36 @@ def _days(text: str) -> frozenset[int]:
 
 
 def domain_name(text: str) -> HostName:
-    """As the envelope has it: lower case, A-labels, no final dot."""
-    name = text.lower().removesuffix(".")
+    """As the envelope has it: lower case, A-labels, no final dot; or an address literal."""
     try:
-        return HostName(name if name.isascii() else idna.encode(name, uts46=True).decode("ascii"))
-    except idna.IDNAError as error:
-        raise ValueError(f"not a domain name: {error}") from None
+        name = a_label(_ascii(text))
+    except PathError:
+        raise ValueError(f"{text!r} is not a domain name: write example.com") from None
+    if _NUMERIC_HOST.fullmatch(name):
+        raise ValueError(f"{text!r} is not a domain name: write [{name}] for mail to an address")
+    return HostName(name)
+
+
+def routed_domain(text: str) -> HostName:
+    """A domain, or `*` for all that have no route of their own."""
+    return HostName(text) if text == "*" else domain_name(text)
 
 
 def host_name(text: str) -> HostName:
     """`mx1.example.com`: a name that DNS can have."""
-    name = domain_name(text)
+    name = _ascii(text)
     if not _NAME.fullmatch(name) or _NUMERIC_HOST.fullmatch(name):
         raise ValueError(f"{text!r} is no host name: write mx1.example.com")
-    return name
+    return HostName(name)
+
+
+def _ascii(text: str) -> str:
+    """Lower case, A-labels, no final dot."""
+    name = text.removesuffix(".")
+    try:
+        return name.lower() if name.isascii() else idna.encode(name, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError(f"not a domain name: {error}") from None
 
 
 def suffix(text: str) -> Suffix:

@@ -28,12 +28,14 @@ from mta.config.settings import (
     KIB,
     MIB,
     MINUTE,
+    Address,
     Domain,
     Duration,
     Endpoint,
     HostName,
     Priority,
     Size,
+    Source,
     StaticRoute,
     Suffix,
 )
@@ -43,7 +45,9 @@ from mta.core.window import Window
 MAX_WORDS = 300  # characters of one problem; values are quoted in it
 UNION: Final = (Union, UnionType)  # `Duration | None` is the former, `Path | None` the latter
 BROKEN: Final = object()  # stands for a value that was refused, so that the rest can still be judged
-DOMAIN_KEYED = (Domain, StaticRoute)  # a mapping of these has domain names for keys
+# How the keys of a mapping are read, by what it maps to; else any text.
+NAMED: Final = {Domain: units.domain_name, StaticRoute: units.routed_domain, Source: units.label}
+SHORT: Final = (Endpoint, Address)  # a record whose first key is one of these may be written as that alone
 
 _hints = cache(get_type_hints)  # they are evaluated anew each time, and some files have hundreds of records
 
@@ -100,7 +104,7 @@ class Walk:
     def _mapping(self, node: Node, hint: Any, key: str) -> Any:
         if not isinstance(node, MappingNode):
             return self._refuse(node, key, f"expected a mapping, got {_found(node)}")
-        read = units.domain_name if hint in DOMAIN_KEYED else str
+        read = NAMED.get(hint, str)
         values = {
             name: self.value(child, hint, _join(key, name)) for name, _, child in self._pairs(node, key, read)
         }
@@ -112,8 +116,8 @@ class Walk:
         values: dict[str, Any] = {}
         if isinstance(node, MappingNode):
             values = self._members(node, hints, key)
-        elif hints[first] is Endpoint and isinstance(node, ScalarNode) and node.tag != NULL:
-            values[first] = self._scalar(node, Endpoint, key)  # "host:port" says the one thing that matters
+        elif hints[first] in SHORT and isinstance(node, ScalarNode) and node.tag != NULL:
+            values[first] = self._scalar(node, hints[first], key)  # the one thing that matters
         else:
             return self._refuse(node, key, f"expected a mapping, got {_found(node)}")
         for field in fields(cls):
@@ -240,6 +244,7 @@ SCALARS: Final[Mapping[Any, _Scalar]] = {
     Window: _Scalar("hours", (STR,), units.window, lambda window: window.text),
     Rate: _Scalar("a rate", (STR, INT, FLOAT), units.rate, _rate_text),
     Endpoint: _Scalar("host:port", (STR, INT, FLOAT), units.endpoint, str),
+    Address: _Scalar("an address", (STR, FLOAT), units.address, str),
     HostName: _Scalar("a host name", (STR,), units.host_name, str),
     Suffix: _Scalar("a suffix of host names", (STR,), units.suffix, str),
     Path: _Scalar("a path", (STR,), _path, str),

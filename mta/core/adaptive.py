@@ -102,6 +102,7 @@ class Saved(NamedTuple):
     at: float
     until: float = 0.0  # nothing goes before
     reason: str = ""
+    barred: bool = False  # the peer wants none of this source
 
     def is_like(self, other: Saved) -> bool:
         """Does it say the same, whenever it was saved?"""

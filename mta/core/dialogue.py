@@ -77,6 +77,12 @@ class Transaction:
     def mail_accepted(self) -> bool:
         return self.mail_reply is not None and self.mail_reply.code < 300
 
+    @property
+    def is_taken(self) -> bool:
+        """The peer has it, for every recipient."""
+        reply = self.dot_reply
+        return reply is not None and reply.code < 300 and self.accepted == len(self.recipients)
+
 
 Take = Callable[[], Transaction | None]  # the next transaction, where one may follow
 
@@ -241,7 +247,8 @@ class Dialogue:
 
     def _finish(self, transaction: Transaction, step: Step, take: Take) -> None:
         step.finished.append(transaction)
-        if not self._expected:
+        # What was refused may be a reason to send nothing more: its owner hears of it first.
+        if not self._expected and transaction.is_taken:
             following = take()
             if following is not None:
                 step.write.append(self.begin(following))

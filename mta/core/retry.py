@@ -9,7 +9,9 @@ Why: doubling alone leaves the last third of the lifetime unused (the next wait 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NewType
+
+Duration = NewType("Duration", float)  # seconds
 
 JITTER = 0.1  # of the wait, either way: what failed together is not to come back together
 LAST_CALL = 60.0  # seconds before expiry at which the last attempt is made
@@ -20,6 +22,11 @@ class Schedule(NamedTuple):
 
     first: float = 300.0
     maximum: float = 7200.0
+
+    def at_least(self, other: Schedule) -> Schedule:
+        """With no wait that is shorter than another schedule's."""
+        first = max(self.first, other.first)
+        return Schedule(first, max(self.maximum, other.maximum, first))
 
     def due(
         self, attempts: int, now: float, expires: float, dice: float, wait: float | None = None
@@ -35,3 +42,6 @@ class Schedule(NamedTuple):
             return min(now + wait * (1 + JITTER * abs(2 * dice - 1)), last)
         wait = min(self.first * 2.0 ** min(attempts - 1, 30), self.maximum)
         return min(now + wait * (1 + JITTER * (2 * dice - 1)), last)
+
+
+ANY = Schedule(0.0, 0.0)  # at least nothing

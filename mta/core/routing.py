@@ -19,6 +19,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
+from mta.core.retry import ANY, Schedule
+from mta.core.source import Source
 from mta.core.terms import Limit, PathBounds
 from mta.core.throttle import SiteLimits
 
@@ -56,6 +58,7 @@ class Route(NamedTuple):
     path: str = ""  # what shares limits with others: the provider; "" where the site is alone
     matched: str = ""  # what of the provider's profile fits
     said: tuple[Limit, ...] = ()  # every limit with its origin
+    retry: Schedule = ANY  # waits are at least these
 
 
 class Status(enum.Enum):
@@ -166,6 +169,20 @@ def dial(host: Host, answer: AddressAnswer, ours: frozenset[str], static: bool) 
         text = f"{host.name} points at this machine or at no host ({listed}); set a route, or correct its DNS"
         return _bounced(Reply(554, "5.4.6", text), host.name)
     return _in_turn(usable)
+
+
+def within_reach(host: Host, addresses: Sequence[str], source: Source) -> list[str] | Outcome:
+    """Those of a host's addresses that a source can dial: the ones of its own family."""
+    if not source.address:
+        return list(addresses)
+    is_ipv6 = ":" in source.address
+    same = [address for address in addresses if (":" in address) == is_ipv6]
+    if same:
+        return same
+    family = "IPv6" if is_ipv6 else "IPv4"
+    text = f"{host.name} has no {family} address, and the source {source.name} ({source.address}) no other"
+    text += "; give its pool a source of the other family"
+    return Outcome(Kind.DEFERRED, Subject.SOURCE, Scope.SITE, Reply(451, "4.4.4", text), host.name)
 
 
 def _nearer(records: Sequence[Mx], ours: frozenset[str], port: int) -> tuple[Host, ...]:

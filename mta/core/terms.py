@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple, TypeVar
 
 from mta.core.level import Bounds
+from mta.core.retry import Duration, Schedule
 from mta.core.throttle import Rate, SiteLimits
 
 FLOOR_RATE = 1 / 60  # recipients a second: however little a site takes, one a minute is tried
@@ -33,6 +34,8 @@ class Terms:
     rate_start: Rate | None = None  # recipients, before anything is learned
     messages_per_connection: int | None = None
     recipients_per_message: int | None = None  # RCPT in one transaction
+    retry_first: Duration | None = None  # the wait before the second attempt, where the stream's is shorter
+    retry_max: Duration | None = None  # the wait doubles up to this, where the stream's is shorter
     tls: Literal["opportunistic", "required"] | None = None  # required: a certificate proves the host
 
     def __post_init__(self) -> None:
@@ -84,6 +87,7 @@ class Resolved:
 
     limits: SiteLimits
     bounds: PathBounds
+    retry: Schedule  # waits are at least these
     tls_required: bool
     said: tuple[Limit, ...] = field(compare=False)  # for people; two that differ only here are alike
 
@@ -91,7 +95,7 @@ class Resolved:
 def resolve(layers: Sequence[Layer]) -> Resolved:
     """What holds, of layers from the most general to the most special.
 
-    All of them together say every value but rates and starts.
+    All of them together say every value but rates, starts and waits.
     """
     found: dict[str, Limit] = {}
     for layer in layers:
@@ -103,8 +107,9 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
         if start not in found or _above(found[start].value, top.value):
             found[start] = top._replace(name=start)
     terms = Terms(**{key: found[key].value for key in KEYS if key in found})  # type: ignore[arg-type]
-    said = tuple(found[key] for key in KEYS)
-    return Resolved(_limits(terms), _bounds(terms), terms.tls == "required", said)
+    said = tuple(found[key] for key in KEYS if key in found)
+    retry = Schedule(terms.retry_first or 0.0, terms.retry_max or 0.0)
+    return Resolved(_limits(terms), _bounds(terms), retry, terms.tls == "required", said)
 
 
 def overlay(base: T, above: Terms) -> T:

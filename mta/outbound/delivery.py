@@ -20,20 +20,21 @@ from mta.clock import Clock
 from mta.core.adaptive import OURS
 from mta.core.classify import Judge
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
-from mta.core.routing import Host, Login, Route, order
+from mta.core.routing import Host, Login, Route, order, within_reach
+from mta.core.source import Source
 from mta.outbound.router import Router
-from mta.smtp.client import Connection, PeerError, TlsError, open_connection
+from mta.smtp.client import Connection, PeerError, SourceError, TlsError, open_connection
 
 MAX_ADDRESSES = 5
+_SAID = (Subject.DNS, Subject.SOURCE)  # their words are the whole of it
 NO_STARTTLS = "offers no STARTTLS, and the route requires it"
 
 
 class Delivery:
     """Dials for lanes."""
 
-    def __init__(self, router: Router, hostname: str, clock: Clock) -> None:
+    def __init__(self, router: Router, clock: Clock) -> None:
         self._router = router
-        self._hostname = hostname
         self._clock = clock
         # One context for all: loading a CA store takes longer than many a delivery.
         self._opportunistic = ssl.create_default_context()
@@ -41,7 +42,9 @@ class Delivery:
         self._opportunistic.verify_mode = ssl.CERT_NONE
         self._verified = ssl.create_default_context()
 
-    async def connect(self, route: Route, judge: Judge, shunned: Mapping[str, float]) -> Connection | Outcome:
+    async def connect(
+        self, route: Route, source: Source, judge: Judge, shunned: Mapping[str, float]
+    ) -> Connection | Outcome:
         """A connection to the first host that talks to us; hosts that are shunned (until a time) last."""
         tried = 0
         said: list[str] = []
@@ -50,6 +53,8 @@ class Delivery:
         hosts = order(route.hosts, self._clock.dice)
         for host in sorted(hosts, key=lambda host: shunned.get(host.name, now) > now):
             addresses = await self._router.addresses(host, route)
+            if not isinstance(addresses, Outcome):
+                addresses = within_reach(host, addresses, source)
             if isinstance(addresses, Outcome):
                 said.append(addresses.reply.text)
                 # A host that cannot be looked up now is worth another try; one that is wrong is not.
@@ -59,7 +64,10 @@ class Delivery:
             for address in addresses[: MAX_ADDRESSES - tried]:
                 tried += 1
                 try:
-                    return await self._open(host, address, route)
+                    return await self._open(host, address, route, source)
+                except SourceError as error:
+                    text = f"the source {source.name} ({source.address}) cannot be used: {error}"
+                    return Outcome(Kind.DEFERRED, Subject.SOURCE, Scope.SOURCE, Reply(451, "4.3.5", text))
                 except PeerError as error:
                     said.append(f"{host.name} [{address}]: {error}")
                     last = _unreachable(host, error, judge)
@@ -67,28 +75,29 @@ class Delivery:
                         return last  # it is about us: another door of the same house is no other answer
         return _worded(last, said)
 
-    async def _open(self, host: Host, address: str, route: Route) -> Connection:
+    async def _open(self, host: Host, address: str, route: Route, source: Source) -> Connection:
         context = self._verified if route.tls_required else self._opportunistic
         try:
-            connection = await self._open_with(host, address, route, context)
+            connection = await self._open_with(host, address, route, source, context)
         except TlsError:
             if route.tls_required:
                 raise
-            return await self._open_with(host, address, route, None)
+            return await self._open_with(host, address, route, source, None)
         if route.tls_required and not connection.tls:
             connection.drop_unused()
             raise TlsError(NO_STARTTLS)
         return connection
 
     async def _open_with(
-        self, host: Host, address: str, route: Route, context: ssl.SSLContext | None
+        self, host: Host, address: str, route: Route, source: Source, context: ssl.SSLContext | None
     ) -> Connection:
         login = None if route.login is None else await asyncio.to_thread(_read, route.login)
         return await open_connection(
             host=host.name,
             address=address,
             port=host.port,
-            ehlo=self._hostname,
+            ehlo=source.hostname,
+            source=source.address,
             clock=self._clock,
             tls_context=context,
             login=login,
@@ -115,7 +124,7 @@ def _unreachable(host: Host, error: PeerError, judge: Judge) -> Outcome:
 def _worded(last: Outcome | None, said: list[str]) -> Outcome:
     """The outcome of a plan that is used up, with what every host said."""
     assert last is not None, "a route without hosts"
-    if last.kind is Kind.BOUNCED or last.subject is Subject.DNS or last.verdict is not None:
+    if last.kind is Kind.BOUNCED or last.subject in _SAID or last.verdict is not None:
         return last
     text = "No host answered; it is tried again: " + "; ".join(said)
     return last._replace(reply=Reply(451, last.reply.enhanced or "4.4.1", text[:1000]))

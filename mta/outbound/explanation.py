@@ -2,8 +2,8 @@
 
 Between: the daemon's control socket, or the command line alone; `outbound.router` has the answers.
 Contract: a destination is an address, a domain, an address literal, or the name of a provider. What cannot be
-    routed has a `problem` instead of hosts and limits. `state` adds what is known of the present; None where
-    nothing is.
+    routed has a `problem` instead of hosts and limits. `state` adds what is known of each source's present;
+    None where nothing is.
 Raises: ValueError, with words, for what is no destination.
 """
 
@@ -17,25 +17,28 @@ from mta.config.walk import SCALARS
 from mta.core.address import PathError, a_label
 from mta.core.model import Outcome
 from mta.core.routing import Host, Route
+from mta.core.source import Source, Sources
 from mta.core.throttle import Rate
 from mta.outbound.router import Router
 
-State = Callable[[Route], dict[str, Any] | None]
+State = Callable[[Route, Source], dict[str, Any] | None]
 
 
-async def explain(router: Router, destination: str, state: State | None = None) -> dict[str, Any]:
+async def explain(
+    router: Router, sources: Sources, destination: str, state: State | None = None
+) -> dict[str, Any]:
     """Where mail for this destination goes, and on which terms."""
     profile = router.providers.by_name.get(destination)
     if profile is not None:
         found = {"destination": destination, "match": list(profile.match), "domains": list(profile.domains)}
-        return found | _terms(router.of_provider(destination), state)
+        return found | _terms(router.of_provider(destination), sources, state)
     domain = _domain(router, destination)
     route = await router.route(domain)
     answer: dict[str, Any] = {"destination": destination, "domain": domain}
     if isinstance(route, Outcome):
         return answer | {"problem": {"kind": route.kind.value, "reply": str(route.reply)}}
     hosts = [await _host(router, route, host) for host in route.hosts]
-    return answer | {"site": route.site, "hosts": hosts} | _terms(route, state)
+    return answer | {"site": route.site, "hosts": hosts} | _terms(route, sources, state)
 
 
 def _domain(router: Router, destination: str) -> str:
@@ -58,7 +61,7 @@ async def _host(router: Router, route: Route, host: Host) -> dict[str, Any]:
     return said | {"addresses": answer}
 
 
-def _terms(route: Route, state: State | None) -> dict[str, Any]:
+def _terms(route: Route, sources: Sources, state: State | None) -> dict[str, Any]:
     return {
         "provider": route.provider or None,
         "matched": route.matched or None,
@@ -66,7 +69,15 @@ def _terms(route: Route, state: State | None) -> dict[str, Any]:
         "static": route.static,
         "login": route.login.user if route.login else None,
         "limits": [limit._asdict() | {"value": _plain(limit.value)} for limit in route.said],
-        "state": None if state is None else state(route),
+        "sources": [
+            {
+                "source": source.name or None,
+                "address": source.address or None,
+                "hostname": source.hostname,
+                "state": None if state is None else state(route, source),
+            }
+            for source in sources.all
+        ],
     }
 
 

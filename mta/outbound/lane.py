@@ -1,4 +1,4 @@
-"""The due mail for one site that waits in memory, and the connections that take it.
+"""The due mail from one source to one site that waits in memory, and the connections that take it.
 
 Between: the pool pushes batches and opens connections; connections take transactions and tell their
     ends; outcomes go to the settler.
@@ -19,8 +19,9 @@ from mta.clock import Clock, Timer
 from mta.core.classify import EXPIRED, Judge, broken, outcomes, shared, surplus, unsendable
 from mta.core.dialogue import Transaction
 from mta.core.message import header_block, stuff
-from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
+from mta.core.model import Batch, Go, Kind, Message, Outcome, Reaction, Scope, Subject, Wait
 from mta.core.routing import Route
+from mta.core.source import Source
 from mta.core.throttle import GO, DeadSite, RateLimit
 from mta.core.turns import LOW, Share, Turns
 from mta.outbound.outcome import Settler, Trace
@@ -31,6 +32,7 @@ BATCHES_PER_CONNECTION = 8  # so many waiting are worth one more connection; pip
 FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room wakes it sooner
 ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
 MEMORY = 3600.0  # seconds that a dead site is remembered after its time
+BARRED = 1800.0  # seconds until a source that could not dial a site at all is tried there again
 SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
 HOLD = 1800.0  # seconds that a tenant's mail waits where a rule names no time
 LANE_FULL = "lane full"
@@ -52,14 +54,28 @@ class Host(Protocol):
 
     def has_room(self, lane: Lane, share: Share) -> None: ...
 
+    def bar(self, source: Source, reason: str) -> None: ...
+
+    def barred_until(self, source: Source) -> float: ...
+
+    def has_other(self, lane: Lane, message: Message) -> bool: ...
+
 
 class Lane:
-    """One site's batches, limits and connections."""
+    """One source's batches for one site, limits and connections."""
 
     def __init__(
-        self, route: Route, pool: Host, traffic: Traffic, judge: Judge, settler: Settler, clock: Clock
+        self,
+        route: Route,
+        source: Source,
+        pool: Host,
+        traffic: Traffic,
+        judge: Judge,
+        settler: Settler,
+        clock: Clock,
     ) -> None:
         self.route = route
+        self.source = source
         self._pool = pool
         self.traffic = traffic
         self.judge = judge
@@ -72,6 +88,7 @@ class Lane:
         self._rate_timer: Timer | None = None
         self._dead = DeadSite()
         self._enough_until = 0.0  # monotonic; no more connections than there are
+        self._barred_until = 0.0  # monotonic; the source cannot dial this site
         self._under_way: dict[Transaction, Batch] = {}
         self.shunned: dict[str, float] = {}  # hosts that are no good now -> monotonic time until then
         self._spent: set[Connection] = set()  # what is under way there ends, and nothing more begins
@@ -90,6 +107,12 @@ class Lane:
         if (shut := self.traffic.shut(now, share[1])) is not None:
             return shut
         return GO if self.serving else self._dead.ask(now)
+
+    @property
+    def is_barred(self) -> bool:
+        """Is this source, and perhaps no other one, of no use for this site now?"""
+        until = max(self._barred_until, self.traffic.barred_until, self._pool.barred_until(self.source))
+        return self._clock.monotonic() < until
 
     def room(self, share: Share) -> int:
         """How many recipients more of this priority and tenant may wait here."""
@@ -187,6 +210,7 @@ class Lane:
         connection.carried += 1
         if any(result.verdict is not None for result in results):
             self._react(batch.message.tenant, results, connection)
+            results = [self._elsewhere(batch.message, result) for result in results]
         self._settler.settle(batch, results, self._trace(connection.tls, duration))
 
     def idle_again(self, connection: Connection) -> None:
@@ -216,6 +240,7 @@ class Lane:
                 if batch.requeued:
                     self._dead.failed(self._clock.now())
                 duration = self._clock.monotonic() - transaction.started
+                outcome = self._elsewhere(batch.message, outcome)
                 results = shared(outcome, transaction, self.judge)
                 self._settler.settle(batch, results, self._trace(connection.tls, duration))
 
@@ -237,9 +262,12 @@ class Lane:
         if self.connections > 1:
             self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
             return
+        if outcome.subject is Subject.SOURCE and outcome.verdict is None:
+            self._bar(outcome)
         self._dead.failed(self._clock.now())
         for batch in self.take_all():
-            self.settle_all(batch, outcome, self._trace())
+            if not self._moves(batch):
+                self.settle_all(batch, outcome, self._trace())
 
     def closed(self, connection: Connection | None) -> None:
         """A connection, or the attempt at one, is over."""
@@ -264,7 +292,8 @@ class Lane:
     def put_off(self, until: Wait, tenant: str | None = None) -> None:
         """The path is shut, for one tenant or all, for longer than mail should wait in memory."""
         for batch in self.take_all() if tenant is None else self._take_tenant(tenant):
-            self._settler.postpone(batch, until.until)
+            if not self._moves(batch):
+                self._settler.postpone(batch, until.until)
 
     def settle_all(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
         self._settler.settle(batch, [outcome] * len(batch.recipients), trace)
@@ -285,7 +314,7 @@ class Lane:
         """Nothing waits, nothing is open, nothing is remembered against the site."""
         quiet = self._clock.now() > self._dead.until + MEMORY
         quiet = quiet and self._clock.monotonic() > max(self.shunned.values(), default=0.0)
-        quiet = quiet and not self.traffic.holds
+        quiet = quiet and not self.traffic.holds and not self.is_barred
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
         return not self._turns.batches and not self.connections and quiet and granted
 
@@ -348,13 +377,37 @@ class Lane:
             elif verdict.scope is Scope.TENANT:
                 self.traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
 
+    def _bar(self, outcome: Outcome) -> None:
+        """Our source cannot dial: not this site, or nobody."""
+        if outcome.scope is Scope.SOURCE:
+            self._pool.bar(self.source, outcome.reply.text)
+        else:
+            self._barred_until = self._clock.monotonic() + BARRED
+
+    def _moves(self, batch: Batch) -> bool:
+        """Where our source is of no use, and another one may be, that one has it at once."""
+        if not self.is_barred or not self._pool.has_other(self, batch.message):
+            return False
+        self._settler.postpone(batch, self._clock.now())
+        return True
+
+    def _elsewhere(self, message: Message, outcome: Outcome) -> Outcome:
+        """Where another source may have it, mail is not given up, and does not wait for as long as ours."""
+        verdict = outcome.verdict
+        if verdict is None or verdict.reaction is not Reaction.OTHER_SOURCE:
+            return outcome
+        if not self._pool.has_other(self, message):
+            return outcome
+        verdict = verdict._replace(permanent=False, wait=None, retry="")
+        return outcome._replace(kind=Kind.DEFERRED, verdict=verdict)
+
     def _settle_head(self, outcome: Outcome) -> None:
         if self._turns.head() is not None:
             batch = self._turns.pop()
-            self.settle_all(batch, outcome, self._trace())
+            self.settle_all(batch, self._elsewhere(batch.message, outcome), self._trace())
 
     def _trace(self, tls: str = "", duration: float = 0.0) -> Trace:
-        return Trace(self.route.site, self.route.provider, tls, duration)
+        return Trace(self.route, self.source.name, tls, duration)
 
     def _transaction(self, batch: Batch, content: bytes) -> Transaction:
         body = content if batch.message.dotless else stuff(content)

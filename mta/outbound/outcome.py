@@ -23,6 +23,7 @@ from mta.core.message import header_block
 from mta.core.model import Batch, Kind, Line, Message, Option, Outcome, Recipient, Verdict
 from mta.core.queueid import created, text
 from mta.core.retry import JITTER, Schedule
+from mta.core.routing import Route
 from mta.core.rules import RuleSet
 from mta.metrics import Metrics
 from mta.spool.commit import Update
@@ -45,8 +46,8 @@ log = logging.getLogger(__name__)
 class Trace(NamedTuple):
     """How an attempt was made, for its events."""
 
-    site: str = ""
-    provider: str = ""
+    route: Route | None = None
+    source: str = ""
     tls: str = ""
     duration: float = 0.0  # seconds
 
@@ -84,7 +85,7 @@ class Settler:
         for recipient, outcome in zip(batch.recipients, outcomes, strict=True):
             due = None
             if outcome.kind is not Kind.DELIVERED:
-                outcome, due = self._next(message, recipient, outcome, now)
+                outcome, due = self._next(message, recipient, outcome, now, trace.route)
                 _log(message, recipient, outcome, due)
             state = move(State.FRESH if message.fresh else State.DEFERRED, outcome.kind)
             if state in FINAL:
@@ -116,12 +117,12 @@ class Settler:
         self._let_go(batch)
 
     def _next(
-        self, message: Message, recipient: Recipient, outcome: Outcome, now: float
+        self, message: Message, recipient: Recipient, outcome: Outcome, now: float, route: Route | None
     ) -> tuple[Outcome, float | None]:
         """When a recipient that was not delivered is tried again, if it is."""
         if outcome.kind is Kind.BOUNCED or outcome.kind is Kind.EXPIRED:
             return outcome, None
-        due = self.next_due(message, recipient, now, outcome.verdict)
+        due = self.next_due(message, recipient, now, route, outcome.verdict)
         if due is None:
             return outcome._replace(kind=Kind.EXPIRED), None
         return outcome, due
@@ -134,10 +135,17 @@ class Settler:
         return max(longest, Schedule().maximum, classes) * (1 + JITTER)
 
     def next_due(
-        self, message: Message, recipient: Recipient, now: float, verdict: Verdict | None = None
+        self,
+        message: Message,
+        recipient: Recipient,
+        now: float,
+        route: Route | None,
+        verdict: Verdict | None = None,
     ) -> float | None:
         """When the attempt after this one is due; None if this is the last."""
         schedule = self._schedules.get(message.stream) or Schedule()
+        if route is not None:
+            schedule = schedule.at_least(route.retry)
         wait = None
         if verdict is not None and (verdict.wait is not None or verdict.retry not in OF_STREAM):
             wait = self._rules.wait(verdict, recipient.attempts)
@@ -149,8 +157,10 @@ class Settler:
     ) -> Event:  # fmt: skip
         reply = outcome.reply
         event = about(_TYPES[outcome.kind], message, recipient, now)
-        event.site = trace.site
-        event.provider = trace.provider
+        if trace.route is not None:
+            event.site = trace.route.site
+            event.provider = trace.route.provider
+        event.source = trace.source
         event.host = outcome.host
         event.attempt = recipient.attempts
         event.reply = ReplyField(reply.code, reply.enhanced, reply.text, outcome.command)

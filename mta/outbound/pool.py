@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from mta.clock import Clock, Timer
 from mta.core.adaptive import Change, Path, Saved
 from mta.core.event import Event, LimitField, Type, rfc3339
-from mta.core.model import Batch, Go, Kind, Outcome, Reply, Scope, Subject, Wait
+from mta.core.model import Batch, Go, Kind, Message, Outcome, Reply, Scope, Subject, Wait
 from mta.core.routing import Route
 from mta.core.rules import RuleSet
+from mta.core.source import Source, Sources
 from mta.core.turns import Share
 from mta.metrics import Metrics
 from mta.outbound.delivery import Delivery
-from mta.outbound.lane import Lane
+from mta.outbound.lane import LANE_FULL, Lane
 from mta.outbound.outcome import Settler, Trace
 from mta.outbound.traffic import Traffic, finite
 from mta.smtp.client import Connection
@@ -38,6 +39,7 @@ SWEEP = 1.0  # seconds
 IDLE = 30.0  # seconds that a connection is kept without work
 SAVE_INTERVAL = 60.0  # seconds between two looks at what has been learned
 MAX_LEARNED = 10_000  # paths that are remembered
+BARRED = 60.0  # seconds until an address of ours that could not be bound is tried again
 
 OURS = Outcome(
     Kind.DEFERRED,
@@ -50,11 +52,12 @@ log = logging.getLogger(__name__)
 
 
 class Pool:
-    """Lanes by site."""
+    """Every lane."""
 
     def __init__(
         self,
         delivery: Delivery,
+        sources: Sources,
         rules: RuleSet,
         settler: Settler,
         spool: Spool,
@@ -62,14 +65,16 @@ class Pool:
         metrics: Metrics,
     ) -> None:
         self._delivery = delivery
+        self._sources = sources
         self._rules = rules
         self._settler = settler
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[tuple[str, str], Lane] = {}  # by site and source
         self._traffic: dict[str, Traffic] = {}
         self._learned: dict[str, Saved] = {}
+        self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
         self._dialling: set[asyncio.Task[None]] = set()
         self.draining = False  # we are going down
@@ -119,20 +124,36 @@ class Pool:
     # What the scheduler asks
 
     def gate(self, route: Route, share: Share) -> Go | Wait:
-        """May mail of this priority and tenant come in for this route?"""
+        """May mail of this priority and tenant come in for this route, of whatever stream it is?"""
         if self.draining:
             return Wait(self._clock.now(), "shutting down")
-        return self._lane(route).gate(share)
+        answers = [self._gate(route, sources.sources, share) for sources in self._sources.pools]
+        return min(answers, key=_openness) if len(answers) > 1 else answers[0]
 
     def room(self, route: Route, share: Share) -> int:
-        """How many recipients of this priority and tenant its lane takes."""
-        return self._lane(route).room(share)
+        """How many recipients of this priority and tenant its lanes take, of whatever stream they are."""
+        return min(
+            max(lane.room(share) for lane in self._open(route, sources.sources))
+            for sources in self._sources.pools
+        )
 
-    def offer(self, route: Route, batch: Batch) -> None:
-        """Send a batch; `gate` was asked."""
-        lane = self._lane(route)
-        lane.route = route
-        lane.push(batch)
+    def offer(self, route: Route, batch: Batch) -> Wait | None:
+        """Let a batch in, at the first of its sources that takes it; else until when it has to wait."""
+        if self.draining:
+            return Wait(self._clock.now(), "shutting down")
+        message = batch.message
+        share = (message.priority, message.tenant)
+        wait = None
+        for lane in self._open(route, self._sources.order(message.stream, message.id)):
+            answer = lane.gate(share)
+            if isinstance(answer, Go):
+                lane.route = route
+                lane.push(batch)
+                return None
+            if answer.reason != LANE_FULL:
+                return answer  # only what is full makes room for the next: else throttled mail would stray
+            wait = wait or answer
+        return wait
 
     @property
     def lanes(self) -> int:
@@ -156,6 +177,30 @@ class Pool:
     def has_room(self, lane: Lane, share: Share) -> None:
         self.on_room(lane.route.site, share)
 
+    def bar(self, source: Source, reason: str) -> None:
+        """The source is of no use for anybody now."""
+        now = self._clock.monotonic()
+        if now < self.barred_until(source):
+            return  # told already
+        self._barred[source.name] = now + BARRED
+        log.error("%s; its mail goes over others of its pool, or waits", reason)
+        at = self._clock.now()
+        state = Event(
+            time=rfc3339(at), type=Type.STATE, source=source.name, reason=reason, due=rfc3339(at + BARRED)
+        )
+        self._spool.report([state])
+
+    def barred_until(self, source: Source) -> float:
+        """Monotonic; in the past where it may be used."""
+        return self._barred.get(source.name, 0.0)
+
+    def has_other(self, lane: Lane, message: Message) -> bool:
+        """May another source of the message's send it where this lane goes?"""
+        sources = self._sources.order(message.stream, message.id)
+        return len(sources) > 1 and any(
+            not other.is_barred and other is not lane for other in self._open(lane.route, sources)
+        )
+
     def open(self, lane: Lane) -> None:
         """Dial for a lane."""
         task = self._tasks.create_task(self._serve(lane))
@@ -168,32 +213,50 @@ class Pool:
 
     # Inside
 
-    def _lane(self, route: Route) -> Lane:
-        lane = self._lanes.get(route.site)
+    def _gate(self, route: Route, sources: Sequence[Source], share: Share) -> Go | Wait:
+        """May it come in at any of these sources?"""
+        answers = []
+        for lane in self._open(route, sources):
+            answer = lane.gate(share)
+            if isinstance(answer, Go):
+                return answer
+            answers.append(answer)
+        return min(answers, key=lambda wait: (wait.reason != LANE_FULL, wait.until))
+
+    def _open(self, route: Route, sources: Sequence[Source]) -> Sequence[Lane]:
+        """The lanes of these sources, in their order; barred ones only where all are."""
+        lanes = [self._lane(route, source) for source in sources]
+        return lanes if len(lanes) == 1 else [lane for lane in lanes if not lane.is_barred] or lanes
+
+    def _lane(self, route: Route, source: Source) -> Lane:
+        key = (route.site, source.name)
+        lane = self._lanes.get(key)
         if lane is None:
-            traffic = self._traffic_of(route)
+            traffic = self._traffic_of(route, source)
             judge = partial(self._rules.judge, provider=route.provider)
-            lane = Lane(route, self, traffic, judge, self._settler, self._clock)
-            self._lanes[route.site] = lane
+            lane = Lane(route, source, self, traffic, judge, self._settler, self._clock)
+            self._lanes[key] = lane
             traffic.lanes.add(lane)
         return lane
 
-    def _traffic_of(self, route: Route) -> Traffic:
-        name = _path_of(route)
+    def _traffic_of(self, route: Route, source: Source) -> Traffic:
+        name = _path_of(route, source)
         known = self._traffic.get(name)
         if known is None:
-            known = self._traffic[name] = self._begin(name, route)
+            known = self._traffic[name] = self._begin(name, route, source)
         return known
 
-    def _begin(self, name: str, route: Route) -> Traffic:
+    def _begin(self, name: str, route: Route, source: Source) -> Traffic:
         path = Path(*route.bounds)
+        traffic = Traffic(name, route, source.name, path, self._clock, self._changed)
         known = self._learned.get(name)
         if known is not None:
             now = self._clock.now()
             path.restore(known.learned, now - known.at)
             if known.until > now:
                 path.until, path.reason = self._clock.monotonic() + known.until - now, known.reason
-        return Traffic(name, route.provider, path, self._clock, self._changed)
+                traffic.barred_until = path.until if known.barred else 0.0
+        return traffic
 
     def _save(self, some: Iterable[Traffic]) -> None:
         """Keep what they have learned since the last time."""
@@ -211,16 +274,16 @@ class Pool:
         if new:
             self._spool.learn(new)
 
-    def state(self, route: Route) -> dict[str, Any] | None:
+    def state(self, route: Route, source: Source) -> dict[str, Any] | None:
         """How fast we send there now, and why; None where nothing is known."""
-        name = _path_of(route)
+        name = _path_of(route, source)
         known = self._traffic.get(name)
         if known is None and name in self._learned:
-            known = self._begin(name, route)
+            known = self._begin(name, route, source)
         return None if known is None else known.state
 
     def _forget(self, lane: Lane) -> None:
-        del self._lanes[lane.route.site]
+        del self._lanes[lane.route.site, lane.source.name]
         traffic = lane.traffic  # its route may have changed since
         traffic.leave(lane)
         if not traffic.lanes:
@@ -237,7 +300,7 @@ class Pool:
         connection = None
         started = self._clock.monotonic()
         try:
-            opened = await self._delivery.connect(lane.route, lane.judge, lane.shunned)
+            opened = await self._delivery.connect(lane.route, lane.source, lane.judge, lane.shunned)
             self._dialling.discard(asyncio.current_task())
             if isinstance(opened, Outcome):
                 lane.failed(opened, started)
@@ -262,7 +325,7 @@ class Pool:
             lane.begin(connection, batch, content)
         except Exception as error:
             self._bug(error)
-            lane.settle_all(batch, OURS, Trace(lane.route.site))
+            lane.settle_all(batch, OURS, Trace(lane.route, lane.source.name))
             connection.drop()
 
     def _bug(self, error: Exception) -> None:
@@ -293,15 +356,24 @@ class Pool:
         self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
 
 
-def _path_of(route: Route) -> str:
-    """What the limits of a route are kept under."""
-    return route.path or route.site
+def _path_of(route: Route, source: Source) -> str:
+    """What the limits from a source over a route are kept under."""
+    name = route.path or route.site
+    return f"{name} from {source.name}" if source.name else name
+
+
+def _openness(answer: Go | Wait) -> tuple[bool, bool, float]:
+    """A pool that is full holds all mail of the line: of which stream it is, only the disk knows."""
+    if isinstance(answer, Go):
+        return True, False, 0.0
+    return answer.reason != LANE_FULL, True, answer.until
 
 
 def _limit_event(traffic: Traffic, change: Change, now: float, wait: float) -> Event:
     """What the event log says of a change; it holds mail back for `wait` seconds."""
     return Event(
-        time=rfc3339(now), type=Type.LIMIT, site=traffic.name, provider=traffic.provider,
+        time=rfc3339(now), type=Type.LIMIT,
+        source=traffic.source, site=traffic.site, provider=traffic.provider,
         reason=change.reason, due=rfc3339(now + wait) if wait > 0 else "",
         limit=LimitField(change.what, finite(change.old), finite(change.new)),
     )  # fmt: skip

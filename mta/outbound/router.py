@@ -67,6 +67,8 @@ class Router:
         routes = {EVERY_DOMAIN: StaticRoute(sandbox)} if sandbox else settings.routes
         self._static = _static(routes, "sandbox" if sandbox else "route", self.providers)
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        every = (*settings.domains.values(), *(each.terms for each in self.providers.by_name.values()))
+        self.longest_retry = max(max(each.retry_first or 0.0, each.retry_max or 0.0) for each in every)  # s
 
     def cached(self, domain: str) -> Route | Outcome | None:
         """What is known of this domain now, without DNS."""
@@ -141,7 +143,8 @@ def _holds(mx: MxAnswer) -> float:
 
 
 def _route(site: str, hosts: tuple[Host, ...], terms: Resolved) -> Route:
-    return Route(site, hosts, terms.limits, terms.bounds, tls_required=terms.tls_required, said=terms.said)
+    route = Route(site, hosts, terms.limits, terms.bounds, tls_required=terms.tls_required)
+    return route._replace(said=terms.said, retry=terms.retry)
 
 
 def _static(routes: Mapping[str, StaticRoute], origin: str, providers: Providers) -> dict[str, Route]:

@@ -72,7 +72,7 @@ class Scheduler:
         self._metrics = metrics
         self._agenda = Agenda()
         self._leases = Leases()
-        self._watch = ClockWatch(spool, settler.longest_wait, clock)
+        self._watch = ClockWatch(spool, max(settler.longest_wait, router.longest_retry), clock)
         self._expiry = Expiry(settler, spool, self._leases, clock, metrics)
         self._resolving: dict[str, list[Batch]] = {}
         self._unrouted = 0  # recipients in `_resolving`
@@ -173,18 +173,16 @@ class Scheduler:
             return
         message = batch.message
         if message.expires <= self._clock.now():  # while we were down, or a gate was shut: nobody is dialled
-            self._settler.settle(batch, [EXPIRED] * len(batch.recipients), Trace(route.site, route.provider))
+            self._settler.settle(batch, [EXPIRED] * len(batch.recipients), Trace(route))
             return
-        gate = self._hours(message) or self._pool.gate(route, (message.priority, message.tenant))
-        if isinstance(gate, Wait):
-            until = gate.until
-            if gate.reason == LANE_FULL:
+        wait = self._hours(message) or self._pool.offer(route, batch)
+        if wait is not None:
+            until = wait.until
+            if wait.reason == LANE_FULL:
                 for line in {message.line(recipient) for recipient in batch.recipients}:
                     self._agenda.park((route.site, line.priority), line, until)
                 until = self._clock.now()  # due at once when there is room
             self._settler.postpone(batch, until)
-        else:
-            self._pool.offer(route, batch)
 
     def _released(self, message: Message, recipient: Recipient) -> None:
         lot = self._leases.give_back(message, recipient)
@@ -300,11 +298,11 @@ class Scheduler:
                     continue
                 # Whose attempt takes longer than its wait is moved, or it would be read again and again.
                 stuck = self._leases.under_way(message)
-                updates += [self._until_next(message, each, now) for each in stuck]
+                updates += [self._until_next(message, each, now, route) for each in stuck]
                 recipients = self._leases.free(message)
                 for recipient in recipients:
                     recipient.attempts += 1
-                    updates.append(self._until_next(message, recipient, now))
+                    updates.append(self._until_next(message, recipient, now, route))
                     self._leases.take(message, recipient, (site, message.priority))
                 if recipients:
                     message.held = len(recipients)
@@ -325,8 +323,11 @@ class Scheduler:
             yield Update(State.DEFERRED, each.attempts, due, message.id, each.n)
             self.note(message.line(each), due)
 
-    def _until_next(self, message: Message, recipient: Recipient, now: float) -> Update:
-        due = self._settler.next_due(message, recipient, now) or message.expires
+    def _until_next(
+        self, message: Message, recipient: Recipient, now: float, route: Route | Outcome
+    ) -> Update:
+        known = route if isinstance(route, Route) else None
+        due = self._settler.next_due(message, recipient, now, known) or message.expires
         due = max(due, now + STUCK_WAIT)
         return Update(State.DEFERRED, recipient.attempts, due, message.id, recipient.n)
 

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 from mta.clock import Clock, Timer
 from mta.core.adaptive import NO_CONNECTION, OURS, Change, Path, Refusal, Saved
 from mta.core.model import Go, Kind, Outcome, Reaction, Scope, Wait
+from mta.core.routing import Route
 
 SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
-SUSPENDING = (Reaction.SUSPEND, Reaction.OTHER_SOURCE)  # we have one source: it rests
+SUSPENDING = (Reaction.SUSPEND, Reaction.OTHER_SOURCE)
 NARROW = (Scope.RECIPIENT, Scope.MESSAGE, Scope.TENANT)  # scopes that leave the rest of the path alone
 TELL_INTERVAL = 0.1  # seconds
 SHORT = 60.0  # seconds that mail waits in memory for a path; beyond that it waits on disk
@@ -46,17 +47,21 @@ class Traffic:
     def __init__(
         self,
         name: str,
-        provider: str,
+        route: Route,
+        source: str,
         path: Path,
         clock: Clock,
         told: Callable[[Traffic, Change], None],
     ) -> None:
         self.name = name
-        self.provider = provider
+        self.site = route.path or route.site
+        self.provider = route.provider
+        self.source = source
         self.path = path
         self.connections = 0  # being dialled, or open
         self.lanes: set[Lane] = set()
         self.last: Change | None = None  # why it is as it is
+        self.barred_until = 0.0  # monotonic; the peer wants none of this source, another one may do
         self.messages_per_connection = path.messages_per_connection  # as the peer has shown
         self._delivered = 0  # recipients that the path has not heard of
         self._tell_at = 0.0  # monotonic
@@ -177,6 +182,8 @@ class Traffic:
         now, verdict = self._clock.monotonic(), outcome.verdict
         if verdict is not None and verdict.reaction in SUSPENDING and verdict.wait is not None:
             self._tell(self.path.suspend(now, now + verdict.wait, f"suspended: {verdict.rule}"))
+            if verdict.reaction is Reaction.OTHER_SOURCE:
+                self.barred_until = self.path.until
         else:
             refusal = Refusal(
                 outcome.subject,
@@ -202,7 +209,8 @@ class Traffic:
         """What to keep of it, now in wall-clock time; None where nothing is to be kept."""
         rest = self.path.until - self._clock.monotonic()
         if rest > SHORT:
-            return Saved(self.path.snapshot(), now, now + rest, self.path.reason)
+            barred = self.barred_until >= self.path.until
+            return Saved(self.path.snapshot(), now, now + rest, self.path.reason, barred)
         return Saved(self.path.snapshot(), now) if self.path.has_learned else None
 
     @property

@@ -30,6 +30,11 @@ class Actor:
     limit: Rate | None = None  # beyond it says `rcpt`
     delay: float = 0.0  # of the reply to the final dot
 
+    @property
+    def after_dot(self) -> tuple[str, float]:
+        """What it does when the message is there; whoever does the same can share a transaction."""
+        return self.after_data, self.delay
+
 
 OK = Actor("Takes the message.")
 

@@ -51,8 +51,8 @@ class SandboxMX(Server):
 
     def on_rcpt(self, recipient: Path) -> Reply | None:
         actor = actor_for(recipient.address)
-        if self.recipients and actor.after_data != actor_for(self.recipients[0].address).after_data:
-            # Who plays differently after the dot needs a transaction of its own.
+        if self.recipients and actor.after_dot != actor_for(self.recipients[0].address).after_dot:
+            # Who plays differently then needs a transaction of its own.
             return Reply(452, "4.5.3", "Too many recipients")
         refusal = self._judge(actor, recipient.address)
         if refusal is not None and actor.hangs_up:
@@ -87,10 +87,10 @@ class SandboxMX(Server):
         except OSError as error:
             self.answer(Reply(452, "4.3.1", f"The sandbox cannot write: {error.strerror}"))
             return
-        actors = [actor_for(each) for each in recipients]
-        if delay := max(actor.delay for actor in actors):
+        after_data, delay = actor_for(recipients[0]).after_dot
+        if delay:
             await self.policy.clock.sleep(delay)
-        if any(actor.after_data == "drop" for actor in actors):
+        if after_data == "drop":
             self.abort()
         else:
             self.answer(Reply(250, "2.0.0", f"Ok: kept as {name}.eml"))

@@ -54,6 +54,10 @@ class TlsError(PeerError):
     """TLS is required and not offered, or it was offered and the handshake failed."""
 
 
+class SourceError(PeerError):
+    """Our own address cannot be bound."""
+
+
 class Feeder(Protocol):
     """Where a connection gets its work, and whom it tells."""
 
@@ -277,9 +281,10 @@ async def open_connection(
     clock: Clock,
     tls_context: ssl.SSLContext | None,
     login: tuple[str, str] | None = None,
+    source: str = "",
 ) -> Connection:
-    """Dial, greet, secure, authenticate."""
-    dialled = await _dial(address, port, clock)
+    """Dial, from the source if there is one; greet, secure, authenticate."""
+    dialled = await _dial(address, port, source, clock)
     client = _Client(hostname=host, sock=dialled, local_hostname=ehlo, start_tls=False, timeout=None)
     try:
         async with timeout(clock, GREETING_TIMEOUT):
@@ -303,12 +308,14 @@ async def open_connection(
         raise
 
 
-async def _dial(address: str, port: int, clock: Clock) -> socket.socket:
+async def _dial(address: str, port: int, source: str, clock: Clock) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     dialled = socket.socket(family, socket.SOCK_STREAM)
     try:
         dialled.setblocking(False)
         dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source:
+            _bind(dialled, source)
         async with timeout(clock, CONNECT_TIMEOUT):
             await asyncio.get_running_loop().sock_connect(dialled, (address, port))
     except OSError as error:
@@ -318,6 +325,16 @@ async def _dial(address: str, port: int, clock: Clock) -> socket.socket:
         dialled.close()
         raise
     return dialled
+
+
+def _bind(dialled: socket.socket, source: str) -> None:
+    if hasattr(socket, "IP_BIND_ADDRESS_NO_PORT"):
+        # The port is chosen when it connects: one of 28,000 for each peer, not for all of them together.
+        dialled.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
+    try:
+        dialled.bind((source, 0))
+    except OSError as error:
+        raise SourceError(error.strerror or str(error)) from error
 
 
 async def _greet(client: _Client) -> None:

@@ -20,7 +20,8 @@ from typing import Any
 
 from mta.clock import Clock, Timer
 from mta.core.capacity import Memory
-from mta.smtp.stream import GOING_DOWN, Stream
+from mta.smtp.connection import GOING_DOWN
+from mta.smtp.stream import Stream
 
 SWEEP = 1.0  # seconds
 BACKLOG = 1024

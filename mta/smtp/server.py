@@ -21,7 +21,8 @@ from aiosmtpd.smtp import SMTP
 from mta.core import address
 from mta.core.address import Path, PathError
 from mta.core.model import Option, Reply
-from mta.smtp.stream import Mode, Stream
+from mta.smtp.connection import Mode
+from mta.smtp.stream import Stream
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
 
@@ -97,6 +98,7 @@ class Server(Stream):
             self.refuse(Reply(503, "5.5.1", "A transaction is open; send RSET to give it up"))
             return
         path, parameters = address.parse(b"FROM", argument)
+        self.declared, self.priority, self.hold = 0, None, 0.0  # a MAIL that was refused has left its own
         options = 0
         if parameters:
             options = self._mail_options(parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,8 @@ async def test_without_a_daemon_settings_and_dns_answer(tmp_path: Path) -> None:
         more = f"dns: {{servers: ['{server.endpoint}']}}\nproviders: {{comcast: {{connections: 9}}}}\n"
         result = await asyncio.to_thread(ask, tmp_path, "cable.test", "--json", more=more)
     answer = json.loads(result.stdout)
-    assert (answer["provider"], answer["limits"][0]["value"], answer["state"]) == ("comcast", 9, None)
+    assert (answer["provider"], answer["limits"][0]["value"]) == ("comcast", 9)
+    assert answer["sources"] == [{"source": None, "address": None, "hostname": "mta.test", "state": None}]
     assert result.stderr == (
         f"the daemon is not running: nobody answers at {tmp_path}/spool/control; "
         "so this is what settings and DNS say\n"
@@ -197,3 +199,22 @@ async def test_in_the_sandbox_everything_goes_there(tmp_path: Path, runs: bool) 
     answer = json.loads(result.stdout)
     assert (answer["static"], answer["hosts"][0]["addresses"]) == (True, ["127.0.0.1"])
     assert {limit["origin"] for limit in answer["limits"]} == {"sandbox *"}
+
+
+async def test_an_ipv6_literal_is_told_with_its_port_apart(tmp_path: Path) -> None:
+    result = await asked(tmp_path, "ann@[IPv6:2001:DB8::1]")
+    assert result.stdout.splitlines()[1] == "  host      0  [2001:db8::1]:25  2001:db8::1"
+
+
+async def test_what_goes_on_is_told_with_units_and_only_by_a_daemon_that_runs(tmp_path: Path) -> None:
+    async with running(settings(tmp_path, sandbox=Sandbox(tmp_path / "box")), HandClock()) as house:
+        await house.send("421@a.test")
+        await house.event(type="limit")
+        told = (await asyncio.to_thread(ask, tmp_path, "a.test")).stdout
+    rates = re.findall(r"(?m)^  state +rate +(\S+)$", told)
+    assert rates
+    assert re.fullmatch(r"[0-9.]+/(s|min)", rates[0])
+    assert re.search(r"(?m)^  state +messages_per_connection +no limit$", told)
+    more = "sandbox: {path: box, bind: '127.0.0.1:4025'}\n"
+    told = (await asyncio.to_thread(ask, tmp_path, "a.test", more=more)).stdout
+    assert told.splitlines()[-1] == "  state     only the daemon knows, and it is not running"

@@ -256,6 +256,29 @@ def test_domains_that_differ_in_case_only_are_duplicates(write: Write) -> None:
     assert told[1].startswith("6:3: domains.☃\u2022.example: not a domain name: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("*.a.test", "write example.com"),
+        ("ann@a.test", "write example.com"),
+        ("a b", "write example.com"),
+        ("a..test", "write example.com"),
+        ("[192.0.2.300]", "write example.com"),
+        ("192.0.2.1", "write [192.0.2.1] for mail to an address"),
+    ],
+)
+def test_a_key_that_no_recipient_domain_can_be_is_refused(write: Write, name: str, advice: str) -> None:
+    sections = f"domains:\n  '{name}': {{}}\nroutes:\n  '{name}': 192.0.2.25:25\n"
+    words = f"{name}: '{name}' is not a domain name: {advice}"
+    assert complaints(write(PLAIN + sections)) == [f"4:3: domains.{words}", f"6:3: routes.{words}"]
+
+
+def test_every_domain_is_a_route_and_no_domain(write: Write) -> None:
+    assert load(write(PLAIN + "routes:\n  '*': 192.0.2.25:25\n  '[IPv6:2001:DB8:0::1]': 192.0.2.26:25\n"))
+    (told,) = complaints(write(PLAIN + "domains:\n  '*': {}\n"))
+    assert told == "4:3: domains.*: '*' is not a domain name: write example.com"
+
+
 def test_what_is_shown_loads_to_the_same_settings_from_any_folder(write: Write, tmp_path: Path) -> None:
     loaded = load(write(FULL))
     elsewhere = tmp_path / "elsewhere"
@@ -267,6 +290,7 @@ def test_what_is_shown_loads_to_the_same_settings_from_any_folder(write: Write, 
 def test_values_are_shown_with_the_unit_an_operator_would_choose(write: Write) -> None:
     plain = yaml.safe_load(show(load(write(FULL))))
     digest = {"expire": "90m", "retry_first": "250ms", "retry_max": "2h", "priority": None, "hours": None}
+    digest["pool"] = None
     assert plain["streams"]["Digest"] == digest
     assert plain["domains"]["gmail.com"]["rate"] == "20/30min"
     assert plain["routes"]["example.org"]["rate"] == "100/min"

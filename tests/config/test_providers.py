@@ -11,7 +11,7 @@ import pytest
 from mta.config import providers
 from mta.config.document import SettingsError
 from mta.config.load import load, show
-from mta.config.settings import DEFAULT, Domain, Provider
+from mta.config.settings import DEFAULT, Domain, Duration, Provider
 from mta.core.terms import KEYS
 from mta.core.throttle import Rate
 
@@ -92,6 +92,11 @@ def test_all_mistakes_are_told_at_once_with_those_of_other_sections(told: Told) 
     assert [line.partition(" ")[0] for line in told(text)] == ["3:16:", "5:8:", "6:10:"]
 
 
+def test_a_mistake_in_one_profile_hides_no_other(told: Told) -> None:
+    text = "providers:\n  google: {conections: 2}\n  gogle: {connections: 2}\n  own: {match: [a.test]}\n"
+    assert [line.partition(" ")[0] for line in told(text)] == ["4:12:", "5:10:", "6:8:"]
+
+
 def test_two_of_ones_own_that_take_the_same_are_told_apart(told: Told) -> None:
     text = f"providers:\n  one: {{{SOUND}}}\n  two: {{domains: [d.test]}}\n  three: {{domains: [d.test]}}\n"
     assert told(text) == ["6:10: providers.three: the domain d.test is taken by provider two"]
@@ -150,7 +155,10 @@ def test_the_reference_shows_the_defaults_of_a_domain(tmp_path: Path) -> None:
     section = next(part for part in text.split("\n\n") if part.startswith("#domains:"))
     path = tmp_path / "mta.yaml"
     path.write_text(PLAIN + re.sub(r"(?m)^( *)#(?=\S)", r"\1", section), encoding="utf-8")
-    assert load(path).domains == {"default": DEFAULT, "example.com": Domain(rate=Rate(20, 60.0))}
+    assert load(path).domains == {
+        "default": DEFAULT,
+        "example.com": Domain(rate=Rate(20, 60.0), retry_first=Duration(900.0), retry_max=Duration(14400.0)),
+    }
 
 
 def test_what_the_settings_say_of_the_default_is_completed(tmp_path: Path) -> None:

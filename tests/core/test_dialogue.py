@@ -125,15 +125,15 @@ def test_without_pipelining_the_next_mail_waits_for_the_reply_to_the_dot() -> No
 def test_mail_refused_pipelined_is_over_with_the_reply_to_data() -> None:
     dialogue, first = begun()
     assert say(dialogue, "550 5.7.1 not you", "503 MAIL first") == (b"", [])
-    assert say(dialogue, "503 MAIL first", take=queue(transaction())) == (OPENING, [first])
+    assert say(dialogue, "503 MAIL first", take=queue(transaction())) == (b"", [first])
     assert not first.mail_accepted
+    assert dialogue.begin(transaction()) == OPENING
 
 
 def test_mail_refused_is_over_at_once() -> None:
     dialogue, first = begun(PLAIN)
-    second = transaction()
-    written, finished = say(dialogue, "451 4.3.0 later", take=queue(second))
-    assert (written, finished) == (b"MAIL FROM:<a@src.test>\r\n", [first])
+    assert say(dialogue, "451 4.3.0 later", take=queue(transaction())) == (b"", [first])
+    assert dialogue.begin(transaction()) == b"MAIL FROM:<a@src.test>\r\n"
 
 
 @pytest.mark.parametrize("capabilities", [PIPELINING, PLAIN])
@@ -154,8 +154,8 @@ def test_all_recipients_refused_and_data_too() -> None:
     dialogue, first = begun(PIPELINING, 2)
     replies = ("250 ok", "550 who?", "550 who?", "554 no valid recipients")
     written, finished = say(dialogue, *replies, take=queue(transaction()))
-    assert finished == [first]
-    assert written == b"RSET\r\n" + OPENING
+    assert (written, finished) == (b"", [first])
+    assert dialogue.begin(transaction()) == b"RSET\r\n" + OPENING
     assert dialogue.stage is Stage.RSET
 
 
@@ -163,14 +163,15 @@ def test_all_recipients_refused_and_data_taken_gets_an_empty_message() -> None:
     dialogue, first = begun()
     assert say(dialogue, "250 ok", "550 who?", "354 go") == (b".\r\n", [])
     assert dialogue.stage is Stage.DOT
-    assert say(dialogue, "554 no valid recipients", take=queue(transaction())) == (OPENING, [first])
+    assert say(dialogue, "554 no valid recipients", take=queue(transaction())) == (b"", [first])
+    assert dialogue.begin(transaction()) == OPENING
 
 
 def test_all_recipients_refused_without_pipelining_never_says_data() -> None:
     dialogue, first = begun(PLAIN)
     say(dialogue, "250 ok")
-    second = transaction()
-    assert say(dialogue, "550 who?", take=queue(second)) == (b"RSET\r\n", [first])
+    assert say(dialogue, "550 who?", take=queue(transaction())) == (b"", [first])
+    assert dialogue.begin(transaction()) == b"RSET\r\n"
     assert say(dialogue, "250 ok") == (b"MAIL FROM:<a@src.test>\r\n", [])
 
 

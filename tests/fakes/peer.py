@@ -86,6 +86,7 @@ def goodbye(stage: str, reply: str) -> str:
 class Call:
     """One connection: what it received, and how far its script has come."""
 
+    host: str  # whence it came
     received: bytearray = field(default_factory=bytearray)
     commands: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)  # dots taken off again
@@ -127,7 +128,8 @@ class ScriptedPeer:
         self.faults: list[str] = []
 
     async def __aenter__(self) -> Self:
-        self._listening = socket.socket()
+        family = socket.AF_INET6 if ":" in self._bind[0] else socket.AF_INET
+        self._listening = socket.socket(family)
         self._listening.bind(self._bind)
         if self._receive_buffer:
             self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
@@ -177,7 +179,7 @@ class ScriptedPeer:
         assert task is not None
         self._tasks.add(task)
         self._writers.append(writer)
-        call = Call()
+        call = Call(writer.get_extra_info("peername")[0])
         self.calls.append(call)
         number = len(self.calls)
         try:

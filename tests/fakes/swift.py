@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from mta.cli.main import main
-from mta.spool import queue, statements
+from mta.spool import statements, wal
 
 pages, octets = sys.argv[1:3]
 statements.PRAGMAS += (f"PRAGMA wal_autocheckpoint = {pages}",)  # type: ignore[assignment]
-queue.WAL_LIMIT = int(octets)
+wal.WAL_LIMIT = int(octets)
 main(sys.argv[3:], "mta")

@@ -15,7 +15,7 @@ from mta.config.settings import Limits, Sandbox, Settings
 from mta.core import queueid
 from mta.core.credential import Credential
 from mta.core.throttle import Rate
-from mta.smtp.stream import LINGER
+from mta.smtp.connection import LINGER
 from mta.spool.credentials import CredentialStore
 from tests.fakes.client import CONTENT, Client, greeted
 from tests.fakes.clock import HandClock

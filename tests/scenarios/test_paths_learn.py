@@ -21,7 +21,7 @@ SLOWER = "450 4.7.1 Rate limit exceeded, slow down"
 async def state_of(house: House) -> dict[str, Any] | None:
     socket = house.daemon.settings.control_socket
     answer = await asyncio.to_thread(call, socket, "explain", {"destination": "dst.test"})
-    found: dict[str, Any] | None = answer["state"]
+    found: dict[str, Any] | None = answer["sources"][0]["state"]
     return found
 
 

@@ -64,6 +64,18 @@ async def test_what_is_said_to_parameters(tmp_path: Path, parameters: str, reply
         assert await client.ask(f"{MAIL} {parameters}") == reply
 
 
+@pytest.mark.parametrize(
+    "refused", ["HOLDFOR=3601", "HOLDFOR=60 SIZE=9999999999", "MT-PRIORITY=-9 HOLDFOR=soon"]
+)
+async def test_a_mail_command_that_was_refused_leaves_nothing_to_the_next(
+    tmp_path: Path, refused: str
+) -> None:
+    async with bound(tmp_path, HOLDER, HELLO + TAKES) as (house, client, _clock):
+        assert (await client.ask(f"{MAIL} {refused}"))[0] == "5"
+        assert (await client.deliver(CONTENT, mail=" HOLDUNTIL=2000-01-01T00:00:00Z")).startswith("250 ")
+        await house.event(type="delivery")  # at once
+
+
 async def test_a_credential_may_ask_for_more_than_its_stream_has(tmp_path: Path) -> None:
     async with bound(tmp_path, replace(NETWORK, priority=7)) as (_, client, _clock):
         assert await client.ask(f"{MAIL} MT-PRIORITY=7") == "250 2.1.0 Ok"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.peer import ASKED, HELLO, TAKES, answers, envelope, goodbye
-from tests.fakes.relay import named, relaying
+from tests.fakes.relay import named, relaying, wait_of
 
 B, C, D = "b@dst.test", "c@dst.test", "d@dst.test"
 GOOGLE = "aspmx.l.google.com"
@@ -109,9 +109,9 @@ async def test_a_rate_refusal_slows_down_what_waits_behind_it_and_costs_it_no_at
         await relay.clock.advance(1)
         await relay.told(3)  # it was refused, so the path is quiet for a while
         assert relay.house.of(type="limit")[0]["reason"] == "refused: rate"
-        await relay.clock.advance(90)
+        await relay.clock.advance(wait_of(relay.house.of(type="limit")[0]))
         await relay.told(4)
-        await relay.clock.advance(int(named(900)) - 90)
+        await relay.come_due()
         assert await relay.told(5) == [
             f"reception {B}",
             f"reception {C}",

@@ -63,3 +63,12 @@ async def test_slow_takes_the_message_in_its_own_time(tmp_path: Path) -> None:
         assert house.of(type="delivery") == []
         await clock.advance(0.2)
         await house.event(type="delivery")
+
+
+async def test_one_who_is_slow_holds_up_nobody_who_was_named_before(tmp_path: Path) -> None:
+    async with sandbox(tmp_path) as (house, clock):
+        await house.send("ok@dst.test", "slow@dst.test")
+        assert (await house.event(type="delivery"))["recipient"] == "ok@dst.test"
+        await clock.asked_for(5.0)
+        await clock.advance(5.0)
+        await house.event(2, type="delivery")

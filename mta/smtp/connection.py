@@ -1,0 +1,262 @@
+"""One client's connection: how it comes and goes, and the replies that go out on it.
+
+Between: `smtp.listener` makes one for each client and looks at its deadlines; `smtp.stream` is one, and
+    takes the octets that come in.
+Contract: a subclass answers `on_connect` with a Reply that refuses, or None. Replies are noted, and go out
+    in one write. Deadlines are monotonic seconds. A bug of ours is 451 4.3.0.
+Raises: nothing to the loop.
+Standards: RFC 5321 3.8 (421), 4.5.3.2 (time-outs), RFC 2034 (enhanced codes).
+Why: aiosmtpd's SMTP is the base: its session, its AUTH exchange and its plain verbs. But it costs a task and
+    250 us for each connection, so ours are copies of one that was made before, and have no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, Self, cast
+
+from aiosmtpd.smtp import SMTP, Session
+
+from mta.clock import Clock
+from mta.core.address import Path
+from mta.core.capacity import Memory
+from mta.core.model import Reply
+
+MAX_ERRORS = 20  # refused commands before we hang up
+LINGER = 10.0  # seconds for a client to read our last words
+BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
+GOING_DOWN = Reply(421, "4.3.2", "The service is going down; please come back")
+
+
+class Mode(enum.Enum):
+    """What the next octets are."""
+
+    COMMAND = enum.auto()
+    DATA = enum.auto()
+    BUSY = enum.auto()  # a verb, or the disk, is at work: octets wait
+    CLOSED = enum.auto()
+
+
+class Policy(Protocol):
+    """What all connections of one listener share."""
+
+    clock: Clock
+    hostname: str
+    message_size: int
+    command_timeout: float
+    data_timeout: float
+    session_timeout: float
+    normalise: bool  # bare newlines are mended instead of refused
+    tls_context: ssl.SSLContext | None  # for STARTTLS
+    offers_auth: bool
+    draining: bool  # idle clients are sent away
+    memory: Memory  # of contents on their way in, over all listeners
+
+    # Any: the listener knows a connection by the class that it made, and that stands above this one.
+    def joined(self, connection: Any) -> None: ...
+
+    def left(self, connection: Any) -> None: ...
+
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+    def bug(self, error: BaseException) -> None: ...
+
+
+class Connection(SMTP):
+    """The server's end of it, below the octets that come in."""
+
+    policy: Policy
+    transport: asyncio.Transport
+
+    @classmethod
+    def template(cls, policy: Policy, handler: object) -> Self:
+        """The connection that all others are copied from: the base looks its methods up only once."""
+        made = cls(
+            handler, hostname=policy.hostname, ident="ESMTP", loop=asyncio.get_running_loop(),
+            tls_context=policy.tls_context, data_size_limit=policy.message_size,
+        )  # fmt: skip
+        made.policy = policy
+        return made
+
+    def copy(self) -> Self:
+        """A new connection."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    # Its life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.session: Session = Session(self.loop)
+        self.session.peer = peer = transport.get_extra_info("peername")
+        self.client = str(peer[0]) if peer else ""
+        # The base knows only the TLS that it started itself; implicit TLS has to be told.
+        self._tls_protocol = transport.get_extra_info("sslcontext")
+        self._mode = Mode.COMMAND
+        self._held = 0  # octets of the message at hand, as counted in the policy's memory
+        self._out: list[bytes] = []
+        self._errors = 0
+        self._reading = True
+        self._choked = False  # the client does not read its replies
+        self._ended = False  # the client has shut its side
+        self._lost = False
+        self._task: asyncio.Task[None] | None = None  # a verb that waits
+        self._set_rset_state()
+        policy = self.policy
+        now = policy.clock.monotonic()
+        self.deadline = now + policy.command_timeout
+        self.session_deadline = now + policy.session_timeout
+        try:
+            refusal = self.on_connect()
+        except Exception as error:
+            policy.bug(error)
+            refusal = BUG._replace(code=421)
+        policy.joined(self)
+        if refusal is not None:
+            self.hang_up(refusal)
+            return
+        self.transport.write(b"220 %b ESMTP\r\n" % policy.hostname.encode())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        self._mode = Mode.CLOSED
+        self.policy.left(self)
+        self.on_disconnect()
+        self._let_go()
+        if self._task is not None:
+            self._task.cancel()
+
+    def eof_received(self) -> bool:
+        """A client that shuts its side after the dot still gets its answer."""
+        self._ended = True
+        return self._mode is Mode.BUSY and self._tls_protocol is None
+
+    def pause_writing(self) -> None:
+        """A client that does not read its replies gets no new ones: stop taking commands."""
+        self._choked = True
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        self._resume_reading()
+
+    @property
+    def is_idle(self) -> bool:
+        """No transaction is under way."""
+        return self._mode is Mode.COMMAND and self.sender is None
+
+    def hang_up(self, reply: Reply) -> None:
+        """Say why, and close."""
+        if self._mode is not Mode.CLOSED:
+            self.reply(reply)
+            self._close()
+
+    def time_out(self, now: float) -> None:
+        """Called about once a second: is this phase, or the session, over its time?"""
+        if self._mode is Mode.CLOSED:
+            if now >= self.deadline:
+                self.abort()
+        elif self.deadline < float("inf") and now >= min(self.deadline, self.session_deadline):
+            phase = "message" if self._mode is Mode.DATA else "command"
+            if now >= self.session_deadline:
+                phase = "session"
+            self.hang_up(Reply(421, "4.4.2", f"Timed out: the {phase} took too long"))
+
+    def abort(self) -> None:
+        """Drop the connection without a word."""
+        self.transport.abort()
+
+    def _close(self) -> None:
+        self._flush()
+        self._mode = Mode.CLOSED
+        self.deadline = self.policy.clock.monotonic() + LINGER
+        self.transport.close()
+
+    def _pause_reading(self) -> None:
+        if self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading and not self._choked and not self.transport.is_closing():
+            self._reading = True
+            self.transport.resume_reading()
+
+    def _let_go(self) -> None:
+        """The octets of the message at hand are no longer ours to hold."""
+        self.policy.memory.used -= self._held
+        self._held = 0
+
+    # Replies
+
+    def reply(self, reply: Reply) -> None:
+        """Note a reply; it goes out with the others of this read."""
+        line = f"{reply.code} {reply.enhanced} {reply.text}\r\n"
+        self._out.append(line.encode("ascii", "backslashreplace"))  # it may show what the client sent
+
+    def refuse(self, reply: Reply) -> None:
+        """Note a reply to a command that was wrong; too many, and we hang up."""
+        self.reply(reply)
+        self._count_error()
+
+    def _count_error(self) -> None:
+        self._errors += 1
+        if self._errors > MAX_ERRORS:
+            self.hang_up(Reply(421, "4.7.0", "Too many errors"))
+
+    async def push(self, status: str | bytes) -> None:
+        """Replies of the base: the enhanced code is put in where it has none."""
+        line = status.encode() if isinstance(status, str) else status
+        code, text = line[:3], line[4:]
+        enhanced = _ENHANCED.get(code)
+        if enhanced is not None and text[:2] != code[:1] + b".":
+            line = b"%b %b %b" % (code, enhanced, text)
+        self._out.append(line + b"\r\n")
+        if line[:1] == b"5":
+            self._count_error()
+
+    def _flush(self) -> None:
+        if self._out and self._mode is not Mode.CLOSED:
+            if not self.transport.is_closing():  # uvloop raises on a transport that is
+                self.transport.write(b"".join(self._out))
+            self._out.clear()
+
+    def _bug(self, error: Exception) -> None:
+        self.policy.bug(error)
+        self.reply(BUG)
+
+    def _set_rset_state(self) -> None:
+        self.sender: Path | None = None
+        self.options = 0
+        self.declared = 0  # octets, by SIZE; 0 where the client said nothing
+        self.priority: int | None = None  # by MT-PRIORITY
+        self.hold = 0.0  # seconds, by HOLDFOR or HOLDUNTIL
+        self.recipients: list[Path] = []
+
+    # What a subclass does
+
+    def on_connect(self) -> Reply | None:
+        """May this client stay?"""
+        raise NotImplementedError
+
+    def on_disconnect(self) -> None:
+        """The client is gone; called once for each `on_connect`."""
+
+
+_ENHANCED = {
+    b"214": b"2.0.0",
+    b"250": b"2.0.0",
+    b"252": b"2.5.0",
+    b"500": b"5.5.2",
+    b"501": b"5.5.4",
+    b"502": b"5.5.1",
+    b"503": b"5.5.1",
+    b"504": b"5.5.4",
+    b"550": b"5.7.1",
+}

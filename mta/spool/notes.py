@@ -1,0 +1,176 @@
+"""What the next commit will hold: everybody's notes, while the last commit is being written.
+
+Between: `spool.queue` is one of these, takes the batch when it commits, and says how that went.
+Contract: each call only notes and returns at once; the commit calls back. Times are wall-clock seconds.
+    Where `has_room` is False nobody settles: so many outcomes may a crash repeat, and no more.
+Raises: nothing; what cannot be written reaches each `done` and each future as an exception.
+Why: nobody waits for a disk here, so outcomes of many messages share one sync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from mta.clock import Clock
+from mta.core.adaptive import Saved
+from mta.core.event import Event
+from mta.core.model import Message, Recipient
+from mta.core.queueid import QueueIds, first_id
+from mta.metrics import Metrics
+from mta.spool import statements as sql
+from mta.spool.commit import Batch, Committed, Done, Drained, Put, Times, Update
+from mta.spool.outbox import RETRY_AFTER_FAILURE, Outbox
+from mta.spool.reader import Reader
+
+MAX_UNSETTLED = 256  # outcomes that a crash may repeat
+MAX_UNSETTLED_TIME = 0.05  # seconds
+
+log = logging.getLogger(__name__)
+
+
+class Notes:
+    """The batch that forms."""
+
+    def __init__(self, reader: Reader, outbox: Outbox, clock: Clock, metrics: Metrics) -> None:
+        self.reader = reader
+        self._outbox = outbox
+        self._clock = clock
+        self._metrics = metrics
+        self._batch = Batch()
+        self._wake = asyncio.Event()
+        self._ids = QueueIds(0)
+        self._unsettled = 0
+        self._committing_since = math.inf  # monotonic; the oldest outcome of the commit under way
+        self.failing: str | None = None  # why the last commit failed
+
+    def mint(self) -> int:
+        """A new queue id."""
+        return self._ids.mint(self._clock.now())
+
+    def put(self, message: Message, events: list[Event], done: Done) -> None:
+        """Own a message; `done(None)` is called when it is on disk, `done(error)` when it cannot be."""
+        message.fresh = message.release is None
+        # A notice belongs to the outcomes that it tells of, and shares their commit.
+        if message.sender and (self.reader.damaged is not None or self._outbox.is_full):
+            shut = OSError(errno.EIO, "the spool takes no new mail")  # `complaints` say why
+            self._clock.call_later(RETRY_AFTER_FAILURE, partial(self._tell, done, shut))
+            return
+        self._batch.puts.append(Put(message, events, done))
+        self._wake.set()
+
+    def settle(
+        self, message: Message, done: list[Recipient], updates: list[Update], events: Iterable[Event]
+    ) -> None:
+        """Note outcomes: recipients that are final, and the next attempts of others."""
+        batch = self._batch
+        if message.whole and len(done) == len(message.recipients):
+            batch.whole.append(message.id)
+        else:
+            message.whole = False
+            batch.done.extend((message.id, recipient.n) for recipient in done)
+        batch.updates.extend(updates)
+        batch.events.extend(events)
+        if not batch.outcomes:
+            batch.since = self._clock.monotonic()
+        count = len(done) + len(updates)
+        batch.outcomes += count
+        if message.fresh:
+            batch.fresh += count
+        self._unsettled += count
+        self._wake.set()
+
+    def report(self, events: Iterable[Event]) -> None:
+        """Note events that change no recipient; while the disk refuses, they are only counted."""
+        if self.failing is not None or self._outbox.is_full:
+            return
+        self._batch.events.extend(events)
+        self._wake.set()
+
+    def learn(self, learned: Mapping[str, Saved]) -> None:
+        """Note what paths have learned, by name."""
+        self._batch.learned |= learned
+        self._wake.set()
+
+    def lease(self, updates: list[Update]) -> asyncio.Future[None]:
+        """Note attempts that are about to begin; the future is done when they are on disk."""
+        self._batch.updates.extend(updates)
+        return self._awaited()
+
+    def prolong(self, before: float, seconds: float) -> asyncio.Future[None]:
+        """Messages from before a time live so much longer."""
+        self._batch.times.append(Times(sql.PROLONG, (seconds, first_id(before))))
+        return self._awaited()
+
+    def bring_forward(self, now: float, longest: float) -> asyncio.Future[None]:
+        """No retry waits longer than this many seconds."""
+        self._batch.times.append(Times(sql.BRING_FORWARD, {"now": now, "longest": longest}))
+        return self._awaited()
+
+    def _awaited(self) -> asyncio.Future[None]:
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._batch.waiters.append(partial(_resolve, committed))
+        self._wake.set()
+        return committed
+
+    @property
+    def has_room(self) -> bool:
+        """False while as many outcomes are unsettled as a crash may repeat."""
+        if self._outbox.is_full:
+            return False
+        if not self._unsettled:
+            return True
+        oldest = min(self._committing_since, self._batch.since)
+        return self._unsettled < MAX_UNSETTLED and self._clock.monotonic() - oldest < MAX_UNSETTLED_TIME
+
+    def _forget(self, rows: list[Committed]) -> None:
+        """The event log has these rows of the outbox: the next commit removes them."""
+        finished = [message for row in rows for message in row.finished]
+        drained = Drained(rows[-1].seq, rows[-1].next_seq, self._ids.last, finished)
+        self._batch.drained = _join(self._batch.drained, drained)
+        self._wake.set()
+
+    def _take_back(self, failed: Batch) -> None:
+        """What was settled in a batch that failed comes ahead of what has been noted since."""
+        later = self._batch
+        self._batch = Batch(
+            puts=later.puts,
+            whole=failed.whole + later.whole,
+            done=failed.done + later.done,
+            updates=failed.updates + later.updates,
+            events=failed.events + later.events,
+            times=failed.times + later.times,
+            learned=failed.learned | later.learned,
+            drained=_join(failed.drained, later.drained),
+            waiters=later.waiters,
+            outcomes=failed.outcomes + later.outcomes,
+            fresh=failed.fresh + later.fresh,
+            since=min(failed.since, later.since),
+        )
+
+    def _tell(self, done: Done, error: Exception | None) -> None:
+        """A bug in one listener must not take the writer from all others."""
+        try:
+            done(error)
+        except Exception as bug:
+            self._metrics.bugs["spool"].inc()
+            log.error("a bug after a commit", exc_info=bug)
+
+
+def _join(first: Drained | None, second: Drained | None) -> Drained | None:
+    if first is None or second is None:
+        return second or first
+    return second._replace(finished=first.finished + second.finished)
+
+
+def _resolve(committed: asyncio.Future[None], error: Exception | None) -> None:
+    if committed.done():
+        return
+    if error is None:
+        committed.set_result(None)
+    else:
+        committed.set_exception(error)
