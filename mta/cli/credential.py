@@ -18,7 +18,8 @@ from typing import Any
 import click
 
 from mta.config import units
-from mta.config.settings import Settings
+from mta.config.settings import Duration, Settings
+from mta.config.walk import SCALARS
 from mta.core.credential import ANY, Credential, Kind
 from mta.core.throttle import Rate
 from mta.core.turns import HIGHEST, LOWEST
@@ -197,7 +198,7 @@ def _document(one: Credential) -> dict[str, Any]:
 
 
 def _rate_text(rate: Rate | None) -> str:
-    return f"{rate.amount}/{int(rate.period)}s" if rate else ""
+    return str(SCALARS[Rate].write(rate)) if rate else ""
 
 
 def _summary(one: Credential) -> str:
@@ -211,7 +212,7 @@ def _summary(one: Credential) -> str:
         "recipients": one.recipients,
         "rate": _rate_text(one.rate),
         "priority": "" if one.priority is None else f"up to {one.priority}",
-        "hold": f"{one.hold:.0f}s" if one.hold else "",
+        "hold": SCALARS[Duration].write(one.hold) if one.hold else "",
         "notify": "" if one.notify else "no",
     }
     return ", ".join([one.kind, *(f"{name} {value}" for name, value in facts.items() if value)])

@@ -21,6 +21,7 @@ from mta.core.window import Window
 
 Size = NewType("Size", int)  # octets
 Priority = NewType("Priority", int)  # -9 to 9 (RFC 6710)
+Port = NewType("Port", int)  # 1 to 65535
 Address = NewType("Address", str)  # numeric, as `ipaddress` writes it
 HostName = NewType("HostName", str)  # lower-case A-labels, no final dot
 Suffix = NewType("Suffix", str)  # of host names: two labels or more, and no public suffix
@@ -77,6 +78,14 @@ class Stream:
     hours: Window | None = None  # when its mail may be delivered; none: always
     pool: str | None = None  # the sources that its mail leaves from; none: `default`
 
+    def __post_init__(self) -> None:
+        if not self.expire or not self.retry_first:
+            raise ValueError("expire and retry_first are never 0: the mail would not be tried again")
+        if self.retry_max < self.retry_first:
+            raise ValueError("retry_first is above retry_max")
+        if self.hours is not None and self.expire <= self.hours.longest_pause:
+            raise ValueError("hours pause for longer than expire: mail would expire before it may go")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -100,7 +109,7 @@ class Provider(Terms):
 class Domain(Terms):
     """Terms towards one destination; the key `default` is for every one, below provider and domain."""
 
-    port: int | None = None  # of the MX hosts
+    port: Port | None = None  # of the MX hosts
 
 
 DEFAULT = Domain(
@@ -110,7 +119,7 @@ DEFAULT = Domain(
     messages_per_connection=100,
     recipients_per_message=50,
     tls="opportunistic",
-    port=25,
+    port=Port(25),
 )
 
 
@@ -130,6 +139,8 @@ class StaticRoute:
     )
 
     def __post_init__(self) -> None:
+        if not self.host.port:
+            raise ValueError("port 0 is nobody's: write host:port")
         if bool(self.user) != bool(self.password_file):
             raise ValueError("user and password_file go together")
 

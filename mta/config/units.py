@@ -25,6 +25,7 @@ from mta.config.settings import (
     Duration,
     Endpoint,
     HostName,
+    Port,
     Priority,
     Size,
     Suffix,
@@ -95,6 +96,13 @@ def priority(text: str) -> Priority:
     if not LOWEST <= int(text) <= HIGHEST:
         raise ValueError(f"{text} is no priority: write a whole number from {LOWEST} to {HIGHEST}")
     return Priority(int(text))
+
+
+def port(text: str) -> Port:
+    """1 to 65535."""
+    if not 1 <= int(text) <= 65535:
+        raise ValueError(f"{text} is no port: write a number from 1 to 65535")
+    return Port(int(text))
 
 
 def address(text: str) -> Address:

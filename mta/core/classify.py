@@ -81,17 +81,18 @@ def broken(transaction: Transaction, after_dot: bool, host: str, judge: Judge | 
     if judge is None or reply is None:
         return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply or LOST, host)
     verdict = judge(reply, "")
-    return Outcome(Kind.DEFERRED, verdict.subject, verdict.scope, reply, host, "", verdict)
+    stage = transaction.ended_at.value if transaction.ended_at else ""
+    return Outcome(Kind.DEFERRED, verdict.subject, verdict.scope, reply, host, stage, verdict)
 
 
 def shared(outcome: Outcome, transaction: Transaction, judge: Judge | None = None) -> list[Outcome]:
-    """What `broken` says, for each recipient: who was refused before the dot was sent keeps that answer."""
-    if outcome.kind is not Kind.AMBIGUOUS:
-        return [outcome] * len(transaction.recipients)
-    return [
-        outcome if reply.code < 300 else _outcome(reply, Stage.RCPT, outcome.host, judge)
-        for reply in transaction.rcpt_replies
-    ]
+    """What `broken` says, for each recipient: who was refused before the end keeps that answer."""
+    results = [outcome] * len(transaction.recipients)
+    if transaction.mail_accepted:
+        for position, reply in enumerate(transaction.rcpt_replies):
+            if reply.code >= 300:
+                results[position] = _outcome(reply, Stage.RCPT, outcome.host, judge)
+    return results
 
 
 def unsendable(options: int, smtputf8: bool, host: str) -> Outcome | None:

@@ -56,7 +56,7 @@ class Transaction:
     """One message to some of its recipients over one connection, and what was answered."""
 
     __slots__ = (
-        "accepted", "body", "data_reply", "dot_reply", "ended_by", "envelope", "mail_reply",
+        "accepted", "body", "data_reply", "dot_reply", "ended_at", "ended_by", "envelope", "mail_reply",
         "message", "rcpt_replies", "recipients", "started",
     )  # fmt: skip
 
@@ -71,7 +71,8 @@ class Transaction:
         self.accepted = 0
         self.data_reply: Reply | None = None
         self.dot_reply: Reply | None = None
-        self.ended_by: Reply | None = None  # a 421 that cut it short
+        self.ended_by: Reply | None = None  # a 421 that cut it short ...
+        self.ended_at: Stage | None = None  # ... and what that answered, if anything of it
 
     @property
     def mail_accepted(self) -> bool:
@@ -168,6 +169,7 @@ class Dialogue:
                     transaction.dot_reply = reply
                     step.finished.append(transaction)
                 else:
+                    transaction.ended_at = stage
                     self._expected.appendleft((stage, transaction))
                 return
             try:

@@ -9,12 +9,14 @@ Why: doubling alone leaves the last third of the lifetime unused (the next wait 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, NewType
 
 Duration = NewType("Duration", float)  # seconds
 
 JITTER = 0.1  # of the wait, either way: what failed together is not to come back together
-LAST_CALL = 60.0  # seconds before expiry at which the last attempt is made
+LAST_CALL = 60.0  # seconds before expiry at which the last attempt is made ...
+LAST_PART = 0.1  # ... or this part of a life that is short: a code for a login lives for minutes
 
 
 class Schedule(NamedTuple):
@@ -29,13 +31,19 @@ class Schedule(NamedTuple):
         return Schedule(first, max(self.maximum, other.maximum, first))
 
     def due(
-        self, attempts: int, now: float, expires: float, dice: float, wait: float | None = None
+        self,
+        attempts: int,
+        now: float,
+        expires: float,
+        dice: float,
+        wait: float | None = None,
+        lifetime: float = math.inf,
     ) -> float | None:
         """When the attempt after number `attempts` is due; None if that was the last one.
 
         A `wait` that a peer or a rule named takes the place of ours, and is never cut short.
         """
-        last = expires - LAST_CALL
+        last = expires - min(LAST_CALL, lifetime * LAST_PART)
         if now >= last:
             return None
         if wait is not None:

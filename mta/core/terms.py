@@ -44,6 +44,8 @@ class Terms:
             for start, ceiling in STARTS.items()
             if _above(getattr(self, start), getattr(self, ceiling))
         ]
+        if self.retry_first and self.retry_max and self.retry_max < self.retry_first:
+            wrong.append("retry_first is above retry_max")
         if wrong:
             raise ValueError("; ".join(wrong))
 

@@ -28,6 +28,14 @@ class Window(NamedTuple):
     zone: tzinfo
     text: str  # as it was written
 
+    @property
+    def longest_pause(self) -> float:
+        """Seconds from a closing to the next opening, at most; changes of the clock do not count."""
+        length = self.end - self.begin + DAY * (self.end <= self.begin)
+        begins = sorted(day * DAY + self.begin for day in self.days)
+        following = [*begins[1:], begins[0] + 7 * DAY]
+        return 60.0 * (max(after - begin for begin, after in zip(begins, following, strict=True)) - length)
+
     def ask(self, now: float) -> Go | Wait:
         """May mail go now?"""
         local = datetime.fromtimestamp(now, self.zone)

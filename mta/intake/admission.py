@@ -23,7 +23,7 @@ from mta.core import message as octets
 from mta.core.address import Path
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
-from mta.core.model import Message, Option, Recipient, Reply
+from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
 from mta.spool.queue import Spool
 
@@ -54,6 +54,7 @@ class Admission:
         self._hostname = settings.hostname
         self._hops = settings.limits.hops
         self._expire: Mapping[str, float] = {name: stream.expire for name, stream in settings.streams.items()}
+        self._windows = {name: stream.hours for name, stream in settings.streams.items() if stream.hours}
         self._priority = {name: settings.priority(name) for name in settings.streams}
         self._spool = spool
         self._clock = clock
@@ -72,7 +73,7 @@ class Admission:
         now = self._clock.now()
         queue_id = self._spool.mint()
         message = self._message(submission, header, queue_id, now)
-        self._spool.put(message, _receptions(message, now), partial(self._committed, message, answer))
+        self._spool.put(message, self._receptions(message, now), partial(self._committed, message, answer))
         return None
 
     def _judge(self, submission: Submission, header: octets.Header) -> Reply | None:
@@ -126,6 +127,19 @@ class Admission:
             release=now + submission.hold if submission.hold else None,
         )
 
+    def _receptions(self, message: Message, now: float) -> list[Event]:
+        events = [about(Type.RECEPTION, message, recipient, now) for recipient in message.recipients]
+        window = self._windows.get(message.stream)
+        start, reason = now, ""
+        if message.release is not None:
+            start, reason = message.release, "held, as the client asked"
+        if window is not None and isinstance(answer := window.ask(start), Wait):
+            start, reason = answer
+        if reason:
+            for event in events:
+                event.due, event.reason = rfc3339(start), reason
+        return events
+
     def _committed(self, message: Message, answer: Answer, error: Exception | None) -> None:
         if error is None:
             answer(Reply(250, "2.0.0", f"Ok: queued as {text(message.id)}"))
@@ -157,14 +171,6 @@ def _judge_from(credential: Credential, value: bytes) -> Reply | None:
 def _shown(address: str) -> str:
     """A client's text, fit for a reply line."""
     return "".join(letter if letter.isprintable() else "?" for letter in address[:100])
-
-
-def _receptions(message: Message, now: float) -> list[Event]:
-    events = [about(Type.RECEPTION, message, recipient, now) for recipient in message.recipients]
-    if message.release is not None:
-        for event in events:
-            event.due = rfc3339(message.release)
-    return events
 
 
 def rejection(reply: Reply, reason: str, now: float, *, sender: str | None = None, login: str = "") -> Event:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from mta.config.walk import SCALARS
@@ -28,10 +29,11 @@ async def explain(
     router: Router, sources: Sources, destination: str, state: State | None = None
 ) -> dict[str, Any]:
     """Where mail for this destination goes, and on which terms."""
-    profile = router.providers.by_name.get(destination)
+    name = destination.lower()
+    profile = router.providers.by_name.get(name)
     if profile is not None:
         found = {"destination": destination, "match": list(profile.match), "domains": list(profile.domains)}
-        return found | _terms(router.of_provider(destination), sources, state)
+        return found | _terms(router.of_provider(name), sources, state)
     domain = _domain(router, destination)
     route = await router.route(domain)
     answer: dict[str, Any] = {"destination": destination, "domain": domain}
@@ -42,8 +44,13 @@ async def explain(
 
 
 def _domain(router: Router, destination: str) -> str:
-    name = destination.rpartition("@")[2].removesuffix(".")
-    if "@" not in destination and "." not in name and not name.startswith("["):
+    local, at, name = destination.rpartition("@")
+    name = name.removesuffix(".")
+    if not name or (" " in name and not at) or (at and (not local or "@" in local)):
+        raise ValueError(f"{destination!r} is no address, no domain and no provider: write user@example.com")
+    if _is_numeric(name):
+        raise ValueError(f"{destination!r} is no domain; for the mail of this address itself write [{name}]")
+    if not at and "." not in name and not name.startswith("["):
         meant = difflib.get_close_matches(name, router.providers.by_name, n=1)
         advice = f"; did you mean {meant[0]}?" if meant else f"; for a domain without a dot write x@{name}"
         raise ValueError(f"{destination!r} is no domain, and no provider that we know{advice}")
@@ -51,6 +58,13 @@ def _domain(router: Router, destination: str) -> str:
         return a_label(name)
     except PathError as error:
         raise ValueError(f"{destination!r}: {error}") from None
+
+
+def _is_numeric(name: str) -> bool:
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 async def _host(router: Router, route: Route, host: Host) -> dict[str, Any]:

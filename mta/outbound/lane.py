@@ -54,6 +54,8 @@ class Host(Protocol):
 
     def has_room(self, lane: Lane, share: Share) -> None: ...
 
+    def tell(self, lane: Lane, reason: str, until: float = 0.0) -> None: ...
+
     def bar(self, source: Source, reason: str) -> None: ...
 
     def barred_until(self, source: Source) -> float: ...
@@ -107,6 +109,13 @@ class Lane:
         if (shut := self.traffic.shut(now, share[1])) is not None:
             return shut
         return GO if self.serving else self._dead.ask(now)
+
+    @property
+    def dead_for(self) -> float:
+        """Seconds for which nobody is dialled, since nobody answered."""
+        now = self._clock.now()
+        answer = self._dead.ask(now)
+        return answer.until - now if isinstance(answer, Wait) else 0.0
 
     @property
     def is_barred(self) -> bool:
@@ -198,6 +207,7 @@ class Lane:
     def finished(self, connection: Connection, transaction: Transaction) -> None:
         if self._dead.failures:
             self._dead.answered()
+            self._pool.tell(self, "mail is answered again")
         batch = self._under_way.pop(transaction)
         now = self._clock.monotonic()
         duration = now - transaction.started
@@ -237,12 +247,12 @@ class Lane:
                 batch.requeued = True
                 self._turns.put_back(batch)
             else:
-                if batch.requeued:
-                    self._dead.failed(self._clock.now())
                 duration = self._clock.monotonic() - transaction.started
                 outcome = self._elsewhere(batch.message, outcome)
                 results = shared(outcome, transaction, self.judge)
                 self._settler.settle(batch, results, self._trace(connection.tls, duration))
+                if batch.requeued and not is_refusal(outcome):  # whoever says why he refuses us is not dead
+                    self._is_dead(outcome)
 
     # What the pool tells
 
@@ -264,10 +274,10 @@ class Lane:
             return
         if outcome.subject is Subject.SOURCE and outcome.verdict is None:
             self._bar(outcome)
-        self._dead.failed(self._clock.now())
         for batch in self.take_all():
             if not self._moves(batch):
                 self.settle_all(batch, outcome, self._trace())
+        self._is_dead(outcome)
 
     def closed(self, connection: Connection | None) -> None:
         """A connection, or the attempt at one, is over."""
@@ -376,6 +386,12 @@ class Lane:
                 self._spent.add(connection)
             elif verdict.scope is Scope.TENANT:
                 self.traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
+
+    def _is_dead(self, outcome: Outcome) -> None:
+        """Nobody there took mail: the site is left alone for a while."""
+        self._dead.failed(self._clock.now())
+        if self._dead.failures == 1 and outcome.subject is not Subject.SOURCE:  # that is told of the source
+            self._pool.tell(self, f"left alone: {outcome.reply.text}", self._dead.until)
 
     def _bar(self, outcome: Outcome) -> None:
         """Our source cannot dial: not this site, or nobody."""

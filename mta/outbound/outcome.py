@@ -149,7 +149,10 @@ class Settler:
         wait = None
         if verdict is not None and (verdict.wait is not None or verdict.retry not in OF_STREAM):
             wait = self._rules.wait(verdict, recipient.attempts)
-        return schedule.due(recipient.attempts, now, message.expires, self._clock.dice(), wait)
+            if route is not None and not verdict.stated:
+                wait = max(wait, route.retry.first)
+        lifetime = message.expires - created(message.id)
+        return schedule.due(recipient.attempts, now, message.expires, self._clock.dice(), wait, lifetime)
 
     def _event(
         self, message: Message, recipient: Recipient, outcome: Outcome, due: float | None, now: float,

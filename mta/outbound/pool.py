@@ -39,6 +39,7 @@ SWEEP = 1.0  # seconds
 IDLE = 30.0  # seconds that a connection is kept without work
 SAVE_INTERVAL = 60.0  # seconds between two looks at what has been learned
 MAX_LEARNED = 10_000  # paths that are remembered
+MAX_REASON = 1000  # characters in an event
 BARRED = 60.0  # seconds until an address of ours that could not be bound is tried again
 
 OURS = Outcome(
@@ -184,11 +185,13 @@ class Pool:
             return  # told already
         self._barred[source.name] = now + BARRED
         log.error("%s; its mail goes over others of its pool, or waits", reason)
-        at = self._clock.now()
-        state = Event(
-            time=rfc3339(at), type=Type.STATE, source=source.name, reason=reason, due=rfc3339(at + BARRED)
-        )
-        self._spool.report([state])
+        self._spool.report([_state_event(reason, self._clock.now(), BARRED, source.name)])
+
+    def tell(self, lane: Lane, reason: str, until: float = 0.0) -> None:
+        """A site has gone, or come back."""
+        now, route = self._clock.now(), lane.route
+        event = _state_event(reason, now, until - now, lane.source.name, route.site, route.provider)
+        self._spool.report([event])
 
     def barred_until(self, source: Source) -> float:
         """Monotonic; in the past where it may be used."""
@@ -280,7 +283,10 @@ class Pool:
         known = self._traffic.get(name)
         if known is None and name in self._learned:
             known = self._begin(name, route, source)
-        return None if known is None else known.state
+        if known is None:
+            return None
+        lane = self._lanes.get((route.site, source.name))
+        return known.state | {"dead_for": round(lane.dead_for, 1) if lane else 0.0}
 
     def _forget(self, lane: Lane) -> None:
         del self._lanes[lane.route.site, lane.source.name]
@@ -376,4 +382,14 @@ def _limit_event(traffic: Traffic, change: Change, now: float, wait: float) -> E
         source=traffic.source, site=traffic.site, provider=traffic.provider,
         reason=change.reason, due=rfc3339(now + wait) if wait > 0 else "",
         limit=LimitField(change.what, finite(change.old), finite(change.new)),
+    )  # fmt: skip
+
+
+def _state_event(
+    reason: str, now: float, wait: float, source: str, site: str = "", provider: str = ""
+) -> Event:
+    """What the event log says of a source, or of one towards a site; so it stays for `wait` seconds."""
+    return Event(
+        time=rfc3339(now), type=Type.STATE, source=source, site=site, provider=provider,
+        reason=reason[:MAX_REASON], due=rfc3339(now + wait) if wait > 0 else "",
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 Between: `spool.queue` is one of these, takes the batch when it commits, and says how that went.
 Contract: each call only notes and returns at once; the commit calls back. Times are wall-clock seconds.
-    Where `has_room` is False nobody settles: so many outcomes may a crash repeat, and no more.
+    While `has_room` is False no attempt should begin: a crash may repeat so many outcomes and no more.
 Raises: nothing; what cannot be written reaches each `done` and each future as an exception.
 Why: nobody waits for a disk here, so outcomes of many messages share one sync.
 """

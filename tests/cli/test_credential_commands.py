@@ -65,7 +65,7 @@ def test_everything_that_narrows_a_credential_is_kept(mta: Run, path: Path) -> N
         notify=False,
         kind="key",
     )
-    assert shown["rate"] == "20/1800s"
+    assert shown["rate"] == "20/30min"
     assert proves_key(shown["secret"].encode(), stored.verifier)
 
 
@@ -104,7 +104,7 @@ def test_list_and_remove(mta: Run) -> None:
     assert json.loads(mta("list", "--json").stdout) == []
     mta("add", "app", "--key", "--sender", "example.com", "--rate", "5/s")
     assert mta("list").stdout == (
-        "app: key, tenant default, stream transactional, from example.com, rate 5/1s\n"
+        "app: key, tenant default, stream transactional, from example.com, rate 5/s\n"
     )
     assert json.loads(mta("remove", "app", "--json").stdout) == {"login": "app", "removed": True}
     gone = mta("remove", "app")

@@ -162,6 +162,11 @@ async def test_a_static_route_says_so(tmp_path: Path) -> None:
                      "for a domain without a dot write x@intranet"),
         ("ann@bad domain.test", "'ann@bad domain.test': The domain is not valid"),
         ("[192.0.2.300]", "'[192.0.2.300]': The address literal is not valid"),
+        ("192.0.2.7", "'192.0.2.7' is no domain; for the mail of this address itself write [192.0.2.7]"),
+        ("a b", "'a b' is no address, no domain and no provider: write user@example.com"),
+        ("", "'' is no address, no domain and no provider: write user@example.com"),
+        ("@plain.test", "'@plain.test' is no address, no domain and no provider: write user@example.com"),
+        ("a@b@c.test", "'a@b@c.test' is no address, no domain and no provider: write user@example.com"),
     ],
 )  # fmt: skip
 async def test_what_is_no_destination_is_refused(tmp_path: Path, destination: str, words: str) -> None:

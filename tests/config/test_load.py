@@ -90,6 +90,27 @@ def test_five_mistakes_in_one_file_are_told_in_its_order(write: Write) -> None:
         ("spool: {path: 7}", "3:15: spool.path: expected a path, got the number 7"),
         ("spool: {path: ''}", "3:15: spool.path: '' is not a path"),
         ("bare_newlines: no", "3:16: bare_newlines: expected one of refuse, normalise; got 'no'"),
+        (
+            "streams: {bulk: {expire: 0}}",
+            "3:17: streams.bulk: expire and retry_first are never 0: the mail would not be tried again",
+        ),
+        (
+            "streams: {bulk: {retry_first: 2h, retry_max: 1h}}",
+            "3:17: streams.bulk: retry_first is above retry_max",
+        ),
+        (
+            "streams: {bulk: {expire: 2d, hours: 'mon 08:00-09:00'}}",
+            "3:17: streams.bulk: hours pause for longer than expire: mail would expire before it may go",
+        ),
+        (
+            "domains: {a.test: {retry_first: 2h, retry_max: 1h}}",
+            "3:19: domains.a.test: retry_first is above retry_max",
+        ),
+        (
+            "domains: {a.test: {port: 99999}}",
+            "3:26: domains.a.test.port: 99999 is no port: write a number from 1 to 65535",
+        ),
+        ("routes: {a.test: b:0}", "3:18: routes.a.test: port 0 is nobody's: write host:port"),
         ("routes: {a: {host: b:25, user: 12}}", "3:32: routes.a.user: expected text, got the number 12"),
     ],
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta.core.classify import LOST, MAYBE, NO_SMTPUTF8, broken, outcomes, surplus, unsendable
-from mta.core.dialogue import Transaction
+from mta.core.classify import LOST, MAYBE, NO_SMTPUTF8, broken, outcomes, shared, surplus, unsendable
+from mta.core.dialogue import Stage, Transaction
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject
 from mta.core.reply import ReplyParser
 
@@ -131,6 +131,25 @@ def test_a_421_says_why(after_dot: bool) -> None:
     transaction.ended_by = reply("421 4.3.2 going down")
     outcome = broken(transaction, after_dot, HOST)
     assert (outcome.kind, outcome.reply) == (Kind.DEFERRED, transaction.ended_by)
+
+
+def test_who_was_refused_before_a_421_keeps_that_answer() -> None:
+    transaction = ended(OK, ["550 5.1.1 who?", OK])
+    transaction.recipients.append(Recipient(2, "r2@dst.test", "dst.test"))  # not answered yet
+    transaction.ended_by, transaction.ended_at = reply("421 4.3.2 going down"), Stage.RCPT
+    given = shared(broken(transaction, False, HOST), transaction)
+    assert [(each.kind.value, each.reply.code) for each in given] == [
+        ("bounced", 550),
+        ("deferred", 421),
+        ("deferred", 421),
+    ]
+
+
+def test_recipients_behind_a_mail_that_was_refused_have_no_answers_of_their_own() -> None:
+    transaction = ended("451 4.3.0 later", ["503 MAIL first"])
+    transaction.ended_by = reply("421 4.3.2 going down")
+    (given,) = shared(broken(transaction, False, HOST), transaction)
+    assert given.reply.code == 421
 
 
 @pytest.mark.parametrize(

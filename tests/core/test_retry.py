@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.retry import JITTER, LAST_CALL, Schedule
+from mta.core.retry import ANY, JITTER, LAST_CALL, Schedule
 
 DAY = 86_400.0
 MIDDLE = 0.5  # no jitter
@@ -48,3 +48,20 @@ def test_never_in_the_past_never_after_the_last_call(
     else:
         assert now < due <= now + left - LAST_CALL
         assert due - now <= 7200 * (1 + JITTER) + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "last"), [(30.0, 27.0), (120.0, 108.0), (600.0, 540.0), (DAY, DAY - 60)]
+)
+def test_a_short_life_is_used_almost_to_its_end(lifetime: float, last: float) -> None:
+    due = Schedule().due(9, lifetime * 0.8, lifetime, MIDDLE, lifetime=lifetime)
+    assert due == pytest.approx(min(last, lifetime * 0.8 + 7200))
+    assert Schedule().due(9, last, lifetime, MIDDLE, lifetime=lifetime) is None
+
+
+def test_a_destination_makes_waits_longer_and_never_shorter() -> None:
+    stream = Schedule(300.0, 7200.0)
+    assert stream.at_least(ANY) == stream
+    assert stream.at_least(Schedule(900.0, 0.0)) == Schedule(900.0, 7200.0)
+    assert stream.at_least(Schedule(60.0, 600.0)) == stream
+    assert stream.at_least(Schedule(10_000.0, 0.0)) == Schedule(10_000.0, 10_000.0)

@@ -58,3 +58,19 @@ def test_the_hours_are_those_of_the_zone_also_when_its_clock_changes() -> None:
         before = day.ask(at(f"{date}T03:30:00", BERLIN))
         assert isinstance(before, Wait)
         assert before.until == at(f"{date}T08:00:00", BERLIN)
+
+
+@pytest.mark.parametrize(
+    ("hours", "days", "pause"),
+    [
+        ((8, 20), EVERY_DAY, 12),
+        ((20, 8), EVERY_DAY, 12),
+        ((0, 24), EVERY_DAY, 0),
+        ((8, 20), WEEK, 60),  # Friday evening to Monday
+        ((10, 11), frozenset({2}), 7 * 24 - 1),
+    ],
+)
+def test_the_longest_pause_counts_the_days_without_hours(
+    hours: tuple[int, int], days: frozenset[int], pause: int
+) -> None:
+    assert window(*hours, days).longest_pause == pause * 3600

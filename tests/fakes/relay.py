@@ -48,8 +48,8 @@ class Relay:
         await self.clock.advance(1)
 
     def types(self) -> list[str]:
-        """The events so far, in short."""
-        return [event["type"] for event in self.house.events]
+        """The events about mail so far, in short."""
+        return [event["type"] for event in mail(self.house)]
 
 
 @asynccontextmanager

@@ -74,12 +74,15 @@ async def test_a_notice_is_a_delivery_status_report(tmp_path: Path) -> None:
 
 async def test_a_message_that_expires_brings_a_notice(tmp_path: Path) -> None:
     later = envelope("250 ok", "450 4.2.1 busy", "554 none")
-    stream = Stream(expire=Duration(30))
-    async with relaying(tmp_path, HELLO + later + NOTICE, notify=True, stream=stream) as relay:
+    stream = Stream(expire=Duration(60))
+    scripts = HELLO + later, HELLO + later + NOTICE
+    async with relaying(tmp_path, *scripts, notify=True, stream=stream) as relay:
         await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        await relay.clock.advance(55)
         await relay.house.event(type="expiration")
         await relay.house.event(type="delivery", recipient="a@src.test")
-        notice = relay.peer.calls[0].messages[0]
+        notice = relay.peer.calls[1].messages[0]
     assert b"could not be delivered in the time it was given by 127.0.0.1:\r\n    450 4.2.1 busy" in notice
     assert b"\r\nStatus: 5.2.1\r\n" in notice
 

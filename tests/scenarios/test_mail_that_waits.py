@@ -11,7 +11,7 @@ from mta.config.settings import Duration, Settings, Stream
 from tests.fakes.clock import HandClock
 from tests.fakes.house import routed, running, settings
 from tests.fakes.peer import HELLO, TAKES, ScriptedPeer, answers, envelope
-from tests.fakes.relay import MUTE, named, relaying, story
+from tests.fakes.relay import MUTE, named, relaying, story, wait_of
 
 HOUR = 3600.0
 B, C = "b@dst.test", "c@dst.test"
@@ -41,10 +41,16 @@ async def test_an_hour_to_live_and_the_last_attempt_is_made_before_its_end(tmp_p
 
 
 async def test_what_expired_is_not_tried_again(tmp_path: Path) -> None:
-    stream = Stream(expire=Duration(30))
-    async with relaying(tmp_path, HELLO + answers("RCPT", GREY), stream=stream) as relay:
+    stream = Stream(expire=Duration(60))
+    async with relaying(tmp_path, *[HELLO + answers("RCPT", GREY)] * 2, stream=stream) as relay:
         await relay.house.send(B)
-        assert await relay.told(2) == [f"reception {B}", f"expiration 1 {B} policy: {GREY} (RCPT)"]
+        await relay.told(2)
+        await relay.clock.advance(55)
+        assert await relay.told(3) == [
+            f"reception {B}",
+            f"deferral 1 {B} policy +54: {GREY} (RCPT)",
+            f"expiration 2 {B} policy: {GREY} (RCPT)",
+        ]
         await relay.leap(7300)
         assert await relay.house.daemon.spool.reader.queue(10) == []
 
@@ -153,9 +159,15 @@ async def test_the_dot_is_never_answered_and_after_ten_minutes_it_may_have_arriv
 
 async def test_a_second_chance_that_is_ambiguous_when_the_time_is_over_expires(tmp_path: Path) -> None:
     script = HELLO + ASKED + "<- message\nclose"
-    async with relaying(tmp_path, script, stream=Stream(expire=Duration(30))) as relay:
+    async with relaying(tmp_path, script, script, stream=Stream(expire=Duration(60))) as relay:
         await relay.house.send(B)
-        assert await relay.told(2) == [f"reception {B}", f"expiration 1 {B} network: {MAYBE}"]
+        await relay.told(2)
+        await relay.clock.advance(55)
+        assert await relay.told(3) == [
+            f"reception {B}",
+            f"ambiguous 1 {B} network +54: {MAYBE}",
+            f"expiration 2 {B} network: {MAYBE}",
+        ]
 
 
 async def test_one_recipient_refused_at_rcpt_is_not_ambiguous_when_the_dot_is(tmp_path: Path) -> None:
@@ -182,3 +194,16 @@ async def test_a_dot_without_an_answer_does_not_hold_a_stop_for_ever(tmp_path: P
         await relay.clock.asked_for(30.0)
         await relay.clock.advance(31)
         assert await relay.told(2) == [f"reception {B}", f"ambiguous 1 {B} network +300: {MAYBE}"]
+
+
+async def test_a_provider_that_wants_long_waits_gets_them_and_a_domain_may_know_better(
+    tmp_path: Path,
+) -> None:
+    """The stream's first wait is five minutes: a shorter one of a destination changes nothing."""
+    busy = HELLO + answers("RCPT", "451 4.3.0 Try again later")
+    for longer, wait in ((900.0, 900), (60.0, 300)):
+        directory = tmp_path / str(wait)
+        async with relaying(directory, busy, mx="mx.dst.test", retry_first=Duration(longer)) as relay:
+            await relay.house.send(B)
+            deferral = await relay.house.event(type="deferral")
+            assert wait_of(deferral) == wait

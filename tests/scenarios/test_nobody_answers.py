@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from mta.config.settings import Duration, Stream
+from mta.ops.control import call
 from tests.fakes.peer import HELLO, TAKES
 from tests.fakes.relay import Relay, relaying, wait_of
 
@@ -61,8 +63,10 @@ async def test_what_the_gate_holds_back_for_less_than_a_commit_is_not_forgotten(
 async def test_a_dead_site_is_forgotten_after_an_hour(tmp_path: Path) -> None:
     async with relaying(tmp_path, shut=True, stream=Stream(expire=Duration(30))) as relay:
         await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        await relay.clock.advance(61)
         await relay.house.event(type="expiration")
-        await relay.clock.advance(HOUR)
+        await relay.clock.advance(HOUR - 61)
         assert relay.house.daemon.pool.lanes == 1
         await relay.clock.advance(32)
         assert relay.house.daemon.pool.lanes == 0
@@ -104,5 +108,28 @@ async def test_expiry_needs_no_peer(tmp_path: Path) -> None:
 async def test_an_expired_message_leaves_the_spool(tmp_path: Path) -> None:
     async with relaying(tmp_path, shut=True, stream=Stream(expire=Duration(30))) as relay:
         await relay.house.send("b@dst.test")
-        assert (await relay.house.event(type="expiration"))["attempt"] == 1
+        assert wait_of(await relay.house.event(type="deferral")) == 27
+        await relay.clock.advance(61)
+        assert (await relay.house.event(type="expiration"))["attempt"] == 2  # the last moment was used
         assert await relay.house.daemon.spool.reader.queue(10) == []
+
+
+async def test_a_site_that_is_dead_is_told_with_the_reason_and_told_again_when_it_answers(
+    tmp_path: Path,
+) -> None:
+    async with relaying(tmp_path, HELLO + TAKES, shut=True) as relay:
+        await relay.house.send("b@dst.test")
+        dead = await relay.house.event(type="state")
+        assert dead["site"] == f"127.0.0.1:{relay.peer.port}"
+        assert dead["reason"].startswith("left alone: No host answered; it is tried again: 127.0.0.1")
+        assert wait_of(dead) == 30
+        socket = relay.house.daemon.settings.control_socket
+        told = await asyncio.to_thread(call, socket, "explain", {"destination": "dst.test"})
+        assert told["sources"][0]["state"]["dead_for"] == 30.0
+        await relay.peer.open()
+        await relay.clock.advance(301)
+        await relay.house.event(type="delivery")
+        await relay.house.event(2, type="state")
+        (_, alive) = relay.house.of(type="state")
+        assert alive["reason"] == "mail is answered again"
+        assert "due" not in alive

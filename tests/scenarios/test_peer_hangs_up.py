@@ -128,7 +128,12 @@ async def test_with_421_to_mail_each_time(tmp_path: Path) -> None:
     async with relaying(tmp_path, script, script) as relay:
         await relay.house.send("b@dst.test")
         deferral = await relay.house.event(type="deferral")
-        assert deferral["reply"] == {"code": 421, "enhanced": "4.3.2", "text": "going down"}
+        assert deferral["reply"] == {
+            "code": 421,
+            "enhanced": "4.3.2",
+            "text": "going down",
+            "command": "MAIL",
+        }
         assert deferral["subject"] == "destination"
 
 

@@ -53,7 +53,7 @@ async def test_in_the_envelope_twice_and_it_is_tried_again_later(tmp_path: Path,
         await relay.come_due()
         assert await relay.told(3) == [
             f"reception {B}",
-            f"deferral 1 {B} connection +300: {BYE}",
+            f"deferral 1 {B} connection +300: {BYE} ({stage})",
             f"delivery 2 {TAKEN}",
         ]
         assert [call.messages for call in relay.peer.calls[:2]] == [[], []]
@@ -129,6 +129,6 @@ async def test_with_a_name_for_it_the_reason_is_told(tmp_path: Path) -> None:
         await relay.come_due()
         assert await relay.told(3) == [
             f"reception {B}",
-            f"deferral 1 {B} destination +300: {reply}",
+            f"deferral 1 {B} destination +300: {reply} (MAIL)",
             f"delivery 2 {TAKEN}",
         ]

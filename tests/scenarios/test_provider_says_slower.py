@@ -67,7 +67,7 @@ async def test_a_421_about_the_rate_at_mail_is_not_tried_again_at_once(
         await relay.come_due()
         assert await relay.told(3) == [
             f"reception {B}",
-            f"deferral 1 {B} rate {named(seconds)}: {reply}",
+            f"deferral 1 {B} rate {named(seconds)}: {reply} (MAIL)",
             f"delivery 2 {B}: 250 2.0.0 taken (.)",
         ]
 

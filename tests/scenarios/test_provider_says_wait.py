@@ -188,7 +188,7 @@ async def test_an_unknown_user_that_is_said_with_450_is_tried_again(tmp_path: Pa
         pytest.param(
             "MAIL", "450 4.1.8 Sender address rejected: Domain not found", "sender", named(1800), id="sender"
         ),
-        pytest.param("RCPT", "451 4.3.0 Temporary lookup failure", "dns", "+300", id="their DNS"),
+        pytest.param("RCPT", "451 4.4.3 DNS lookup failure", "dns", "+300", id="their DNS"),
         pytest.param(
             "RCPT", "450 4.7.25 cannot find your reverse hostname", "source", named(3600), id="our PTR"
         ),

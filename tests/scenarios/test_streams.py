@@ -107,6 +107,11 @@ async def test_a_newsletter_waits_for_its_hours_and_a_password_does_not(tmp_path
         assert (await news.deliver(CONTENT, "n@dst.test")).startswith("250 ")
         assert (await passwords.deliver(CONTENT, "p@dst.test")).startswith("250 ")
         await house.event(type="delivery", recipient="p@dst.test")
+        (waits,) = house.of(type="reception", recipient="n@dst.test")
+        assert (waits["due"], waits["reason"]) == (
+            "2027-01-15T10:00:00.000Z",
+            "outside the delivery window 10:00-20:00",
+        )
         await clock.advance(3590.0)
         assert house.of(recipient="n@dst.test", type="delivery") == []
         await clock.advance(20.0)
