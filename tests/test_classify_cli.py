@@ -60,6 +60,31 @@ def test_octets_that_are_no_utf8_do_no_harm() -> None:
     assert [each["rule"] for each in answers(result)] == ["unknown-user"]
 
 
+def test_whatever_logs_and_editors_make_of_a_line_it_is_the_same_reply() -> None:
+    lines = [
+        b"\xef\xbb\xbf550 5.1.1 No such user\r",
+        b"  \t550 5.1.1 No such user  \r",
+        b"\r",
+        b"",
+        b"550-5.1.1 No such user 550-5.1.1 here 550 5.1.1 bye",
+        b"550-5.1.1 No such user\\r\\n550-5.1.1 here\\r\\n550 5.1.1 bye",
+        b"550 550 5.1.1 No such user",
+        b"550 5.1.1 No such user \xff\xfe\x00",
+        b"smtp; 550-5.1.1 No such user 550 5.1.1 here",
+    ]
+    result = CliRunner().invoke(main, ["classify"], input=b"\n".join(lines))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [(each["rule"], each["suppress"]) for each in answers(result)] == [("unknown-user", True)] * 7
+
+
+def test_a_code_without_words_and_a_code_that_is_no_refusal_are_answered() -> None:
+    found = answers(classify(stdin="550\n550 \n550-\n550 5.1.1\n250\n354 go on\n"))
+    assert [(each["rule"], each["permanent"], each["suppress"]) for each in found] == [
+        ("code-550", True, False), ("code-550", True, False), ("code-550", True, False),
+        ("status-1.1", True, True), ("code-250", False, False), ("code-354", False, False),
+    ]  # fmt: skip
+
+
 def test_the_provider_and_the_stage_make_a_difference() -> None:
     line = "451 4.7.1 Service unavailable - try again later"
     rules = [answers(classify(line, *more))[0]["rule"] for more in ((), ("--provider", "apple"))]

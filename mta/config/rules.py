@@ -85,6 +85,12 @@ class File:
 
     retries: Mapping[str, Retry]
     rules: tuple[Entry, ...]
+    doubts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for text in self.doubts:
+            if text.strip() != plain(text):
+                raise ValueError(f"doubt {text!r} never matches: lower case, single blanks, no @")
 
 
 @cache
@@ -102,7 +108,7 @@ def load(path: Path = SHIPPED) -> RuleSet:
         raise SettingsError(walk.problems)
     assert isinstance(file, File)
     retries = {name: RetryClass(each.first, each.factor, each.maximum) for name, each in file.retries.items()}
-    rules = RuleSet([rule(entry) for entry in file.rules], retries)
+    rules = RuleSet([rule(entry) for entry in file.rules], retries, file.doubts)
     nodes = _entries(root)
     problems = [
         Problem(path, *place(nodes[at].start_mark), f"rules[{at}]", text)
@@ -222,9 +228,16 @@ def _astray(rules: RuleSet) -> Iterator[tuple[int, str]]:
             except ReplyError as error:
                 yield at, f"{each.name}: an example is {error}"
                 continue
-            found = rules.judge(reply, told or stage, provider).rule
-            if found == each.name:
+            found = rules.judge(reply, told or stage, provider)
+            if found.rule == each.name and found.suppress == each.suppress:
                 continue
-            alone = RuleSet([each], rules.retries).judge(reply, told or stage, provider).rule == each.name
-            why = f"is taken by {found!r} before it" if alone else f"does not match it (but {found!r})"
+            alone = RuleSet([each], rules.retries).judge(reply, told or stage, provider)
+            if found.rule == each.name and found.suppress == alone.suppress:
+                continue  # such as 450, or 5.7.1, in a rule that else suppresses
+            if found.rule == each.name:
+                why = "has a word of `doubts` in it and does not suppress"
+            elif alone.rule == each.name:
+                why = f"is taken by {found.rule!r} before it"
+            else:
+                why = f"does not match it (but {found.rule!r})"
             yield at, f"{each.name}: its example {example[:60]!r} {why}"

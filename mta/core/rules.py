@@ -6,12 +6,13 @@ Contract: pure. A provider's own rules are asked before those for everybody, eac
     `Outcome.command` has it; "" is unknown and fits every rule. `provider` is "" for none of those that
     rules name; None is unknown and fits every rule but those of common words. Waits are seconds, at
     least `SHORTEST`, at most `LONGEST`. Of a text the first `MAX_TEXT` characters count, in lower case,
-    without its addresses.
+    without its addresses. Whichever rule fits, a text with one of the `doubts` in it suppresses nothing.
 Raises: ValueError from `Rule` for what contradicts itself; nothing that a peer can cause.
 Standards: RFC 5321 4.2 (replies), 4.5.4.1 (retries), RFC 3463, RFC 6647 (greylisting).
 Why: a wrong word about a mailbox is worse than none, so whatever a rule says, an answer suppresses an
-    address only where `status.may_suppress`. Most texts are recognised by a plain phrase: `in` takes a
-    twentieth of a regular expression's time, and a hostile text cannot slow it down.
+    address only where `status.may_suppress`, and where it speaks of nothing else. Most texts are recognised
+    by a plain phrase: `in` takes a twentieth of a regular expression's time, and a hostile text cannot slow
+    it down; `core.needles` keeps most rules from being tried at all.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import NamedTuple
 
 from mta.core import status
 from mta.core.model import Reaction, Reply, Scope, Subject, Verdict
+from mta.core.needles import Needles
 from mta.core.status import Enhanced, Span
 
 MAX_TEXT = 1024  # characters
@@ -31,8 +33,11 @@ SHORTEST, LONGEST = 30.0, 86400.0  # seconds that a peer can ask for
 TRUSTED = 3  # so many times a wait that the peer names holds to the second
 CACHED = 512  # verdicts, of some 2 KiB each
 
-# "(#5.1.1)" at the end of a line (qmail), "#5.1.0" at its beginning (IronPort)
-_HASHED = re.compile(r"#([45]\.\d{1,3}\.\d{1,3})(?!\d)")
+# An enhanced code that is not where RFC 2034 puts it: "#5.1.0 Rejected", "No mailbox (#5.1.1)",
+# "5.1.1: Unknown", or behind one word, or the code once more: "cuda_nsu 5.1.1 Unknown", "550 5.1.1 Unknown"
+_ASTRAY = re.compile(r"(?:#|^(?:[^\s\d]{1,20} |[45]\d\d[ -])?\(?)([45]\.\d{1,3}\.\d{1,3})(?!\.?\d)")
+# Behind the last @ of a word: what is no longer the domain, where letters or figures are in it
+_AFTER_ADDRESS = re.compile(r"[:;,)>\]](?=[^@]*[^\W_])[^@]*$")
 # A time that we are asked to wait: what announces it stands before it, in German also behind it.
 _TIME = (
     r"(?<![\d.])(?P<count>\d{1,6}|(?<= )(?:an?|one)(?= )) ?(?P<unit>"
@@ -47,7 +52,7 @@ _ANNOUNCED = (
 _WAITS = (
     re.compile(_ANNOUNCED + _CLOCK),
     re.compile(_ANNOUNCED + _TIME),
-    re.compile(_TIME + r" (?:erneut|wieder|noch)"),
+    re.compile(_TIME + r" (?:erneut|wieder|noch|opnieuw)"),
     re.compile(r"retry[- ]after:? ?(?P<seconds>\d{1,6})(?! ?\S)"),
 )
 _UNITS = {"st": 3600, "s": 1, "секунд": 1, "秒": 1, "m": 60, "минут": 60, "分": 60}  # else an hour
@@ -125,18 +130,26 @@ class Rule:
 
 
 class RuleSet:
-    """All rules, in order, and the retry classes that they name."""
+    """All rules, in order, the retry classes that they name, and the words after which nothing suppresses."""
 
-    def __init__(self, rules: Sequence[Rule], retries: Mapping[str, RetryClass]) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], retries: Mapping[str, RetryClass], doubts: Sequence[str] = ()
+    ) -> None:
         self.rules = tuple(rules)
         self.retries = dict(retries)
-        general = tuple(rule for rule in rules if not rule.providers)
-        owned = tuple(rule for rule in rules if rule.providers)
-        self._for_others = general
-        unmistakable = tuple(rule for rule in owned if not rule.common)
-        self._for: dict[str | None, tuple[Rule, ...]] = {None: unmistakable + general}
-        for provider in sorted(frozenset[str]().union(*(rule.providers for rule in owned))):
-            self._for[provider] = tuple(rule for rule in owned if provider in rule.providers) + general
+        self.doubts = tuple(doubts)
+        # In the order in which they are asked: for each provider the numbers of its own come first.
+        self._asked = sorted(self.rules, key=lambda rule: not rule.providers)
+        self._needles = Needles(
+            [(rule.phrases, [pattern.pattern for pattern in rule.patterns]) for rule in self._asked]
+        )
+        own = dict(enumerate(rule.providers for rule in self._asked))
+        self._for_others = frozenset(number for number, providers in own.items() if not providers)
+        unmistakable = (number for number in own if not self._asked[number].common)
+        self._for: dict[str | None, frozenset[int]] = {None: frozenset(unmistakable)}
+        for provider in sorted(frozenset[str]().union(*own.values())):
+            named = (number for number, providers in own.items() if provider in providers)
+            self._for[provider] = self._for_others.union(named)
         self._judged = lru_cache(maxsize=CACHED)(self._judge)
 
     @property
@@ -165,24 +178,41 @@ class RuleSet:
 
     def _judge(self, code: int, given: str, said: str, stage: str, provider: str | None) -> Verdict:
         text = plain(said)
-        hashed = None if given else _HASHED.search(text)
-        enhanced = Enhanced.read(hashed[1] if hashed else given)
+        astray = None if given else _ASTRAY.search(text)
+        enhanced = Enhanced.read(astray[1] if astray else given)
         if code < 400:
             return status.verdict(code, enhanced, stage)
         figures = str(code)
-        for rule in self._for.get(provider, self._for_others):
+        may_fit = self._needles.candidates(text) & self._for.get(provider, self._for_others)
+        for rule in map(self._asked.__getitem__, sorted(may_fit)):
             if rule.fits(figures, enhanced, text, stage):
                 found = _verdict(rule, code, enhanced, stage)
                 break
         else:
             found = status.verdict(code, enhanced, stage)
+        if found.suppress and self._doubts(text):
+            found = found._replace(suppress=False)
         stated = None if found.permanent else stated_wait(text)
         return found if stated is None else found._replace(wait=stated, stated=True)
+
+    def _doubts(self, text: str) -> bool:
+        """Does a plain text, its host names and links aside, say more than that a mailbox is no more?"""
+        said = " ".join(word for word in text.split() if "." not in word.strip("."))
+        return any(doubt in said for doubt in self.doubts)
 
 
 def plain(text: str) -> str:
     """The text that rules see: one line, lower case, no addresses (`spam@` is nobody's verdict)."""
-    return " ".join(word for word in text[:MAX_TEXT].lower().split() if "@" not in word)
+    words = text[:MAX_TEXT].lower().split()
+    if "@" in text:
+        words = [_without_address(word) if "@" in word else word for word in words]
+    return " ".join(filter(None, words))
+
+
+def _without_address(word: str) -> str:
+    """What hangs on an address, if it is more than brackets: "(ann@dst.test:blocked)" -> ":blocked)"."""
+    rest = _AFTER_ADDRESS.search(word)
+    return rest[0] if rest is not None else ""
 
 
 def stated_wait(text: str) -> float | None:

@@ -8,7 +8,8 @@ Raises: ValueError from `Span.read`, with words.
 Standards: RFC 3463 and the registry of RFC 5248 (enhanced codes), RFC 5321 4.2.1, 4.5.3.1.10 (552), RFC 7504
     (521, 556), RFC 7372 (authentication), RFC 7505 (null MX), RFC 6710, RFC 7293, RFC 8689.
 Why: of two codes that contradict each other the milder one holds. A retry too many costs an attempt, a
-    bounce too many costs the mail.
+    bounce too many costs the mail. So does a code about something else (552, 571) with 5.1.1: it suppresses
+    nothing.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ def verdict(code: int, enhanced: Enhanced | None, stage: str) -> Verdict:
     name, subject = _named(code, enhanced, stage)
     permanent = is_permanent(code, enhanced, stage, subject)
     gone = enhanced is not None and enhanced[1:] in _GONE
-    suppress = permanent and gone and subject is S.RECIPIENT and may_suppress(enhanced, stage)
+    agrees = code != 552 and _CODES.get(code, S.RECIPIENT) is S.RECIPIENT  # 552 is about room
+    suppress = permanent and gone and agrees and subject is S.RECIPIENT and may_suppress(enhanced, stage)
     reaction = reaction_to(subject, permanent)
     retry = "" if permanent else CLASSES[subject]
     return Verdict(subject, permanent, suppress, name, reaction, scope_of(reaction, subject, stage), retry)

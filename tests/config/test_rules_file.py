@@ -119,6 +119,33 @@ def test_a_rule_that_an_earlier_one_hides_is_refused(tmp_path: Path) -> None:
     ]
 
 
+GONE = "name: gone, text: [no such user], subject: recipient, suppress: true, examples: [550 no such user{}]"
+
+
+def test_a_word_of_doubt_keeps_a_rule_from_suppressing(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text("doubts: [later]\n" + rules(GONE.format("")))
+    found = load(path)
+    assert found.judge(Reply(550, "", "no such user"), "RCPT").suppress
+    assert found.judge(Reply(550, "", "no such user, see later.example.com"), "RCPT").suppress
+    assert not found.judge(Reply(550, "", "no such user, try later"), "RCPT").suppress
+    assert not found.judge(Reply(550, "5.1.1", "try later"), "RCPT").suppress
+
+
+def test_an_example_that_a_doubt_keeps_from_suppressing_is_refused(tmp_path: Path) -> None:
+    text = "doubts: [later]\n" + rules(GONE.format("; try later"))
+    assert problems(tmp_path / "rules.yaml", text) == [
+        "10:5: rules[0]: gone: its example '550 no such user; try later' has a word of `doubts` in it and "
+        "does not suppress"
+    ]
+
+
+def test_a_doubt_that_no_text_can_hold_is_refused(tmp_path: Path) -> None:
+    assert problems(tmp_path / "rules.yaml", "doubts: [Later]\n" + HEAD + SOUND) == [
+        "1:1: doubt 'Later' never matches: lower case, single blanks, no @"
+    ]
+
+
 def test_a_providers_own_rule_may_stand_below_everybodys(tmp_path: Path) -> None:
     first = "name: any, text: [full], subject: mailbox, examples: [452 full]"
     second = "name: one, providers: [qq], text: [full], subject: mailbox, examples: [452 mailbox full]"

@@ -74,7 +74,7 @@ def short(found: Verdict) -> tuple[str, bool, bool, str, str]:
         ("554 5.4.6 Too many hops", "destination"),
         ("552 5.3.4 Message too large", "message"),
         ("421 4.7.1 too many unknown users from your address", "source"),
-        ("550 the domain in MAIL FROM doesn't have a valid MX, user@src.test unknown", "unknown"),
+        ("550 the domain in MAIL FROM doesn't have a valid MX, user@src.test unknown", "sender"),
     ],
 )
 def test_an_answer_about_anything_else_never_suppresses_the_address(line: str, subject: str) -> None:
@@ -501,6 +501,9 @@ def test_what_is_remembered_is_bounded() -> None:
         ("said: 554 5.7.1 no (in reply to MAIL FROM command)", (554, "5.7.1", "no", "MAIL")),
         ("smtp; 550 5.1.1 No", (550, "5.1.1", "No", "")),
         ("550 550 twice", (550, "", "550 twice", "")),
+        (" \t550\t5.1.1\tNo \r\n", (550, "5.1.1", "No", "")),
+        ("\ufeff550 5.1.1 No", (550, "5.1.1", "No", "")),
+        (" " * 5000 + "550 5.1.1 No", (550, "5.1.1", "No", "")),
     ],
 )
 def test_a_quoted_reply_is_read_as_it_was_said(line: str, expected: tuple[int, str, str, str]) -> None:
