@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from mta import __version__
 from mta.cli.main import main
 from mta.config.load import load
+from mta.config.settings import Settings
 from mta.sandbox.actors import ACTORS
 from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
 
@@ -73,6 +75,19 @@ def test_the_settings_to_go_live_with_are_valid(tmp_path: Path) -> None:
     assert found is not None
     (tmp_path / "mta.yaml").write_text(found[0])
     assert load(tmp_path / "mta.yaml").hostname == "mail.example.com"
+
+
+EXAMPLES = re.findall(
+    rf"(?m)^\n((?: {{4}}(?:{'|'.join(each.name for each in fields(Settings))}):.*\n(?: {{5,}}.*\n)*)+)",
+    README,
+)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.split(":")[0].strip())
+def test_every_example_of_settings_is_valid(tmp_path: Path, example: str) -> None:
+    missing = "" if "\n    hostname:" in f"\n{example}" else "    hostname: mail.example.com\n    listeners: []\n"
+    (tmp_path / "mta.yaml").write_text(example + missing)
+    load(tmp_path / "mta.yaml")
 
 
 def test_the_command_of_the_unit_is_one() -> None:
