@@ -6,11 +6,14 @@ Contract: pure; times are seconds of one clock that never goes back. Rates are r
     are connections; infinity is no limit. A gate answers `Go` or `Wait(until, reason)`.
 Raises: nothing.
 Why, in ten lines:
-    1. Rate and window each grow only while it is what holds mail back, and only by mail that is delivered.
+    1. Rate and window each grow only while it is what holds mail back, and only by mail that is delivered: by
+       their start every 20 s, in a line; with a mark, slowly. Small sites are not overrun meanwhile: over a
+       connection goes no more than its answers allow.
     2. Only refusals about rate, connections or source lower them; greylisting and full mailboxes do not. What
        began before the last reaction tells nothing new: a burst of parallel refusals is one event.
     3. After a refusal all is quiet for a pause, then one transaction tries; refused again, the pause doubles.
     4. The level at the refusal is the mark. The rate falls below it, climbs to KEEP of it, and stays there.
+       Refused again at once, it was for what had gone before: the mean of that minute is the mark.
     5. Rarely it probes above, slowly. A failed probe doubles the time to the next, which also has to pay for
        the mail and the time that were lost. Far above the mark, the mark is refuted and forgotten.
     6. Refused below the mark, the mark was too high: it comes down, further each time that cost a long
@@ -27,7 +30,7 @@ import math
 from typing import NamedTuple
 
 from mta.core.evidence import DOUBT, Evidence
-from mta.core.level import AGE, Bounds, Level, Meter
+from mta.core.level import AGE, MINUTE, Bounds, Level, Meter
 from mta.core.model import Go, Subject, Wait
 from mta.core.throttle import Rate, RateLimit
 
@@ -43,9 +46,12 @@ BACK = 0.8  # of the mark, after a refusal: what had piled up at the site drains
 DEEPEST = 0.25  # of its value is all that one refusal may leave: one measurement may be wrong
 HEEDED = 1.1  # times a refusal below the mark: a probe that went higher knows better
 LAG = 1.1  # how much the meter is behind a rate that grows
+SOON = 30.0  # seconds after a refusal in which the site may still count what came before it
+DRAIN = 0.5  # of the mark, at least, until it has forgotten that
 # Silence
 PAUSE = (1.0, 300.0)  # seconds, the first and the longest: the end of a block is found within five minutes
 TRIAL = 30.0  # seconds until another one is tried where the first got no answer
+OPEN_FIRST = 5.0  # seconds that it waits for a connection that is open; those may all be stuck
 LONG = 60.0  # seconds of silence that are a block or a quota, not a bucket that fills
 ALIKE = 0.05  # by which the mail between long silences may differ where it is a quota
 # Paying for probes
@@ -118,11 +124,12 @@ class Path:
         self._pace = RateLimit(None)
         self._dials = RateLimit(None)
         self._meter = Meter()
+        self._minute = Meter(MINUTE)
         self.until = -math.inf  # nothing goes before
         self.reason = ""  # for that
         self._closures = 0  # refusals in a row; 0: open
         self._reacted_at = -math.inf
-        self._refused_at = 0.0
+        self._refused_at = -math.inf
         self._refused_value = 0.0
         self._closed_until = -math.inf
         self._is_guess = False  # the mark: no probe has proved it, so it may be tried soon
@@ -165,7 +172,7 @@ class Path:
         """One connection more than these, that are open or being dialled?"""
         if now < self.until:
             return Wait(self.until, self.reason)
-        if self._closures and connections:
+        if self._closures and connections and now < self._closed_until + OPEN_FIRST:
             return Wait(now + ASK_AGAIN, self.reason)
         if connections and self._meter.rate(now) > REACHED * self._rate.value:
             return Wait(now + ASK_AGAIN, "rate")
@@ -197,6 +204,7 @@ class Path:
             meter.restart(started)
             meter.opened_at = started
         meter.count(now, recipients, self._rate.value)
+        self._minute.count(now, recipients, self._rate.value)
         self._evidence.answered(now, recipients)
         if self._closures:
             if started < self._reacted_at:
@@ -262,6 +270,7 @@ class Path:
         self._window.restore(learned.connections, learned.connections_mark, age)
         if age < AGE:
             self._evidence.messages_per_connection = learned.messages_per_connection
+        self._told = {"rate": (-math.inf, self.rate), "connections": (-math.inf, float(self.connections))}
         self._set_pace()
 
     # Inside
@@ -270,7 +279,8 @@ class Path:
         window = self._window
         if window.is_probing and window.mark < math.inf:
             window.lose_patience()
-        window.fall(float(max(refusal.open, 1)), 1.0)
+        most = float(max(refusal.open, 1))
+        window.fall(most, most)
         window.probe_at = now + window.patience
         if not refusal.open and refusal.started >= self._reacted_at:
             if not self._closures:
@@ -283,26 +293,37 @@ class Path:
         rate, meter = self._rate, self._meter
         if not self._closures:
             meter.count(now, refusal.recipients, rate.value)
-            level = min(rate.value, LAG * meter.rate(now))
+            mark, value = self._measured(now)
             self._refused_at, self._refused_value = now, rate.value
             self._is_guess = not rate.is_probing
-            if rate.is_probing:
-                rate.lose_patience()
-                if level > HEEDED * rate.lesson:
-                    rate.lesson = math.inf
-                level = max(min(level, rate.lesson), rate.mark)
-                self._lapses = 0
-            elif rate.mark < math.inf:
-                rate.lesson = rate.value
-                self._lapses = self._lapses + 1 if now - meter.opened_at < self._silence else 0
-                level = max(level, DEEPEST * rate.value) * BACK ** min(self._lapses, 2)
-            else:
-                level *= BACK  # it was climbing steeply: it had passed the limit before it heard of it
-            rate.fall(level, BACK)
+            rate.fall(mark, value)
             self._set_pace()
             meter.restart(now)  # the silence counts: what a bucket takes after it was saved up in it
         self._close(now, refusal)
         return self._tell(now, "rate", f"refused: {refusal.subject.value}", TELL[0], self.until)
+
+    def _measured(self, now: float) -> tuple[float, float]:
+        """What a refusal tells: the mark, and the rate to go on with."""
+        rate, meter = self._rate, self._meter
+        level = min(rate.value, LAG * meter.rate(now))
+        if rate.is_probing:
+            rate.lose_patience()
+            if level > HEEDED * rate.lesson:
+                rate.lesson = math.inf
+            level = max(min(level, rate.lesson), rate.mark)
+            self._lapses = 0
+        elif rate.mark == math.inf:
+            level *= BACK  # it was climbing steeply: it had passed the limit before it heard of it
+        else:
+            rate.lesson = rate.value
+            level = max(level, DEEPEST * rate.value)
+            if now - self._refused_at < SOON:
+                self._lapses = 0
+                mark = max(level, min(self._minute.rate(now), rate.value))
+                return mark, max(level * BACK, mark * DRAIN)
+            self._lapses = self._lapses + 1 if now - meter.opened_at < self._silence else 0
+            level *= BACK ** min(self._lapses, 2)
+        return level, level * BACK
 
     def _close(self, now: float, refusal: Refusal) -> None:
         pause = max(PAUSE[0], 2 / self._rate.value) * 2.0 ** min(self._closures, 10)
@@ -323,7 +344,8 @@ class Path:
         is_quota = silence > LONG and abs(before - self._served) <= ALIKE * before
         self._quotas = self._quotas + 1 if is_quota and mean < REACHED * self._refused_value else 0
         if self._quotas > 1:
-            rate.fall(max(mean, DEEPEST * self._refused_value), BACK)
+            mark = max(mean, DEEPEST * self._refused_value)
+            rate.fall(mark, mark * BACK)
             self._set_pace()
         pay = max(rate.patience, min(PAY_MAIL * self._cost / rate.value, PAY_MOST))
         if self._quotas > 1 or not self._is_guess:
@@ -342,7 +364,7 @@ class Path:
         at, old = self._told[what]
         new = self.rate if what == "rate" else float(self.connections)
         is_same = new == old or abs(new - old) < WORTH_TELLING * min(old, new)
-        if now < at + gap or (is_same and until is None):
+        if (now < at + gap and new >= old) or (is_same and until is None):
             return None
         self._told[what] = (now, new)
         return Change(what, old, new, reason, until)

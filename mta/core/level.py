@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-GROWTH = 120.0  # seconds in which it grows e-fold: twenty-fold in six minutes
+STEEP = 20.0  # seconds in which it grows by its start, without a mark: 300/min are 1200/min after a minute
+GROWTH = 120.0  # seconds in which it grows e-fold, with a mark, or where that is faster
 NEAR = 600.0  # the same near the mark: a minute's window is then exceeded by a tenth, not by the half
 LEAP = 1.5  # most that one answer may add: at low rates an answer stands for minutes
 REFUTED = 1.6  # times the mark, without a refusal: first marks are up to a third too low
@@ -21,6 +22,7 @@ PATIENCE = (
 )  # seconds to the next probe, the first and the longest: a doubled limit is found in minutes
 AGE = 86400.0  # seconds in which what was learned comes half-way (a factor of 2) back to the start
 METER = 10.0  # seconds, or answers where those take longer, in which the meter forgets e-fold
+MINUTE = 30.0  # the same for a mean over a minute: half of it is the mean age
 LEAST = 0.1  # seconds over which it measures at least
 
 
@@ -58,7 +60,7 @@ class Level:
         """It was in the way for `used` seconds, and mail was delivered."""
         rest, top = self.mark * self.keep, self.bounds.ceiling
         is_near = rest <= self.value * 1.001
-        grown = self.value * min(1 + used / (NEAR if is_near else GROWTH), LEAP)
+        grown = self.value * min(1 + used / (NEAR if is_near else self._growth), LEAP)
         if now < self.probe_at:
             top = min(top, rest)
         elif self.step and is_near:
@@ -67,9 +69,16 @@ class Level:
         if self.value > self.mark * REFUTED + self.step:
             self.mark, self.lesson, self.patience = math.inf, math.inf, PATIENCE[0]
 
-    def fall(self, mark: float, back: float) -> None:
+    @property
+    def _growth(self) -> float:
+        """Seconds for e-fold, below the mark."""
+        start = self.bounds.start
+        is_new = self.mark == math.inf and start <= self.value < math.inf
+        return min(STEEP * self.value / start, GROWTH) if is_new else GROWTH
+
+    def fall(self, mark: float, value: float) -> None:
         self.mark = max(mark, self.bounds.floor)
-        self.value = max(self.mark * back, self.bounds.floor)
+        self.value = max(value, self.bounds.floor)
 
     def lose_patience(self) -> None:
         self.patience = min(2 * self.patience, PATIENCE[1])
@@ -86,6 +95,7 @@ class Level:
 class Meter:
     """Answers a second, of late and in the mean since the site opened."""
 
+    span: float = METER
     opened_at: float = math.inf
     total: int = 0
     answers: float = 0.0  # weighted
@@ -96,7 +106,7 @@ class Meter:
         self.at, self.answers, self.seconds = now, 0.0, 0.0
 
     def count(self, now: float, many: int, expected: float) -> None:
-        span = METER * max(1.0, 1 / expected)
+        span = self.span * max(1.0, 1 / expected)
         left = math.exp((self.at - now) / span)
         self.answers = self.answers * left + many
         self.seconds = self.seconds * left + span * (1 - left)

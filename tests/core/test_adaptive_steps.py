@@ -7,7 +7,7 @@ import math
 import pytest
 
 from mta.core.adaptive import OURS, Change, Path, Refusal
-from mta.core.level import Bounds
+from mta.core.level import GROWTH, Bounds, Level
 from mta.core.model import Go, Subject, Wait
 
 DAY = 86400.0
@@ -79,6 +79,37 @@ def test_each_trial_that_is_refused_doubles_the_pause_and_the_rate_stays() -> No
     assert pauses == [min(pauses[0] * 2**k, 300.0) for k in range(10)]
 
 
+def test_refused_again_at_once_the_mark_is_what_the_minute_took() -> None:
+    one = used(4.0)
+    one.refused(15.0, refusal(14.9))
+    assert one.snapshot().rate_mark == pytest.approx(3.2)
+    one.take(one.until, 1)
+    one.answered(16.1, 16.0, 1, 1)  # the site lets one in, and counts those before as well
+    one.refused(16.4, refusal(16.3))
+    assert one.snapshot().rate_mark == pytest.approx(2.56)  # as fast as it went: the minute took more
+    assert one.rate == pytest.approx(1.28)
+
+
+def test_refused_again_after_a_while_the_mark_is_what_was_measured() -> None:
+    one = used(4.0)
+    one.refused(15.0, refusal(14.9))
+    one.take(one.until, 1)
+    for second in range(16, 60):
+        one.answered(second + 0.1, second, 1, 0)
+    one.refused(60.0, refusal(59.9))
+    assert one.snapshot().rate_mark == pytest.approx(1.1, rel=0.1)
+
+
+def test_a_start_that_was_far_too_high_is_not_climbed_back_to_in_a_line() -> None:
+    level = Level(Bounds(1 / 60, 200.0, math.inf), 0.93, 0.0, 200.0)
+    level.fall(5.0, 4.0)
+    while level.mark < math.inf:  # no refusal: the mark is refuted
+        level.grow(0.0, 60.0)
+    before = level.value
+    level.grow(0.0, 1.0)
+    assert level.value == pytest.approx(before * (1 + 1 / GROWTH))
+
+
 def test_try_again_in_so_long_is_obeyed() -> None:
     one = used()
     one.refused(60.0, refusal(59.9, again=1800.0))
@@ -129,3 +160,31 @@ def test_what_was_learned_below_an_unlimited_start_comes_back_too() -> None:
     one = Path(UNLIMITED, Bounds(1.0, 1.0, 100.0))
     one.restore(used().snapshot(), 3 * DAY)
     assert one.rate == 8.0
+
+
+def test_a_trial_does_not_wait_for_connections_that_are_all_stuck() -> None:
+    one = Path(Bounds(1 / 60, 1.0, math.inf), Bounds(1.0, 4.0, 4.0))
+    one.refused(60.0, refusal(59.9))
+    reopens = one.until
+    assert isinstance(one.dial(reopens, 1), Wait)  # the open one may take it
+    assert one.dial(reopens + 5.0, 1) == Go()  # it has not
+
+
+def test_a_second_fall_within_the_gap_between_changes_is_told() -> None:
+    one = used(8.0)
+    first = one.refused(60.0, refusal(59.9))
+    assert first is not None
+    one.take(one.until, 1)
+    one.answered(one.until + 0.1, one.until, 1, 1)
+    second = one.refused(one.until + 1.0, refusal(one.until + 0.5))
+    assert second is not None
+    assert second.old == first.new
+    assert second.new == one.rate < first.new
+
+
+def test_the_first_change_after_a_restart_is_told_against_what_was_learned() -> None:
+    one = path(5.0)
+    one.restore(used().snapshot(), 0.0)
+    change = one.refused(0.2, refusal(0.1))
+    assert change is not None
+    assert change.old == 1.0
