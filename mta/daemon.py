@@ -278,8 +278,15 @@ def _server_context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.tls.certificate, settings.tls.key)
-    except OSError as error:  # ssl.SSLError is one too; neither names a file
+        for file in (settings.tls.certificate, settings.tls.key):
+            file.open("rb").close()  # which one it is that cannot be read the next line does not say
+        context.load_cert_chain(settings.tls.certificate, settings.tls.key, _no_passphrase)
+    except OSError as error:  # ssl.SSLError is one too
         files = f"the certificate {settings.tls.certificate} with the key {settings.tls.key}"
         raise OSError(f"cannot use {files}: {error}") from error
     return context
+
+
+def _no_passphrase() -> str:
+    """Without it OpenSSL asks at the terminal, and waits."""
+    raise OSError("the key is encrypted: write it without a passphrase")

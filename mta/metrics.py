@@ -113,7 +113,6 @@ class Metrics:
         )
         self.queue_fresh = queue.labels("fresh")
         self.queue_deferred = queue.labels("deferred")
-        self.commits = Counter("mta_commits", "Transactions that the spool committed.", registry=registry)
         self.commit_batch = Histogram(
             "mta_commit_batch", "Jobs in one commit.", buckets=COMMIT_BATCH, registry=registry
         )

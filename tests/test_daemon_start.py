@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from mta.clock import SystemClock
 from mta.config.settings import Admin, Endpoint, Listener, Sandbox, Settings, Tls
@@ -56,6 +62,7 @@ async def test_an_address_that_is_taken_is_named(tmp_path: Path, taken: Endpoint
     words = await complaint(settings(tmp_path, **changes))
     assert re.search(r"(?i)address already in use", words)
     assert str(taken.port) in words
+    assert door != "admin" or "admin.bind" in words
     # Everything was given back: another daemon can have the spool.
     take_lock(tmp_path / "spool")
 
@@ -71,6 +78,22 @@ async def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     terms = replace(settings(tmp_path), tls=Tls(gone, certificate()[1]))
     words = f"cannot use the certificate {gone} with the key {certificate()[1]}: [Errno 2]"
     assert (await complaint(terms)).startswith(words)
+
+
+async def test_a_key_that_is_not_there_is_told_from_the_certificate(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.pem"
+    terms = replace(settings(tmp_path), tls=Tls(certificate()[0], gone))
+    assert (await complaint(terms)).endswith(f"[Errno 2] No such file or directory: '{gone}'")
+
+
+async def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    key = load_pem_private_key(certificate()[1].read_bytes(), None)
+    locked = tmp_path / "key.pem"
+    locked.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    terms = replace(settings(tmp_path), tls=Tls(certificate()[0], locked))
+    assert (await complaint(terms)).endswith("the key is encrypted: write it without a passphrase")
 
 
 async def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:

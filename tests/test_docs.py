@@ -85,7 +85,9 @@ EXAMPLES = re.findall(
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.split(":")[0].strip())
 def test_every_example_of_settings_is_valid(tmp_path: Path, example: str) -> None:
-    missing = "" if "\n    hostname:" in f"\n{example}" else "    hostname: mail.example.com\n    listeners: []\n"
+    missing = (
+        "" if "\n    hostname:" in f"\n{example}" else "    hostname: mail.example.com\n    listeners: []\n"
+    )
     (tmp_path / "mta.yaml").write_text(example + missing)
     load(tmp_path / "mta.yaml")
 

@@ -101,7 +101,7 @@ async def test_mail_under_way_does_not_hide_what_expires_behind_it(tmp_path: Pat
     async with rigged(tmp_path) as rig:
         under_way = await rig.waiting(count=2 * PAGE)
         for message in under_way:
-            rig.leases.take(message, message.recipients[0], ("site", 0))
+            rig.leases.take(message, message.recipients[0], ("site", "", 0))
         await rig.waiting()
         await rig.clock.advance(INTERVAL)
         await until(rig, lambda: rig.spool.tally.recipients == 2 * PAGE)
@@ -135,11 +135,11 @@ async def test_what_was_settled_while_the_expiry_reads_is_not_given_up_again(tmp
     async with rigged(tmp_path) as rig:
         (message,) = await rig.waiting()
         (recipient,) = message.recipients
-        rig.leases.take(message, recipient, ("site", 0))
+        rig.leases.take(message, recipient, ("site", "", 0))
         async with rig.leases.looking(lambda: rig.spool.lease([])):
             (found,) = await rig.spool.reader.expired((0.0, 0), rig.clock.now(), PAGE)
             assert rig.leases.free(found) == []
-            assert rig.leases.give_back(message, recipient) == ("site", 0)
+            assert rig.leases.give_back(message, recipient) == ("site", "", 0)
             assert rig.leases.free(found) == []
         async with rig.leases.looking(lambda: rig.spool.lease([])):
             assert rig.leases.free(found) == found.recipients

@@ -326,6 +326,38 @@ def test_a_file_that_is_no_database_is_not_touched(full_house: Patient) -> None:
     assert path.read_text().startswith("This is not")
 
 
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+def test_a_database_that_was_lost_takes_no_contents_with_it(home: Patient, how: str) -> None:
+    with home.running() as ward:
+        waiting = ward.accept(LARGE)
+        assert ward.stop() == 0
+    kept = home.spool / "kept"
+    (home.spool / "queue.db").rename(kept)
+    if how == "emptied":
+        (home.spool / "queue.db").touch()
+    said = home.refuses_to_start()
+    assert "queue.db is missing or empty, and bodies/ holds 1 contents: put it back, with its -wal" in said
+    kept.rename(home.spool / "queue.db")
+    with home.running() as ward:
+        assert ward.queue() == {waiting}
+        assert ward.stop() == 0
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_spool(home: Patient) -> None:
+    """To read what a kill left, SQLite writes an index of the WAL: without room nobody can look."""
+    with home.running() as ward:
+        ward.accept()
+        ward.kill()
+    for shm in home.spool.glob("*-shm"):
+        shm.unlink()
+    home.disk.breaks("write queue.db-shm 28")
+    done = home.mta("--config", "var/mta.yaml", "spool", "verify")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot be looked at" in done.stderr
+    assert "free some space on its disk" in done.stderr
+    assert "backup" not in done.stderr
+
+
 # Damage
 
 

@@ -20,7 +20,7 @@ from aiosmtplib.protocol import SMTPProtocol
 from mta.config.settings import Sandbox
 from mta.core.credential import Credential
 from mta.smtp.connection import LINGER
-from mta.smtp.stream import MAX_AUTH, MAX_COMMAND, MAX_PENDING
+from mta.smtp.stream import CROWDED, MAX_AUTH, MAX_COMMAND, MAX_PENDING
 from tests.fakes.client import CONTENT, Client, greeted, plain, stuffed
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, running, settings
@@ -28,6 +28,7 @@ from tests.fakes.probe import OK, Desk, probing
 
 APP = Credential("app", "acme", "transactional", kind="key")
 BUG = "451 4.3.0 An error of ours, not of yours; please try again"
+KNOWN = "AUTH DATA EHLO HELO HELP MAIL QUIT RCPT STARTTLS VRFY NOOP RSET"
 CHUNK = 256 * 1024  # octets that a loop reads at once
 ENVELOPE = ["MAIL FROM:<a@src.test>", "RCPT TO:<b@dst.test>", "DATA"]
 ENVELOPE_REPLIES = ["250 2.1.0 Ok", "250 2.1.5 Ok", "354 End with <CR><LF>.<CR><LF>"]
@@ -58,7 +59,7 @@ def test_a_base_class_that_was_renamed_under_us(base: type, names: str) -> None:
 
 
 def test_a_base_class_that_lost_what_we_lean_on() -> None:
-    for name in ("smtp_AUTH", "smtp_HELP", "smtp_NOOP", "smtp_RSET", "challenge_auth"):
+    for name in ("smtp_AUTH", "smtp_NOOP", "smtp_RSET", "challenge_auth"):
         assert asyncio.iscoroutinefunction(getattr(SMTP, name))
     assert {"host_name", "extended_smtp", "authenticated", "peer"} <= vars(Session(None)).keys()
     assert version("aiosmtpd") == "1.4.6"
@@ -159,13 +160,13 @@ WALK = [
     ("RSET now", "501 5.5.4 Syntax: RSET"),
     ("VRFY a@src.test", "252 2.5.0 Send mail to find out (RFC 5321 3.5.3)"),
     ("VRFY", "501 5.5.4 Syntax: VRFY address"),
-    ("HELP DATA", "250 2.0.0 Syntax: DATA"),
+    ("HELP DATA", f"214 2.0.0 Commands (RFC 5321): {KNOWN}"),
     ("EXPN list", "500 5.5.1 The command is not known: EXPN"),
     ("", "500 5.5.1 The command is not known: "),
     ("GET / HTTP/1.1", "500 5.5.1 The command is not known: GET"),
     ("RCPT TO:<b@dst.test>", "503 5.5.1 Send MAIL first"),
     ("DATA", "503 5.5.1 Send MAIL first"),
-    ("MAIL", "501 5.5.4 Syntax: FROM:<address>"),
+    ("MAIL", "501 5.5.4 Syntax: MAIL FROM:<address>"),
     ("MAIL FROM:<a@src.test>", "250 2.1.0 Ok"),
     ("MAIL FROM:<a@src.test>", "503 5.5.1 A transaction is open; send RSET to give it up"),
     ("DATA", "554 5.5.1 No valid recipients"),
@@ -241,6 +242,45 @@ async def test_the_twenty_first_error_closes_also_where_the_base_replies() -> No
         assert await client.rest() == b"421 4.7.0 Too many errors\r\n"
 
 
+async def test_a_line_that_no_one_can_misread_is_no_error() -> None:
+    """HELP is no way to be thrown out."""
+    async with probing(Desk()) as listener, await greeted(listener.port) as client:
+        client.say(*["HELP"] * 30)
+        assert await client.replies(30) == [f"214 2.0.0 Commands (RFC 5321): {KNOWN}"] * 30
+
+
+@pytest.mark.parametrize("split", range(1, 9))
+async def test_a_message_that_is_too_large_ends_wherever_the_wire_is_cut(split: int) -> None:
+    """Of its octets only the last few are held: what they begin with is not the beginning of a line."""
+    desk = Desk()
+    tail = b"x.\r\nABC\r\n.\r\n"
+    async with probing(desk, message_size=100) as listener, await greeted(listener.port) as client:
+        for line in ENVELOPE:
+            await client.ask(line)
+        octets = desk.octets
+        for part in (b"x" * 200, tail[:split], tail[split:]):
+            client.send(part)
+            octets += len(part)
+            await desk.until(octets=octets)
+        assert str(await client.reply()) == "552 5.3.4 The message is larger than 100 octets"
+        assert await client.ask("NOOP") == "250 2.0.0 OK"
+    assert desk.contents == []
+
+
+async def test_a_message_that_finds_no_memory_at_its_first_octet_ends_too() -> None:
+    desk = Desk()
+    async with probing(desk, memory=0) as listener, await greeted(listener.port) as client:
+        for line in ENVELOPE:
+            await client.ask(line)
+        octets = desk.octets
+        for part in (b".", b"\r", b"\n"):
+            client.send(part)
+            octets += 1
+            await desk.until(octets=octets)
+        assert str(await client.reply()) == str(CROWDED)
+        assert await client.ask("NOOP") == "250 2.0.0 OK"
+
+
 async def test_a_command_that_is_too_long_and_one_that_does_not_end() -> None:
     desk = Desk()
     async with probing(desk) as listener:
@@ -291,9 +331,9 @@ async def test_auth_by_dialogue(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("AUTH", "501 5.5.4 Not enough value"),
-        ("AUTH PLAIN a b", "501 5.5.4 Too many values"),
-        ("AUTH CRAM-MD5", "504 5.5.4 Unrecognized authentication type"),
+        ("AUTH", "501 5.5.4 Syntax: AUTH mechanism [initial-response]"),
+        ("AUTH PLAIN a b", "501 5.5.4 Syntax: AUTH mechanism [initial-response]"),
+        ("AUTH CRAM-MD5", "504 5.5.4 The mechanism is not known; use PLAIN or LOGIN"),
         ("AUTH PLAIN =", "501 5.5.2 PLAIN is authorisation, login and password, parted by NUL"),
         ("AUTH PLAIN %%%", "501 5.5.2 The response is not base64"),
         ("AUTH PLAIN\r\n%%%", "501 5.5.2 Can't decode base64"),
@@ -312,9 +352,26 @@ async def test_auth_that_is_not_well_formed(tmp_path: Path, line: str, expected:
 
 
 def long_response(octets: int) -> str:
-    """A valid PLAIN response of so many base64 letters: a long authorisation identity."""
-    rest = f"\0app\0{KEY}".encode()
-    return base64.b64encode(b"z" * (octets // 4 * 3 - len(rest)) + rest).decode()
+    """A PLAIN response of so many base64 letters: a long password, and a wrong one."""
+    return base64.b64encode(b"\0app\0".ljust(octets // 4 * 3, b"z")).decode()
+
+
+async def test_auth_after_helo_says_what_is_missing(tmp_path: Path) -> None:
+    async with housed(tmp_path) as house, secured(house) as client:
+        assert await client.ask("HELO client.test") == "250 mta.test"
+        assert await client.ask(f"AUTH PLAIN {plain('app', KEY)}") == "503 5.5.1 Send EHLO first"
+
+
+async def test_a_login_that_would_act_as_somebody_else_is_refused(tmp_path: Path) -> None:
+    async with housed(tmp_path) as house, secured(house) as client:
+        response = base64.b64encode(f"root\0app\0{KEY}".encode()).decode()
+        expected = "535 5.7.8 You may act as nobody else: leave the identity empty"
+        assert await client.ask(f"AUTH PLAIN {response}") == expected
+        event = await house.event(type="rejection", credential="app")
+        assert event["reason"] == "authentication: other"
+        assert (await client.ask("MAIL FROM:<a@src.test>")).startswith("530 ")
+        itself = base64.b64encode(f"app\0app\0{KEY}".encode()).decode()
+        assert await client.ask(f"AUTH PLAIN {itself}") == "235 2.7.0 Authentication successful"
 
 
 async def test_auth_takes_12288_octets_in_any_slices(tmp_path: Path) -> None:
@@ -322,10 +379,10 @@ async def test_auth_takes_12288_octets_in_any_slices(tmp_path: Path) -> None:
     assert len(response) == 12288
     async with housed(tmp_path) as house:
         async with secured(house) as client:
-            assert await client.ask(f"AUTH PLAIN {response}") == "235 2.7.0 Authentication successful"
+            assert (await client.ask(f"AUTH PLAIN {response}")).startswith("535 5.7.8 ")
         async with secured(house) as client:
             await client.ask("AUTH PLAIN")
-            assert await client.ask(response) == "235 2.7.0 Authentication successful"
+            assert (await client.ask(response)).startswith("535 5.7.8 ")
         async with secured(house) as client:
             said = await client.ask(f"AUTH PLAIN {long_response(12292 + 12)}")
             assert said == "500 5.5.6 The command line is too long"
@@ -357,7 +414,7 @@ async def test_what_was_said_in_the_clear_is_forgotten(tmp_path: Path) -> None:
         await client.ask("STARTTLS")
         await client.starttls()
         assert await client.ask("MAIL FROM:<a@src.test>") == "503 5.5.1 Send EHLO first"
-        assert await client.ask(f"AUTH PLAIN {plain('app', KEY)}") == "503 5.5.1 Error: send EHLO first"
+        assert await client.ask(f"AUTH PLAIN {plain('app', KEY)}") == "503 5.5.1 Send EHLO first"
         await client.ehlo()
         assert await client.ask("MAIL FROM:<a@src.test>") == "530 5.7.0 Authentication required"
         assert await client.auth("app", KEY) == "235 2.7.0 Authentication successful"

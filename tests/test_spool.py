@@ -304,3 +304,13 @@ async def test_contents_over_the_budget_are_read_from_disk(tmp_path: Path) -> No
         assert (first.content, second.content) == (b"body\n", None)
         spool.release(first)
         assert spool.memory_used == 0
+
+
+def rights_of_others(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o077 for path in directory.glob("queue.db*")}
+
+
+async def test_nobody_else_can_read_the_queue_wherever_it_lies(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await put(spool, "a@dst.test")
+        assert rights_of_others(tmp_path) == {"queue.db": 0, "queue.db-wal": 0, "queue.db-shm": 0}

@@ -281,9 +281,17 @@ async def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "spool" / "credentials.db").write_bytes(b"no database" * 1000)
     with pytest.raises(SpoolError, match="no backup was made: file is not a database"):
         backup(tmp_path / "spool", tmp_path / "copy")
-    with pytest.raises(SpoolError, match=r"no backup was made: .*No such file or directory"):
+    with pytest.raises(SpoolError, match=r"no backup was made: .*nowhere does not exist; make it first"):
         backup(tmp_path / "spool", tmp_path / "nowhere" / "copy")
     assert names(tmp_path) == ["spool"]
+
+
+async def test_a_backup_inside_the_spool_would_be_lost_with_it(tmp_path: Path) -> None:
+    async with opened(tmp_path / "spool"):
+        pass
+    with pytest.raises(SpoolError, match="is in the spool itself, and would be lost with it"):
+        backup(tmp_path / "spool", tmp_path / "spool" / "copy")
+    assert not (tmp_path / "spool" / "copy").exists()
 
 
 def test_where_there_is_no_spool_there_is_no_backup(tmp_path: Path) -> None:

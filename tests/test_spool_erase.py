@@ -95,6 +95,15 @@ def test_all_segments_of_the_log_forget_and_one_that_never_knew_is_not_touched(h
     assert (again["recipients"], again["event_lines"], again["event_segments"]) == (0, 0, 0)
 
 
+def test_what_a_command_that_was_killed_left_of_the_log_goes(house: Still) -> None:
+    house.fill(message(0, "ann@dst.test"))
+    (house.spool / "events.jsonl").write_bytes(line(1, recipient="bob@dst.test"))
+    left = house.spool / ".events.jsonl.partial"
+    left.write_bytes(line(1, recipient="carl@dst.test"))
+    house.answer("erase", "eve@dst.test")
+    assert not left.exists()
+
+
 def test_mail_that_the_person_sent_stays_and_is_told_with_its_end(house: Still) -> None:
     house.fill(message(0, "bob@dst.test", sender="Ann@dst.TEST"))
     done = house.mta("erase", "Ann@dst.test")

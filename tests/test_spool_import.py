@@ -96,7 +96,7 @@ def test_the_id_of_a_message_that_waits_for_the_drain_is_not_free(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 2}, "Invalid enum value 2 - at `$.format`"),
+        ({"format": 2}, "a newer version wrote it; import it with that one"),
         ({"size": "x"}, "Expected `int`, got `str` - at `$.size`"),
         ({"size": 5}, "octets, its record says 5"),
         ({"sha256": "00"}, "its SHA-256 is not the one in its record: it was changed"),
@@ -161,6 +161,17 @@ def test_a_directory_without_messages_is_no_import(house: Still, tmp_path: Path,
     assert done.exit_code == 1
     said = "there is no message in it" if there else "No such file or directory"
     assert done.output == f"{tmp_path / 'out'}: {said}\nError: nothing was imported\n"
+
+
+def test_a_record_of_a_newer_version_is_told_as_such(house: Still, other: Still, tmp_path: Path) -> None:
+    house.fill(message(0, "b@dst.test"))
+    house.answer("export", tmp_path / "out", "--all")
+    (record,) = (tmp_path / "out").glob("*.json")
+    record.write_text(record.read_text().replace('"format": 1', '"format": 2, "colour": "red"'))
+    done = other.mta("import", tmp_path / "out")
+    assert done.output == (
+        f"{record}: a newer version wrote it; import it with that one\nError: nothing was imported\n"
+    )
 
 
 def test_test_mail_cannot_escape_through_a_directory(house: Still, tmp_path: Path) -> None:

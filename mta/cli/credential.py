@@ -20,7 +20,7 @@ import click
 from mta.config import units
 from mta.config.settings import Duration, Settings
 from mta.config.walk import SCALARS
-from mta.core.credential import ANY, Credential, Kind
+from mta.core.credential import ANY, Credential, Kind, check_senders
 from mta.core.throttle import Rate
 from mta.core.turns import HIGHEST, LOWEST
 from mta.spool.credentials import CredentialError, CredentialStore, generate
@@ -103,6 +103,7 @@ def add(
         raise click.UsageError(f"there is no stream {stream!r}: the settings have {', '.join(known.streams)}")
     kind: Kind = "network" if bound else "key" if key else "password"
     try:
+        check_senders(senders)
         new = Credential(
             login=login,
             tenant=tenant,

@@ -125,8 +125,8 @@ def _source(source: Mapping[str, Any], unknown: str) -> Iterator[tuple[str, ...]
 
 def _with_unit(name: str, value: Any) -> str:
     """One value of a state as people write it."""
-    if name == "shut_for":
-        return f"{value:g}s" if value else "not shut"
+    if name.endswith("_for"):
+        return f"{value:g}s" if value else f"not {name.removesuffix('_for')}"
     if value is None:
         return "no limit"
     if name == "rate":

@@ -1,7 +1,8 @@
 """`mta serve`: the daemon in the foreground.
 
-Between: the shell or systemd starts it; SIGTERM and SIGINT drain it.
-Contract: exit status 0 after a drain, 1 where it could not start (and says why).
+Between: the shell or systemd starts it; SIGTERM and SIGINT drain it, and so does a terminal that closes.
+Contract: exit status 0 after a drain, 1 where it could not start (and says why). The log tells when it
+    serves and where, and why it stops.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from mta.daemon import Daemon
 
 Loop = Literal["uvloop", "asyncio"]
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -59,7 +63,16 @@ def serve(settings: Callable[[], Settings], loop: Loop, quickstart: Path | None)
         run(known, loop, sheet.announce)
 
 
-def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = lambda daemon: None) -> None:
+def _tell(daemon: Daemon) -> None:
+    """Where it serves, in one line."""
+    doors = zip(daemon.listeners, daemon.settings.listeners, strict=True)
+    at = ", ".join(f"{each.host} port {each.port} (tls {door.tls}, auth {door.auth})" for each, door in doors)
+    admin, tally = daemon.admin.endpoint, daemon.spool.tally
+    waiting = tally.fresh + tally.deferred
+    log.info("serving at %s; admin at %s port %d; recipients waiting: %d", at, *admin, waiting)
+
+
+def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = _tell) -> None:
     """Run a daemon with these settings until a signal ends it."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # aiosmtpd's: every command, twice
@@ -90,8 +103,17 @@ async def _serve(settings: Settings, ready: Callable[[Daemon], None]) -> None:
 
     daemon = Daemon(settings, SystemClock(), os.environ)
     loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        log.info("%s: no new mail; what is under way may end within limits.drain", number.name)
+        daemon.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stop)
+        loop.add_signal_handler(number, stop, number)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # it would kill us; nohup has it ignored
+        # A service that a habit of `kill -HUP` ended would stay down: systemd takes that for a clean end.
+        hangup = partial(stop, signal.SIGHUP) if os.isatty(0) else _pass_by
+        loop.add_signal_handler(signal.SIGHUP, hangup)
 
     def serving(started: Daemon) -> None:
         # What is there now stays: with a backlog, looking through it for garbage again and again takes a
@@ -101,3 +123,7 @@ async def _serve(settings: Settings, ready: Callable[[Daemon], None]) -> None:
         ready(started)
 
     await daemon.run(serving)
+
+
+def _pass_by() -> None:
+    log.warning("SIGHUP: nothing is read again; restart the daemon for other settings or another certificate")

@@ -68,9 +68,9 @@ def verify(context: click.Context, directory: Path | None, quick: bool, as_json:
 def backup(settings: Callable[[], Settings], directory: Path, as_json: bool) -> None:
     """Copy the spool to DIRECTORY, which must not exist; also while the daemon runs.
 
-    The copy is the spool at one moment, without the event log. To restore: stop the daemon, move the copy to
-    the place of the spool, start. What was delivered since the backup is then sent again; the event log,
-    where it was kept, tells what that is.
+    The copy is the spool at one moment, without the event log. To restore: stop the daemon, move the spool
+    out of the way and the copy to its place, start. What was delivered since the backup is then sent again;
+    the event log, where it was kept, tells what that is.
     """
     known = settings()
     try:
@@ -84,7 +84,10 @@ def backup(settings: Callable[[], Settings], directory: Path, as_json: bool) -> 
         click.echo(f"{directory}: {made.messages} messages to {made.recipients} recipients, {files}")
         if made.left:
             click.echo(f"{made.left} messages were delivered meanwhile and are not in it")
-        click.echo(f"to restore: stop mta, move {directory} to {known.spool.path}, start mta")
+        click.echo(
+            f"to restore: stop mta, move {known.spool.path} out of the way, "
+            f"move {directory} to its place, start mta"
+        )
     if made.missing:
         click.echo(f"the spool has lost {made.missing} contents: mta spool verify names them", err=True)
 

@@ -19,9 +19,11 @@ from mta.cli.offline import locked, mode, refuse_missing, refuse_stranger, run, 
 from mta.clock import SystemClock
 from mta.config.settings import Settings
 from mta.core.address import PathError, a_label
-from mta.core.queueid import parse
-from mta.spool.export import Selection, pages, remove
+from mta.core.queueid import parse, text
+from mta.spool.export import Lost, Selection, pages, remove
 from mta.spool.import_ import Taken, check, take
+
+LISTED = 20  # messages that are named
 
 _json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 _directory = click.argument("directory", type=click.Path(path_type=Path))
@@ -29,14 +31,14 @@ _directory = click.argument("directory", type=click.Path(path_type=Path))
 
 def _queue_ids(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[int]:
     try:
-        return [parse(text) for text in texts]
+        return [parse(each) for each in texts]
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from None
 
 
 def _domains(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[str]:
     try:
-        return [a_label(text) for text in texts]
+        return [a_label(each) for each in texts]
     except PathError as error:
         raise click.BadParameter(str(error), context, option) from None
 
@@ -94,20 +96,40 @@ def export(
     refuse_missing(known.spool.path)
     refuse_stranger(known.spool.path)
     directory = directory.absolute()
-    messages, recipients = run(_export(known, directory, asked[0], is_removed))
+    lost: list[Lost] = []
+    messages, recipients = run(_export(known, directory, asked[0], is_removed, lost))
     _answer(
-        {"directory": str(directory), "messages": messages, "recipients": recipients, "removed": is_removed},
+        {
+            "directory": str(directory),
+            "messages": messages,
+            "recipients": recipients,
+            "removed": is_removed,
+            "lost": [{"queue_id": text(each.id), "why": each.why} for each in lost],
+        },
         f"{directory}: {messages} messages to {recipients} recipients, "
         + ("no longer in the queue" if is_removed else "still in the queue"),
         as_json,
     )
+    if lost:
+        _complain(lost)
+
+
+def _complain(lost: list[Lost]) -> None:
+    for each in lost[:LISTED]:
+        click.echo(f"{text(each.id)}: {each.why}", err=True)
+    if len(lost) > LISTED:
+        click.echo(f"and {len(lost) - LISTED} more; --json names all", err=True)
+    raise click.ClickException(
+        f"{len(lost)} messages are not in the directory, all others are; "
+        "the event log tells who sent them, and to whom"
+    )
 
 
 async def _export(
-    settings: Settings, directory: Path, selection: Selection, is_removed: bool
+    settings: Settings, directory: Path, selection: Selection, is_removed: bool, lost: list[Lost]
 ) -> tuple[int, int]:
     messages = recipients = 0
-    found = pages(settings.spool.path, directory, selection)
+    found = pages(settings.spool.path, directory, selection, mode(settings), lost)
     if not is_removed:
         for page in found:
             messages += len(page)

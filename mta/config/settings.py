@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, NewType
 
+from mta.core.capacity import Quota as Quota
+from mta.core.capacity import Size as Size
 from mta.core.retry import Duration as Duration
 from mta.core.terms import Terms, overlay
 from mta.core.throttle import Rate
 from mta.core.window import Window
 
-Size = NewType("Size", int)  # octets
 Priority = NewType("Priority", int)  # -9 to 9 (RFC 6710)
 Port = NewType("Port", int)  # 1 to 65535
 Address = NewType("Address", str)  # numeric, as `ipaddress` writes it
@@ -187,14 +188,6 @@ class Admin:
 
 
 @dataclass(frozen=True)
-class Quota:
-    """What one tenant may have in the queue; more is refused with 452."""
-
-    messages: int | None = None
-    size: Size | None = None  # octets of contents
-
-
-@dataclass(frozen=True)
 class Limits:
     """What one client, or all of them, may take of this machine."""
 
@@ -227,7 +220,7 @@ class Sandbox:
 class Settings:
     """The whole of mta.yaml."""
 
-    hostname: str
+    hostname: HostName
     listeners: tuple[Listener, ...] = (
         Listener(Endpoint("0.0.0.0", 587)),
         Listener(Endpoint("0.0.0.0", 465), tls="implicit"),

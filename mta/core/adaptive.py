@@ -61,6 +61,7 @@ PAY_TIME = 20.0  # times a silence is to pass before the next is risked: at most
 PAY_LONGEST = 6 * 3600.0  # seconds, for that
 FREE = 3  # refusals that need not be paid for: the first ones teach most
 # The rest
+RE_ENTRY_BLIND = 1.0  # recipients a second, after a suspension, where no rate was measured
 RE_ENTRY = 0.25  # of the rate, over the fewest connections, after a suspension
 BURST = 0.2  # seconds' worth may go at once: timers are late, buckets are small
 DIALS = 2.0  # connections for each message that the rate allows: where each takes one, some are under way
@@ -246,7 +247,7 @@ class Path:
         rate, window = self._rate, self._window
         former = rate.value if rate.value < math.inf else self._meter.rate(now)
         rate.mark = min(rate.mark, former) if former else rate.mark
-        rate.value = max(former * RE_ENTRY, rate.bounds.floor)
+        rate.value = max(former * RE_ENTRY if former else RE_ENTRY_BLIND, rate.bounds.floor)
         window.value = window.bounds.floor
         self._set_pace()
         self._meter.restart(until)

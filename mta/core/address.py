@@ -70,8 +70,8 @@ def parse(keyword: bytes, argument: bytes) -> tuple[Path, Parameters]:
 def _parse_any(keyword: bytes, argument: bytes) -> tuple[Path, Parameters]:
     command = _COMMAND.fullmatch(argument)
     if command is None or command[1].upper() != keyword:
-        name = keyword.decode()
-        raise PathError(501, "5.5.4", f"Syntax: {name}:<address>")
+        verb = "MAIL" if keyword == b"FROM" else "RCPT"
+        raise PathError(501, "5.5.4", f"Syntax: {verb} {keyword.decode()}:<address>")
     try:
         text = command[2].decode()
     except UnicodeDecodeError:

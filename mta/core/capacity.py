@@ -10,7 +10,9 @@ Why: a disk that is refused before it is full still has room for the outcomes of
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, NewType
+
+Size = NewType("Size", int)  # octets
 
 MIB = 1024 * 1024
 CLEARLY = 1.2  # times the reserve: so much must be free before the door opens again
@@ -24,11 +26,12 @@ class Free(NamedTuple):
     files: int | None  # None: it has no fixed number of them (btrfs and others say 0 of 0)
 
 
-class Quota(NamedTuple):
-    """What one tenant may have in the queue."""
+@dataclass(frozen=True)
+class Quota:
+    """What one tenant may have in the queue; more is refused with 452."""
 
     messages: int | None = None
-    size: int | None = None
+    size: Size | None = None  # octets of contents
 
 
 @dataclass(slots=True)
@@ -44,17 +47,29 @@ class Reserve:
         factor = CLEARLY if self.short else 1.0
         self.free = free
         if free.size < self.size * factor:
-            self.short = f"{free.size // MIB} MiB are free and {self.size // MIB} MiB are kept in reserve"
+            self.short = _short(free.size // MIB, self.size // MIB, " MiB")
         elif free.files is not None and free.files < RESERVE_FILES * factor:
-            self.short = f"{free.files} inodes are free and {RESERVE_FILES} are kept in reserve"
+            self.short = _short(free.files, RESERVE_FILES, " inodes")
         else:
             self.short = None
+
+    @property
+    def remedy(self) -> str:
+        """What the operator can do; the reserve of inodes is no setting."""
+        is_size = self.free.size < self.size * CLEARLY
+        return "make room there, or lower spool.reserve" if is_size else "remove files there"
 
     def ask(self, size: int) -> str | None:
         """May a message of this size come?"""
         if self.short is None and self.free.size < self.size + size:
             return f"{self.free.size // MIB} MiB are free, too few for {size} octets"
         return self.short
+
+
+def _short(free: int, reserve: int, unit: str) -> str:
+    if free < reserve:
+        return f"{free}{unit} are free and {reserve}{unit} are kept in reserve"
+    return f"{free}{unit} are free; mail is taken again from {round(reserve * CLEARLY)}{unit} on"
 
 
 def over_quota(quota: Quota, messages: int, size: int, declared: int) -> str | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
-from mta.core.address import PathError, a_label
+from mta.core.address import PathError, a_label, parse
 from mta.core.throttle import Rate
 from mta.core.turns import HIGHEST, LOWEST
 
@@ -101,6 +101,27 @@ def parse_senders(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_sender(text) for text in texts))
 
 
+def check_senders(texts: Iterable[str]) -> None:
+    """Refuse patterns that no address can match (`a@b@example.com`).
+
+    Only new ones are asked this: in a credential that is stored such a pattern does no harm, and to refuse it
+    would shut out everybody.
+    """
+    for text in texts:
+        if "@" not in text:
+            continue
+        try:
+            path, parameters = parse(b"FROM", f"FROM:<{text}>".encode())
+        except PathError:
+            raise ValueError(_no_sender(text)) from None
+        if path.address != text or parameters:  # `@host:user@example.com`, `user@example.com> SIZE=1`
+            raise ValueError(_no_sender(text))
+
+
+def _no_sender(text: str) -> str:
+    return f"{text!r} is not a sender: write user@example.com, example.com or *"
+
+
 def _network(text: str) -> Network:
     try:
         network = ipaddress.ip_network(text)
@@ -118,7 +139,7 @@ def _network(text: str) -> Network:
 
 
 def _sender(text: str) -> str:
-    words = f"{text!r} is not a sender: write user@example.com, example.com or *"
+    words = _no_sender(text)
     if text == ANY:
         return ANY
     local, at, domain = text.rpartition("@")

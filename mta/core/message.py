@@ -65,7 +65,7 @@ class Header(NamedTuple):
     message_id: bytes | None
     has_date: bool
     hops: int  # Received fields
-    bcc: list[tuple[int, int]]  # where Bcc fields stand in the content
+    out: list[tuple[int, int]]  # where fields that do not go on stand: Bcc, an empty Date or Message-ID
 
 
 def header_block(content: bytes) -> bytes:
@@ -79,7 +79,7 @@ def header_block(content: bytes) -> bytes:
 def scan(content: bytes) -> Header:
     """Find the fields that matter in one pass over the header block."""
     froms: list[bytes] = []
-    bcc: list[tuple[int, int]] = []
+    out: list[tuple[int, int]] = []
     message_id: bytes | None = None
     has_date = False
     hops = 0
@@ -89,22 +89,22 @@ def scan(content: bytes) -> Header:
             hops += 1
         elif name == b"from":
             froms.append(found[2].strip())
+        elif name.endswith(b"bcc") or not found[2].strip():
+            out.append(found.span())  # an empty one is none, and a second one beside it would be one too many
         elif name == b"date":
             has_date = True
-        elif name == b"message-id":
-            message_id = found[2].strip()
         else:
-            bcc.append(found.span())
-    return Header(froms, message_id, has_date, hops, bcc)
+            message_id = found[2].strip()
+    return Header(froms, message_id, has_date, hops, out)
 
 
 def stamp(content: bytes, header: Header, fields: bytes) -> bytes:
-    """Put `fields` on top and take Bcc out: the only changes that we make to a message."""
-    if not header.bcc:
+    """Put `fields` on top and take out what does not go on: the only changes that we make to a message."""
+    if not header.out:
         return fields + content
     pieces = [fields]
     start = 0
-    for begin, end in header.bcc:
+    for begin, end in header.out:
         pieces.append(content[start:begin])
         start = end
     pieces.append(content[start:])

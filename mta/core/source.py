@@ -64,6 +64,7 @@ class Sources:
         self._default = made[DEFAULT]
         self._of_stream = {stream: made[pool] for stream, pool in streams.items()}
         self.pools = tuple(dict.fromkeys([self._default, *self._of_stream.values()]))  # those in use
+        self.used = tuple(dict.fromkeys(source for pool in self.pools for source in pool.sources))
 
     def order(self, stream: str, message: int) -> tuple[Source, ...]:
         """The sources of a message of this stream, the first choice first."""

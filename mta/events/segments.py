@@ -67,11 +67,12 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> int:
 
     Nobody else may append meanwhile. The file keeps its owner and mode; one without changes is left alone.
     """
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)  # of a rewrite that was killed: it names others, and nobody reads it
     with path.open("rb") as old:
         if all(change(line) == line for line in old):
             return 0
         old.seek(0)
-        partial = path.with_name(f".{path.name}.partial")
         try:
             with partial.open("wb") as new:
                 status = os.fstat(old.fileno())

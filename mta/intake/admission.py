@@ -4,7 +4,7 @@ Between: the submission listener hands in a transaction that is complete; the sp
     accepted; the scheduler hears of it then.
 Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the
     reply. Of the content only the header block changes: Received on top, Date and Message-ID where
-    they are missing, Bcc out. The body goes on byte for byte.
+    they are missing or empty, Bcc out. The body goes on byte for byte.
 Raises: nothing for what a client can do.
 Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
 """

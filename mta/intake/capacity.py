@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mta.clock import Clock
 from mta.config.settings import Settings
-from mta.core.capacity import Free, Memory, Quota, Reserve, over_quota
+from mta.core.capacity import Free, Memory, Reserve, over_quota
 from mta.core.model import Reply
 from mta.smtp.stream import CROWDED
 from mta.spool.queue import Spool
@@ -33,8 +33,7 @@ class Capacity:
     def __init__(self, settings: Settings, spool: Spool, clock: Clock) -> None:
         self._folders = sorted({settings.spool.path, settings.event_log.parent})
         self._reserves = [Reserve(settings.spool.reserve) for _ in self._folders]
-        tenants = settings.limits.tenants
-        self._quotas = {name: Quota(each.messages, each.size) for name, each in tenants.items()}
+        self._quotas = settings.limits.tenants
         self._spool = spool
         self._clock = clock
         self.memory = Memory(settings.limits.memory)
@@ -56,13 +55,18 @@ class Capacity:
             reserve.measured(free)
             if (reserve.short is None) != (before is None):
                 verdict = "new mail is accepted again" if reserve.short is None else "new mail is refused"
-                log.warning("%s: %s (%s)", folder, verdict, reserve.short or "there is room")
+                why = "there is room" if reserve.short is None else f"{reserve.short}; {reserve.remedy}"
+                log.warning("%s: %s (%s)", folder, verdict, why)
 
     @property
     def short(self) -> list[str]:
         """Which disk is short of what, for the operator."""
         pairs = zip(self._folders, self._reserves, strict=True)
-        return [f"{folder}: {reserve.short}" for folder, reserve in pairs if reserve.short is not None]
+        return [
+            f"{folder}: {reserve.short}; {reserve.remedy}"
+            for folder, reserve in pairs
+            if reserve.short is not None
+        ]
 
     @property
     def free(self) -> int:

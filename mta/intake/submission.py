@@ -2,7 +2,8 @@
 
 Between: `smtp.server` speaks; the authenticator knows clients; admission takes complete messages.
 Contract: a client needs a credential before MAIL: by AUTH under TLS, or by its address on a listener
-    with `auth: network`. An over-limit client gets 4yz with the seconds to wait, never 5yz.
+    with `auth: network`. An over-limit client gets 4yz with the seconds to wait, never 5yz. Refusals are
+    counted; an event tells of a refused login, sender or message, and of a limit once a transaction.
 Raises: nothing to the loop.
 Standards: RFC 6409 (submission), RFC 8314 (implicit TLS), RFC 4954 (AUTH), RFC 5321 4.5.3.1.10 (452),
     RFC 6710 (MT-PRIORITY), RFC 4865 (FUTURERELEASE).
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import math
 from datetime import UTC, datetime
 
@@ -38,7 +40,10 @@ MAX_RATES = 10_000  # credentials whose rate is remembered
 AUTH_REQUIRED = Reply(530, "5.7.0", "Authentication required")
 TLS_REQUIRED = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
 NO_NETWORK = Reply(554, "5.7.1", "No credential is bound to your address")
+NOT_YOURS = Refusal(Reply(535, "5.7.8", "You may act as nobody else: leave the identity empty"), "other")
 TOO_MANY = Reply(421, "4.7.0", "Too many connections; close some and try again in 5 seconds")
+
+log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -80,11 +85,13 @@ class Intake:
         response = await _initial(connection, words, "")
         if response is None:
             return AuthResult(success=False, handled=True)
-        _, _, rest = response.partition(b"\0")
+        identity, _, rest = response.partition(b"\0")
         login, found, secret = rest.partition(b"\0")
         if not found:
             await connection.push("501 5.5.2 PLAIN is authorisation, login and password, parted by NUL")
             return AuthResult(success=False, handled=True)
+        if identity not in (b"", login):  # RFC 4616 2: to act for somebody else
+            return self._refuse(connection, login, NOT_YOURS)
         return await self._verify(connection, login, secret)
 
     async def auth_LOGIN(self, connection: Submission, words: list[str]) -> AuthResult:
@@ -98,13 +105,19 @@ class Intake:
     async def _verify(self, connection: Submission, login: bytes, secret: bytes) -> AuthResult:
         answer = await self.authenticator.verify(login, secret, connection.client)
         if isinstance(answer, Refusal):
-            self.metrics.authentication_failed.inc()
-            name = login[:255].decode("utf-8", "replace")
-            connection.note(answer.reply, f"authentication: {answer.reason}", login=name)
-            return AuthResult(success=False, handled=False, message=str(answer.reply))
+            return self._refuse(connection, login, answer)
         self.metrics.authenticated.inc()
         connection.credential = answer
         return AuthResult(success=True, message="235 2.7.0 Authentication successful")
+
+    def _refuse(self, connection: Submission, login: bytes, refusal: Refusal) -> AuthResult:
+        self.metrics.authentication_failed.inc()
+        name = login[:255].decode("utf-8", "replace")
+        connection.count(refusal.reply)
+        connection.note(refusal.reply, f"authentication: {refusal.reason}", login=name)
+        if refusal.reason == "wrong":  # so it is bounded: after 5 they are limited
+            log.info("%s: the login %r was refused", connection.client, name)
+        return AuthResult(success=False, handled=False, message=str(refusal.reply))
 
 
 async def _initial(connection: Submission, words: list[str], challenge: str) -> bytes | None:
@@ -127,6 +140,7 @@ class Submission(Server):
     listener_name: ListenerName
     network_auth: bool
     credential: Credential | None
+    limit_told: bool  # of this transaction
 
     @classmethod
     def listening(cls, listener: Listener, intake: Intake, name: ListenerName) -> Submission:
@@ -143,10 +157,12 @@ class Submission(Server):
         limits = intake.limits
         alike = self.policy.clients.get(self.client, 0)
         if intake.connections > limits.connections or alike >= limits.connections_per_client:
+            self.count(TOO_MANY)
             return TOO_MANY
         if self.network_auth:
             self.credential = intake.authenticator.bound_to(self.client)
             if self.credential is None:
+                self.count(NO_NETWORK)
                 self.note(NO_NETWORK, f"no credential is bound to {self.client}")
                 return NO_NETWORK
         return None
@@ -156,6 +172,7 @@ class Submission(Server):
 
     def on_mail(self, sender: Path) -> Reply | None:
         credential = self.credential
+        self.limit_told = False
         if credential is None:
             return AUTH_REQUIRED
         if self.policy.tls_context is not None and not self._tls_protocol:
@@ -215,24 +232,28 @@ class Submission(Server):
         credential = self.credential
         assert credential is not None
         intake = self.event_handler
-        limit = credential.recipients or intake.limits.recipients
+        limit = min(credential.recipients or intake.limits.recipients, intake.limits.recipients)
         if len(self.recipients) >= limit:
-            intake.metrics.rejected_4yz.inc()
-            return Reply(452, "4.5.3", f"Too many recipients: at most {limit} a message")
+            return self._limited(Reply(452, "4.5.3", f"Too many recipients: at most {limit} a message"))
         if credential.rate is not None:
             now = self.policy.clock.monotonic()
             answer = intake.rate(credential).take(now)
             if isinstance(answer, Wait):
-                intake.metrics.rejected_4yz.inc()
                 seconds = math.ceil(answer.until - now)
-                return Reply(450, "4.7.1", f"Your rate is used up; try again in {seconds} seconds")
+                words = f"Your rate is used up; try again in {seconds} seconds"
+                return self._limited(Reply(450, "4.7.1", words))
         return None
 
     def on_data(self) -> Reply | None:
         crowded = self.event_handler.capacity.at_data(self.declared)
-        if crowded is not None:
-            self.event_handler.metrics.rejected_4yz.inc()
-        return crowded
+        return None if crowded is None else self._limited(crowded)
+
+    def _limited(self, reply: Reply) -> Reply:
+        """Tell of a limit, but not again for each further recipient of this message."""
+        if not self.limit_told:
+            self.limit_told = True
+            self.note(reply, reply.text, sender=self.sender.address if self.sender else None)
+        return reply
 
     def on_message(self, content: bytes, dotted: bool) -> Reply | None:
         credential, sender = self.credential, self.sender
@@ -240,30 +261,32 @@ class Submission(Server):
         assert sender is not None
         return self.event_handler.admission.submit(
             admission.Submission(
-                credential,
-                self._protocol(),
-                sender,
-                self.recipients,
-                self.options,
-                content,
-                dotted,
-                self.priority,
-                self.hold,
+                credential, self._protocol(), sender, self.recipients, self.options, content, dotted,
+                self.priority, self.hold,
             ),
             self.answer,
-        )
+        )  # fmt: skip
 
     def answer(self, reply: Reply) -> None:
         if reply.code == 250:
             self.event_handler.metrics.receptions[self.listener_name].inc()
         elif reply.code:
+            self.count(reply)
             self.note(reply, "message refused", sender=self.sender.address if self.sender else None)
         super().answer(reply)
+
+    def refuse(self, reply: Reply) -> None:
+        self.count(reply)
+        super().refuse(reply)
+
+    def count(self, reply: Reply) -> None:
+        """Count a refusal."""
+        metrics = self.event_handler.metrics
+        (metrics.rejected_5yz if reply.code >= 500 else metrics.rejected_4yz).inc()
 
     def note(self, reply: Reply, reason: str, sender: str | None = None, login: str = "") -> None:
         """Report a refusal."""
         intake = self.event_handler
-        (intake.metrics.rejected_5yz if reply.code >= 500 else intake.metrics.rejected_4yz).inc()
         login = login or (self.credential.login if self.credential else "")
         event = admission.rejection(reply, reason, intake.clock.now(), sender=sender, login=login)
         intake.spool.report([event])

@@ -9,6 +9,7 @@ Standards: Prometheus text format and OpenMetrics, as the client asks for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
@@ -41,8 +42,12 @@ class Admin:
         try:
             await self._runner.setup()
             await web.TCPSite(self._runner, self.endpoint.host, self.endpoint.port).start()
-        except BaseException:
+        except BaseException as error:
             await self.stop()
+            if isinstance(error, OSError) and error.errno:  # the loops' words name no purpose
+                at = f"{self.endpoint.host} port {self.endpoint.port}"
+                words = f"cannot listen at {at} (admin.bind): {os.strerror(error.errno)}"
+                raise OSError(error.errno, words) from error
             raise
         host, port = self._runner.addresses[0][:2]
         self.endpoint = Endpoint(host, port)

@@ -12,6 +12,7 @@ Why: connections pull. Nobody assigns work to connections, so nothing is searche
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -34,6 +35,7 @@ ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last 
 MEMORY = 3600.0  # seconds that a dead site is remembered after its time
 BARRED = 1800.0  # seconds until a source that could not dial a site at all is tried there again
 SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
+GOODBYES = 3  # connections in a row that are lost with mail under way: nobody is at home there
 HOLD = 1800.0  # seconds that a tenant's mail waits where a rule names no time
 LANE_FULL = "lane full"
 
@@ -62,6 +64,8 @@ class Host(Protocol):
 
     def has_other(self, lane: Lane, message: Message) -> bool: ...
 
+    def has_untried(self, lane: Lane, message: Message) -> bool: ...
+
 
 class Lane:
     """One source's batches for one site, limits and connections."""
@@ -72,6 +76,7 @@ class Lane:
         source: Source,
         pool: Host,
         traffic: Traffic,
+        rate: RateLimit,
         judge: Judge,
         settler: Settler,
         clock: Clock,
@@ -85,10 +90,11 @@ class Lane:
         self._clock = clock
         self._turns = Turns()
         self._full: set[Share] = set()  # who found no room
-        self._rate = RateLimit(route.limits.rate)
+        self._rate = rate
         self._granted_at = 0.0  # monotonic; before that the rate grants nothing
         self._rate_timer: Timer | None = None
         self._dead = DeadSite()
+        self._losses = 0  # connections that were lost with mail under way, since mail was last answered
         self._enough_until = 0.0  # monotonic; no more connections than there are
         self._barred_until = 0.0  # monotonic; the source cannot dial this site
         self._under_way: dict[Transaction, Batch] = {}
@@ -105,7 +111,8 @@ class Lane:
         now = self._clock.now()
         if not self._turns.room(share):
             self._full.add(share)
-            return Wait(now + FULL_WAIT * (1 + self._clock.dice()), LANE_FULL)
+            # In whole seconds: a look and a commit for each message would keep the disk busy.
+            return Wait(math.ceil(now + FULL_WAIT * (1 + self._clock.dice())), LANE_FULL)
         if (shut := self.traffic.shut(now, share[1])) is not None:
             return shut
         return GO if self.serving else self._dead.ask(now)
@@ -120,8 +127,18 @@ class Lane:
     @property
     def is_barred(self) -> bool:
         """Is this source, and perhaps no other one, of no use for this site now?"""
+        return self.barred_for > 0
+
+    @property
+    def barred_for(self) -> float:
+        """Seconds for which other sources are asked first."""
         until = max(self._barred_until, self.traffic.barred_until, self._pool.barred_until(self.source))
-        return self._clock.monotonic() < until
+        return max(until - self._clock.monotonic(), 0.0)
+
+    @property
+    def is_failing(self) -> bool:
+        """Did nobody there take mail from this source, the last time?"""
+        return self._dead.failures > 0
 
     def room(self, share: Share) -> int:
         """How many recipients more of this priority and tenant may wait here."""
@@ -208,6 +225,7 @@ class Lane:
         if self._dead.failures:
             self._dead.answered()
             self._pool.tell(self, "mail is answered again")
+        self._losses = 0
         batch = self._under_way.pop(transaction)
         now = self._clock.monotonic()
         duration = now - transaction.started
@@ -233,6 +251,7 @@ class Lane:
     def lost(self, connection: Connection, left: list[tuple[Transaction, bool]]) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
+        self._losses += bool(left)
         for transaction, after_dot in left:
             batch = self._under_way.pop(transaction)
             outcome = broken(transaction, after_dot, connection.host, self.judge)
@@ -251,8 +270,11 @@ class Lane:
                 outcome = self._elsewhere(batch.message, outcome)
                 results = shared(outcome, transaction, self.judge)
                 self._settler.settle(batch, results, self._trace(connection.tls, duration))
-                if batch.requeued and not is_refusal(outcome):  # whoever says why he refuses us is not dead
-                    self._is_dead(outcome)
+                # Whoever says why he refuses us is not dead, nor is who takes mail between two goodbyes.
+                if batch.requeued and self._losses >= GOODBYES and not is_refusal(outcome):
+                    self._dead.failed(self._clock.now())
+                    self._tell_dead(outcome)
+        self._leave_if_shut()
 
     # What the pool tells
 
@@ -272,12 +294,12 @@ class Lane:
         if self.connections > 1:
             self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
             return
-        if outcome.subject is Subject.SOURCE and outcome.verdict is None:
-            self._bar(outcome)
+        self._dead.failed(self._clock.now())
+        self._bar(outcome)
         for batch in self.take_all():
             if not self._moves(batch):
                 self.settle_all(batch, outcome, self._trace())
-        self._is_dead(outcome)
+        self._tell_dead(outcome)
 
     def closed(self, connection: Connection | None) -> None:
         """A connection, or the attempt at one, is over."""
@@ -387,18 +409,37 @@ class Lane:
             elif verdict.scope is Scope.TENANT:
                 self.traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
 
-    def _is_dead(self, outcome: Outcome) -> None:
+    def _tell_dead(self, outcome: Outcome) -> None:
         """Nobody there took mail: the site is left alone for a while."""
-        self._dead.failed(self._clock.now())
         if self._dead.failures == 1 and outcome.subject is not Subject.SOURCE:  # that is told of the source
             self._pool.tell(self, f"left alone: {outcome.reply.text}", self._dead.until)
 
     def _bar(self, outcome: Outcome) -> None:
-        """Our source cannot dial: not this site, or nobody."""
-        if outcome.scope is Scope.SOURCE:
-            self._pool.bar(self.source, outcome.reply.text)
-        else:
-            self._barred_until = self._clock.monotonic() + BARRED
+        """Where our source cannot dial, or seems to be the only one that gets no answer, others are asked."""
+        wait = self.dead_for  # not less, or mail would come back and wait for the rest of it
+        if outcome.subject is Subject.SOURCE and outcome.verdict is None:
+            if outcome.scope is Scope.SOURCE:
+                self._pool.bar(self.source, outcome.reply.text)
+            else:
+                wait = BARRED
+        elif outcome.subject is not Subject.NETWORK or not self._is_alone_in_failing():
+            return
+        self._barred_until = self._clock.monotonic() + wait
+
+    def _is_alone_in_failing(self) -> bool:
+        """Once is weather. Nobody answered again, and from another source that is not known."""
+        waiting = self._turns.head()
+        return (
+            self._dead.failures > 1 and waiting is not None and self._pool.has_untried(self, waiting.message)
+        )
+
+    def _leave_if_shut(self) -> None:
+        """What was put back may be of a path that was shut meanwhile."""
+        while (batch := self._turns.head()) is not None:
+            shut = self.traffic.shut(self._clock.now(), batch.message.tenant)
+            if shut is None:
+                break
+            self.put_off(shut, batch.message.tenant)
 
     def _moves(self, batch: Batch) -> bool:
         """Where our source is of no use, and another one may be, that one has it at once."""

@@ -4,16 +4,18 @@ Between: the scheduler and the expiry take recipients that they have read from t
     them back when their attempt is over.
 Contract: nobody takes a recipient twice. While somebody looks into the spool nobody else does, and what
     was settled since the look began is not free: the rows that are read may be older than its commit.
-    A lot (a site, at one priority) may have `LOT` retries in memory, less where many have some, one at the
-    least.
+    A lot (a site, from one source, at one priority) may have `LOT` retries in memory, less where many have
+    some, one at the least.
 Raises: nothing.
 Why: due mail of a million domains must neither fill the memory nor leave a live site waiting for a dead
-    one. Fresh mail is not counted here: it is in memory already, and goes first.
+    one, nor what one source cannot get rid of the mail of another. Fresh mail is not counted here: it is in
+    memory already, and goes first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -21,10 +23,13 @@ from mta.core.model import Message, Recipient
 
 LOT = 500  # recipients of one lot: half a lane, the rest is for fresh mail
 ALL = 10_000  # recipients, shared among the lots that have any
+COME_BACK = 2.0  # seconds until one that found its lot full is read again ...
+SPACING = 0.005  # ... and between it and the next: of a large backlog only so many are written anew
+LONGEST = 600.0  # seconds that this may take; where it seems to be more, the clock was set back
 LOTS = 1000  # each has at least one connection, or a dial that may take minutes to fail
 
 Key = tuple[int, int]  # message, n
-Lot = tuple[str, int]  # site, priority
+Lot = tuple[str, str, int]  # site, source, priority
 
 
 class Leases:
@@ -33,6 +38,7 @@ class Leases:
     def __init__(self) -> None:
         self._lots: dict[Key, Lot] = {}
         self._counts: dict[Lot, int] = {}
+        self._returns: dict[Lot, float] = {}  # of full ones: when the last that found no room comes back
         self._settled: set[Key] | None = None  # given back while somebody looks
         self._turn = asyncio.Lock()
 
@@ -81,6 +87,7 @@ class Leases:
                 self._counts[lot] = left
             else:
                 del self._counts[lot]
+                self._returns.pop(lot, None)
         return lot
 
     def shuts_out(self, lot: Lot) -> bool:
@@ -90,6 +97,16 @@ class Leases:
     def room(self, lot: Lot) -> int:
         """How many retries more a lot may have."""
         return 0 if self.shuts_out(lot) else max(self._share() - self._counts.get(lot, 0), 0)
+
+    def comes_back(self, lot: Lot, now: float) -> float:
+        """When one for which a lot has no room is due again; wall-clock time, those of a second together."""
+        earliest = now + COME_BACK
+        due = max(self._returns.get(lot, earliest) + SPACING, earliest)
+        if due > now + LONGEST:
+            due = earliest
+        if lot in self._counts:
+            self._returns[lot] = due
+        return float(math.ceil(due))  # a look and a commit for each would keep the disk busy
 
     def is_low(self, lot: Lot) -> bool:
         """Has it come down to so few that more are worth a look?"""

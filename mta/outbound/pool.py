@@ -2,8 +2,9 @@
 
 Between: the scheduler offers batches with their routes; delivery opens connections; the spool says when
     outcomes may be noted again.
-Contract: `gate` and `offer` are synchronous. One task for each connection, and one for each message
-    whose content has to be read from disk; none for fresh mail.
+Contract: `gate`, `choose` and `offer` are synchronous; a lane is made when somebody comes to it. One
+    task for each connection, and one for each message whose content has to be read from disk; none for fresh
+    mail.
 Raises: nothing; a bug in a connection's task defers what waited for it.
 Standards: RFC 5321 4.5.4.1 (a connection may carry many messages).
 Why: one sweep a second looks after deadlines, idle connections and stalled lanes, instead of a timer
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,12 +26,13 @@ from mta.core.model import Batch, Go, Kind, Message, Outcome, Reply, Scope, Subj
 from mta.core.routing import Route
 from mta.core.rules import RuleSet
 from mta.core.source import Source, Sources
+from mta.core.throttle import RateLimit
 from mta.core.turns import Share
 from mta.metrics import Metrics
 from mta.outbound.delivery import Delivery
 from mta.outbound.lane import LANE_FULL, Lane
 from mta.outbound.outcome import Settler, Trace
-from mta.outbound.traffic import Traffic, finite
+from mta.outbound.traffic import SHORT, Traffic, finite
 from mta.smtp.client import Connection
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
@@ -74,6 +76,7 @@ class Pool:
         self._metrics = metrics
         self._lanes: dict[tuple[str, str], Lane] = {}  # by site and source
         self._traffic: dict[str, Traffic] = {}
+        self._rates: dict[str, RateLimit] = {}  # of static routes, by site
         self._learned: dict[str, Saved] = {}
         self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
@@ -128,33 +131,54 @@ class Pool:
         """May mail of this priority and tenant come in for this route, of whatever stream it is?"""
         if self.draining:
             return Wait(self._clock.now(), "shutting down")
-        answers = [self._gate(route, sources.sources, share) for sources in self._sources.pools]
-        return min(answers, key=_openness) if len(answers) > 1 else answers[0]
+        answers = []
+        for lane in self._of_any_stream(route):
+            answer = lane.gate(share)
+            if isinstance(answer, Go):
+                return answer
+            answers.append(answer)
+        return min(answers, key=lambda wait: (wait.reason != LANE_FULL, wait.until))
 
-    def room(self, route: Route, share: Share) -> int:
-        """How many recipients of this priority and tenant its lanes take, of whatever stream they are."""
-        return min(
-            max(lane.room(share) for lane in self._open(route, sources.sources))
-            for sources in self._sources.pools
-        )
+    def room(self, route: Route, share: Share, most: int) -> int:
+        """How many recipients of this priority and tenant, up to so many, one of its lanes takes."""
+        room = 0
+        for lane in self._of_any_stream(route):
+            if isinstance(lane.gate(share), Go):
+                room = max(room, lane.room(share))
+                if room >= most:
+                    return most
+        return room
 
-    def offer(self, route: Route, batch: Batch) -> Wait | None:
-        """Let a batch in, at the first of its sources that takes it; else until when it has to wait."""
+    def choose(self, route: Route, message: Message) -> Lane | Wait:
+        """The lane that takes this message: its first source's that may; else until when it has to wait."""
         if self.draining:
             return Wait(self._clock.now(), "shutting down")
-        message = batch.message
         share = (message.priority, message.tenant)
-        wait = None
+        full: Wait | None = None
         for lane in self._open(route, self._sources.order(message.stream, message.id)):
             answer = lane.gate(share)
             if isinstance(answer, Go):
-                lane.route = route
-                lane.push(batch)
-                return None
+                return lane
             if answer.reason != LANE_FULL:
-                return answer  # only what is full makes room for the next: else throttled mail would stray
-            wait = wait or answer
-        return wait
+                # Only what is full makes room for the next: else throttled mail would stray.
+                return full or answer
+            full = full or answer
+        assert full is not None, "a pool without sources"
+        return full
+
+    def offer(self, route: Route, batch: Batch) -> Wait | None:
+        """Let a batch in, or say until when it has to wait."""
+        lane = self.choose(route, batch.message)
+        if isinstance(lane, Wait):
+            return lane
+        lane.route = route
+        lane.push(batch)
+        return None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Those that mail may leave from."""
+        return self._sources.used
 
     @property
     def lanes(self) -> int:
@@ -199,10 +223,16 @@ class Pool:
 
     def has_other(self, lane: Lane, message: Message) -> bool:
         """May another source of the message's send it where this lane goes?"""
-        sources = self._sources.order(message.stream, message.id)
-        return len(sources) > 1 and any(
-            not other.is_barred and other is not lane for other in self._open(lane.route, sources)
-        )
+        return any(not other.is_barred for other in self._others(lane, message))
+
+    def has_untried(self, lane: Lane, message: Message) -> bool:
+        """Is there one of which nobody knows that it does not get through either?"""
+        return any(not (other.is_barred or other.is_failing) for other in self._others(lane, message))
+
+    def _others(self, lane: Lane, message: Message) -> Iterator[Lane]:
+        for source in self._sources.order(message.stream, message.id):
+            if source.name != lane.source.name:
+                yield self._lane(lane.route, source)
 
     def open(self, lane: Lane) -> None:
         """Dial for a lane."""
@@ -216,20 +246,28 @@ class Pool:
 
     # Inside
 
-    def _gate(self, route: Route, sources: Sequence[Source], share: Share) -> Go | Wait:
-        """May it come in at any of these sources?"""
-        answers = []
-        for lane in self._open(route, sources):
-            answer = lane.gate(share)
-            if isinstance(answer, Go):
-                return answer
-            answers.append(answer)
-        return min(answers, key=lambda wait: (wait.reason != LANE_FULL, wait.until))
+    def _of_any_stream(self, route: Route) -> Iterator[Lane]:
+        """The lanes that mail for this route may come in at, pool by pool."""
+        for pool in self._sources.pools:
+            yield from self._open(route, pool.sources)
 
-    def _open(self, route: Route, sources: Sequence[Source]) -> Sequence[Lane]:
+    def _open(self, route: Route, sources: Sequence[Source]) -> Iterable[Lane]:
         """The lanes of these sources, in their order; barred ones only where all are."""
-        lanes = [self._lane(route, source) for source in sources]
-        return lanes if len(lanes) == 1 else [lane for lane in lanes if not lane.is_barred] or lanes
+        if len(sources) == 1:
+            return (self._lane(route, sources[0]),)
+        return self._unbarred(route, sources)
+
+    def _unbarred(self, route: Route, sources: Sequence[Source]) -> Iterator[Lane]:
+        """One after another: a lane that nobody comes to is not made."""
+        barred: list[Lane] = []
+        for source in sources:
+            lane = self._lane(route, source)
+            if lane.is_barred:
+                barred.append(lane)
+            else:
+                yield lane
+        if len(barred) == len(sources):
+            yield from barred
 
     def _lane(self, route: Route, source: Source) -> Lane:
         key = (route.site, source.name)
@@ -237,10 +275,15 @@ class Pool:
         if lane is None:
             traffic = self._traffic_of(route, source)
             judge = partial(self._rules.judge, provider=route.provider)
-            lane = Lane(route, source, self, traffic, judge, self._settler, self._clock)
+            lane = Lane(route, source, self, traffic, self._rate(route), judge, self._settler, self._clock)
             self._lanes[key] = lane
             traffic.lanes.add(lane)
         return lane
+
+    def _rate(self, route: Route) -> RateLimit:
+        """A static route's is for all sources together: a relay may count by login."""
+        made = RateLimit(route.limits.rate)
+        return self._rates.setdefault(route.site, made) if route.static else made
 
     def _traffic_of(self, route: Route, source: Source) -> Traffic:
         name = _path_of(route, source)
@@ -286,7 +329,8 @@ class Pool:
         if known is None:
             return None
         lane = self._lanes.get((route.site, source.name))
-        return known.state | {"dead_for": round(lane.dead_for, 1) if lane else 0.0}
+        dead, barred = (lane.dead_for, lane.barred_for) if lane else (0.0, 0.0)
+        return known.state | {"dead_for": round(dead, 1), "barred_for": round(barred, 1)}
 
     def _forget(self, lane: Lane) -> None:
         del self._lanes[lane.route.site, lane.source.name]
@@ -300,6 +344,8 @@ class Pool:
         """A window or a rate moved, or a path was shut."""
         wait = 0.0 if change.until is None else change.until - self._clock.monotonic()
         self._spool.report([_limit_event(traffic, change, self._clock.now(), wait)])
+        if wait > SHORT:
+            self._save([traffic])  # who blocks us is not to be asked again because we crashed
 
     async def _serve(self, lane: Lane) -> None:
         """The life of one connection."""
@@ -366,13 +412,6 @@ def _path_of(route: Route, source: Source) -> str:
     """What the limits from a source over a route are kept under."""
     name = route.path or route.site
     return f"{name} from {source.name}" if source.name else name
-
-
-def _openness(answer: Go | Wait) -> tuple[bool, bool, float]:
-    """A pool that is full holds all mail of the line: of which stream it is, only the disk knows."""
-    if isinstance(answer, Go):
-        return True, False, 0.0
-    return answer.reason != LANE_FULL, True, answer.until
 
 
 def _limit_event(traffic: Traffic, change: Change, now: float, wait: float) -> Event:

@@ -2,7 +2,8 @@
 
 Between: the spool says what is due, the router where it goes, the pool whether its lane takes it.
 Contract: fresh mail goes straight on; what a gate shuts out is postponed and leaves memory. Retries are
-    leased (attempt and next due time committed) before anything is dialled, a whole round at once.
+    leased (attempt and next due time committed) before anything is dialled, a whole round at once; those that
+    their own source keeps out get another due time instead, and let the rest of their line pass.
 Raises: nothing that mail can cause.
 Standards: RFC 5321 4.5.4.1.
 Why: an agenda of domains is all that is held of the backlog, so no event costs time or memory in
@@ -22,7 +23,7 @@ from mta.clock import Clock
 from mta.core.agenda import Agenda
 from mta.core.classify import EXPIRED
 from mta.core.lifecycle import State
-from mta.core.model import Batch, Line, Message, Outcome, Recipient, Wait
+from mta.core.model import Batch, Go, Line, Message, Outcome, Recipient, Wait
 from mta.core.routing import Route
 from mta.core.turns import Share
 from mta.core.window import Window
@@ -45,7 +46,7 @@ MOST_FRESH = 50_000  # recipients in their first attempt; what comes then waits 
 RESOLVING = 10_000  # recipients that may wait in memory for their route
 BUSY_WAIT = 60.0  # seconds until mail comes back that found too much waiting for DNS
 STUCK_WAIT = 30.0  # seconds, at the least, until mail is looked at again that is under way
-ANY = ("*", 0)  # where lines are parked while too many sites have retries
+ANY = ("*", "", 0)  # where lines are parked while too many sites have retries
 
 log = logging.getLogger(__name__)
 
@@ -179,15 +180,23 @@ class Scheduler:
         if wait is not None:
             until = wait.until
             if wait.reason == LANE_FULL:
-                for line in {message.line(recipient) for recipient in batch.recipients}:
-                    self._agenda.park((route.site, line.priority), line, until)
-                until = self._clock.now()  # due at once when there is room
+                until = self._park(route, batch, until)
             self._settler.postpone(batch, until)
+
+    def _park(self, route: Route, batch: Batch, until: float) -> float:
+        """Nothing of these lines can go on: what they have is due at once when there is room."""
+        message = batch.message
+        if isinstance(self._pool.gate(route, (message.priority, message.tenant)), Go):
+            return until  # only its own pool is full: another stream's mail may pass
+        for line in {message.line(recipient) for recipient in batch.recipients}:
+            self._agenda.park((route.site, line.priority), line, until)
+        return self._clock.now()
 
     def _released(self, message: Message, recipient: Recipient) -> None:
         lot = self._leases.give_back(message, recipient)
         if lot is not None and self._leases.is_low(lot):
-            self._has_room(lot)
+            site, _, priority = lot
+            self._has_room(site, priority)
 
     def _hours(self, message: Message) -> Wait | None:
         """Until when its stream may not be delivered, if it may not now."""
@@ -203,15 +212,22 @@ class Scheduler:
             self._wake.set()
 
     def _lane_has_room(self, site: str, share: Share) -> None:
-        self._has_room((site, share[0]))
+        self._has_room(site, share[0])
 
-    def _has_room(self, lot: Lot) -> None:
+    def _has_room(self, site: str, priority: int) -> None:
         now = self._clock.now()
-        woken = self._agenda.wake(lot, self._leases.room(lot), now)
+        woken = self._agenda.wake((site, priority), self._room(site, priority), now)
         if not self._leases.shuts_out(ANY):
             woken |= self._agenda.wake(ANY, 1, now)
         if woken:
             self._wake.set()
+
+    def _lots(self, site: str, priority: int) -> list[Lot]:
+        return [(site, source.name, priority) for source in self._pool.sources]
+
+    def _room(self, site: str, priority: int) -> int:
+        """How many retries more may wait in memory, in the lot that may have most."""
+        return max(map(self._leases.room, self._lots(site, priority)))
 
     async def _retry(self) -> None:
         while True:
@@ -248,15 +264,14 @@ class Scheduler:
         for (line, route, _), due in zip(wanted, found, strict=True):
             if due.rest is not None:
                 self.note(line, due.rest)
-            if isinstance(route, Route) and self._pool.room(route, _share(line)):
-                lot = (route.site, line.priority)
-                self._agenda.wake(lot, self._leases.room(lot), now)
+            if isinstance(route, Route) and self._pool.room(route, _share(line), 1):
+                self._agenda.wake((route.site, line.priority), self._room(route.site, line.priority), now)
 
     def _wanted(self, lines: list[tuple[Line, float]], now: float) -> list[tuple[Line, Route | Outcome, int]]:
         """The lines that are open, each with its route and how many recipients to take."""
         most = max(LEASED // len(lines), 1)
         wanted: list[tuple[Line, Route | Outcome, int]] = []
-        rooms: dict[Lot, int] = {}
+        rooms: dict[tuple[str, int], int] = {}
         for line, due in lines:
             route = self._router.cached(line.domain)
             if route is None:
@@ -265,22 +280,23 @@ class Scheduler:
             if isinstance(route, Outcome):
                 wanted.append((line, route, most))
                 continue
-            lot = (route.site, line.priority)
+            place = (route.site, line.priority)
             gate = self._pool.gate(route, _share(line))
             if isinstance(gate, Wait):
                 if gate.reason == LANE_FULL:
-                    self._agenda.park(lot, line, gate.until)
+                    self._agenda.park(place, line, gate.until)
                 else:
                     self.note(line, max(gate.until, now + 1.0))
                 continue
-            if lot not in rooms:
-                rooms[lot] = self._leases.room(lot)
-            room = min(most, rooms[lot], self._pool.room(route, _share(line)))
-            rooms[lot] -= room
+            if place not in rooms:
+                rooms[place] = self._room(*place)
+            room = min(rooms[place], self._pool.room(route, _share(line), most))
+            rooms[place] -= room
             if room:
                 wanted.append((line, route, room))
             else:
-                self._agenda.park(ANY if self._leases.shuts_out(lot) else lot, line, now + BUSY_WAIT)
+                shut_out = all(map(self._leases.shuts_out, self._lots(*place)))
+                self._agenda.park(ANY if shut_out else place, line, now + BUSY_WAIT)
         return wanted
 
     async def _lease(
@@ -290,20 +306,19 @@ class Scheduler:
         leased: list[tuple[Route | Outcome, Batch]] = []
         updates: list[Update] = []
         for route, due in found:
-            site = route.site if isinstance(route, Route) else ""
             for message in due.messages:
-                shut = self._hours(message)
-                if shut is not None:
-                    updates += self._put_off(message, shut.until)
-                    continue
                 # Whose attempt takes longer than its wait is moved, or it would be read again and again.
                 stuck = self._leases.under_way(message)
                 updates += [self._until_next(message, each, now, route) for each in stuck]
                 recipients = self._leases.free(message)
+                lot = self._lot(route, message)
+                if isinstance(lot, Wait):
+                    updates += self._put_off(message, lot.until)
+                    continue
                 for recipient in recipients:
                     recipient.attempts += 1
                     updates.append(self._until_next(message, recipient, now, route))
-                    self._leases.take(message, recipient, (site, message.priority))
+                    self._leases.take(message, recipient, lot)
                 if recipients:
                     message.held = len(recipients)
                     leased.append((route, Batch(message, recipients)))
@@ -315,6 +330,21 @@ class Scheduler:
                 self._settler.postpone(batch, now + BUSY_WAIT)
             raise
         return leased
+
+    def _lot(self, route: Route | Outcome, message: Message) -> Lot | Wait:
+        """Where a retry waits in memory; or until when it stays on disk, and others of its line pass."""
+        hours = self._hours(message)
+        if hours is not None:
+            return hours
+        if isinstance(route, Outcome):
+            return "", "", message.priority
+        lane = self._pool.choose(route, message)
+        if isinstance(lane, Wait):
+            return lane
+        lot = (route.site, lane.source.name, message.priority)
+        if self._leases.room(lot) or not self._room(route.site, message.priority):
+            return lot  # where no lot has room any more, the next look sees it
+        return Wait(self._leases.comes_back(lot, self._clock.now()), LANE_FULL)
 
     def _put_off(self, message: Message, until: float) -> Iterator[Update]:
         """A gate that is shut takes no attempt."""

@@ -63,6 +63,7 @@ class Traffic:
         self.last: Change | None = None  # why it is as it is
         self.barred_until = 0.0  # monotonic; the peer wants none of this source, another one may do
         self.messages_per_connection = path.messages_per_connection  # as the peer has shown
+        self._suspended_at = -math.inf  # monotonic; the last time
         self._delivered = 0  # recipients that the path has not heard of
         self._tell_at = 0.0  # monotonic
         self._clock = clock
@@ -181,9 +182,13 @@ class Traffic:
     def _refused(self, outcome: Outcome, started: float, carried: int | None, recipients: int) -> None:
         now, verdict = self._clock.monotonic(), outcome.verdict
         if verdict is not None and verdict.reaction in SUSPENDING and verdict.wait is not None:
-            self._tell(self.path.suspend(now, now + verdict.wait, f"suspended: {verdict.rule}"))
+            if started <= self._suspended_at:
+                return  # a burst of parallel refusals is one event, and costs the rate once
+            self._suspended_at = now
+            change = self.path.suspend(now, now + verdict.wait, f"suspended: {verdict.rule}")
             if verdict.reaction is Reaction.OTHER_SOURCE:
                 self.barred_until = self.path.until
+            self._tell(change)
         else:
             refusal = Refusal(
                 outcome.subject,
@@ -223,8 +228,14 @@ class Traffic:
             "rate": finite(self.path.rate),
             "messages_per_connection": self.path.messages_per_connection,
             "shut_for": max(round(wait, 1), 0.0),
-            "reason": self.path.reason if wait > 0 else self.last.reason if self.last else "as it began",
+            "reason": self.path.reason if wait > 0 else self._since,
         }
+
+    @property
+    def _since(self) -> str:
+        if self.last is not None:
+            return self.last.reason
+        return "as it was learned before" if self.path.has_learned else "as it began"
 
     # Who waits
 

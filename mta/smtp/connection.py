@@ -25,7 +25,7 @@ from mta.core.address import Path
 from mta.core.capacity import Memory
 from mta.core.model import Reply
 
-MAX_ERRORS = 20  # refused commands before we hang up
+MAX_ERRORS = 20  # commands refused with 5yz before we hang up
 LINGER = 10.0  # seconds for a client to read our last words
 BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
 GOING_DOWN = Reply(421, "4.3.2", "The service is going down; please come back")
@@ -55,10 +55,9 @@ class Policy(Protocol):
     draining: bool  # idle clients are sent away
     memory: Memory  # of contents on their way in, over all listeners
 
-    # Any: the listener knows a connection by the class that it made, and that stands above this one.
-    def joined(self, connection: Any) -> None: ...
+    def joined(self, connection: Connection) -> None: ...
 
-    def left(self, connection: Any) -> None: ...
+    def left(self, connection: Connection) -> None: ...
 
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
@@ -201,9 +200,14 @@ class Connection(SMTP):
         self._out.append(line.encode("ascii", "backslashreplace"))  # it may show what the client sent
 
     def refuse(self, reply: Reply) -> None:
-        """Note a reply to a command that was wrong; too many, and we hang up."""
+        """Note a reply to a command that was wrong; too many, and we hang up.
+
+        4yz is no mistake of the client's: whoever sends to more recipients than are taken at a time hears it
+        for each that is over, and the others go on (RFC 5321 4.5.3.1.10).
+        """
         self.reply(reply)
-        self._count_error()
+        if reply.code >= 500:
+            self._count_error()
 
     def _count_error(self) -> None:
         self._errors += 1

@@ -1,6 +1,6 @@
 """One listening address and the connections on it.
 
-Between: the daemon starts and drains listeners; `smtp.stream` connections join and leave.
+Between: the daemon starts and drains listeners; `smtp.connection`s join and leave.
 Contract: `start` binds (port 0: the system chooses; `endpoint` says which); `drain` stops accepting,
     sends idle clients away (421 4.3.2), waits for the others up to the grace, then aborts them.
 Raises: OSError from `start` where the address cannot be bound.
@@ -20,8 +20,7 @@ from typing import Any
 
 from mta.clock import Clock, Timer
 from mta.core.capacity import Memory
-from mta.smtp.connection import GOING_DOWN
-from mta.smtp.stream import Stream
+from mta.smtp.connection import GOING_DOWN, Connection
 
 SWEEP = 1.0  # seconds
 BACKLOG = 1024
@@ -50,7 +49,7 @@ class Listener:
         offers_auth: bool = False,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         bug: Callable[[BaseException], None],
-        connect: Callable[[Listener], Stream],
+        connect: Callable[[Listener], Connection],
     ) -> None:
         self._host, self._port = host, port
         self.hostname = hostname
@@ -68,7 +67,7 @@ class Listener:
         self.spawn = spawn  # runs a verb that waits; the verb answers for its own errors
         self._bug = bug
         self._connect = connect
-        self.connections: set[Stream] = set()
+        self.connections: set[Connection] = set()
         self.clients: Counter[str] = Counter()  # connections by client address
         self._sweep_timer: Timer | None = None
         self._empty = asyncio.Event()
@@ -120,12 +119,12 @@ class Listener:
 
     # What connections ask
 
-    def joined(self, connection: Stream) -> None:
+    def joined(self, connection: Connection) -> None:
         self.connections.add(connection)
         self.clients[connection.client] += 1
         self._empty.clear()
 
-    def left(self, connection: Stream) -> None:
+    def left(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self.clients[connection.client] -= 1
         if not self.clients[connection.client]:

@@ -6,7 +6,7 @@ Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, o
 Raises: PathError, which `smtp.stream` turns into its reply.
 Standards: RFC 5321 3.3, 4.1.1 (commands), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
     RFC 2034 (ENHANCEDSTATUSCODES), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
-Why: the verbs of the hot path are our own; AUTH, HELP, NOOP and RSET are the library's.
+Why: the verbs of the hot path are our own; the exchange of AUTH, NOOP and RSET are the library's.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mta.smtp.connection import Mode
 from mta.smtp.stream import Stream
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
+MECHANISMS = ("PLAIN", "LOGIN")
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +42,14 @@ class Server(Stream):
 
     def _base_verb(self, verb: bytes, argument: bytes) -> None:
         """Verbs that are the library's own."""
-        if verb not in (b"AUTH", b"HELP", b"NOOP", b"RSET"):
+        if verb not in (b"NOOP", b"RSET"):
             name = "".join(filter(str.isprintable, verb[:20].decode("latin-1")))
             self.refuse(Reply(500, "5.5.1", f"The command is not known: {name}"))
             return
-        if verb == b"AUTH" and not self.policy.offers_auth:
-            self.refuse(Reply(502, "5.5.1", "AUTH is not offered here"))
-            return
         method = getattr(SMTP, f"smtp_{verb.decode()}")
-        text = argument.decode("utf-8", "replace") or None
-        if verb == b"AUTH":
-            # The base compares mechanisms by case; RFC 4954 3 does not.
-            name, _, rest = (text or "").partition(" ")
-            self._start(method(self, f"{name.upper()} {rest}".strip() or None))
-            return
         try:
-            method(self, text).send(None)  # these never wait: `push` only notes the reply
+            # These never wait: `push` only notes the reply.
+            method(self, argument.decode("utf-8", "replace") or None).send(None)
         except StopIteration:
             return
         raise RuntimeError(f"{verb!r} waited")
@@ -74,7 +67,7 @@ class Server(Stream):
         if policy.tls_context is not None and not self._tls_protocol:
             lines.append("STARTTLS")
         if policy.offers_auth and self._tls_protocol:
-            lines.append("AUTH PLAIN LOGIN")
+            lines.append(f"AUTH {' '.join(MECHANISMS)}")
         lines += ["ENHANCEDSTATUSCODES", *self.extensions()]
         self._out.append(
             "".join(f"250-{line}\r\n" for line in lines[:-1]).encode() + f"250 {lines[-1]}\r\n".encode()
@@ -173,6 +166,24 @@ class Server(Stream):
                 self._flush()
                 self._collect(rest)
 
+    def _auth(self, argument: bytes) -> None:
+        words = argument.decode("utf-8", "replace").split()
+        if not self.policy.offers_auth:
+            self.refuse(Reply(502, "5.5.1", "AUTH is not offered here"))
+        elif not self.session.extended_smtp:
+            self.refuse(Reply(503, "5.5.1", "Send EHLO first"))
+        elif not 1 <= len(words) <= 2:
+            self.refuse(Reply(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]"))
+        elif words[0].upper() not in MECHANISMS:
+            self.refuse(Reply(504, "5.5.4", f"The mechanism is not known; use {' or '.join(MECHANISMS)}"))
+        else:
+            # The base compares mechanisms by case; RFC 4954 3 does not.
+            self._start(SMTP.smtp_AUTH(self, " ".join([words[0].upper(), *words[1:]])))
+
+    def _help(self, argument: bytes) -> None:
+        known = " ".join(sorted(verb.decode() for verb in self._VERBS))
+        self._out.append(f"214 2.0.0 Commands (RFC 5321): {known} NOOP RSET\r\n".encode())
+
     def _vrfy(self, argument: bytes) -> None:
         # The base has the address parsed by the email package, which a line of brackets can break.
         if argument:
@@ -253,6 +264,8 @@ class Server(Stream):
         b"MAIL": _mail,
         b"RCPT": _rcpt,
         b"DATA": _data_verb,
+        b"AUTH": _auth,
+        b"HELP": _help,
         b"VRFY": _vrfy,
         b"QUIT": _quit,
         b"STARTTLS": _starttls,

@@ -12,7 +12,9 @@ Why: aiosmtpd's stream reader goes line by line through DATA (35 MB/s), so octet
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from mta.core import message
@@ -25,6 +27,7 @@ MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
 MAX_PENDING = 64 * 1024  # octets that may wait while we are busy; then reading pauses
 CROWDED = Reply(452, "4.3.1", "Too much is being received at once; try again in 30 seconds")
 _END = b"\r\n.\r\n"
+_QUICK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
 class Stream(Connection):
@@ -46,6 +49,8 @@ class Stream(Connection):
     def data_received(self, data: bytes) -> None:
         if self._mode is Mode.DATA:
             self._collect(data)
+            if self._mode is Mode.DATA:
+                self._acknowledge()
             self._pump()
         elif self._mode is Mode.COMMAND:
             self._in = self._in[self._position :] + data
@@ -58,6 +63,15 @@ class Stream(Connection):
                 self._offer_line()
             elif len(self._in) > MAX_PENDING:
                 self._pause_reading()
+
+    def _acknowledge(self) -> None:
+        """Part of a message is here: a client with the Nagle algorithm waits for this to send the next one.
+
+        Left to itself the kernel takes 40 ms for it (RFC 1122 4.2.3.2, 4.2.3.4).
+        """
+        if _QUICK is not None:
+            with suppress(OSError):  # gone meanwhile
+                self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _QUICK, 1)
 
     def _pump(self) -> None:
         """Answer every whole command that is here; the replies go out in one write."""
@@ -180,7 +194,8 @@ class Stream(Connection):
             elif not policy.memory.has_room(0):
                 self._dropped = CROWDED
         if self._dropped is not None:
-            del held[:-4]
+            # Where the content begins is behind a CRLF, too: the final dot may be all that is still to come.
+            held[:] = (b"\r\n" + held[-4:])[-4:]
             self._let_go()
 
     def _too_large(self) -> Reply:
@@ -192,7 +207,7 @@ class Stream(Connection):
         One pass for two questions: the first line that starts with a dot is the final one, or else the
         message has dots to unstuff. Each pass over 100 KiB costs 60 us.
         """
-        if not self._dotted:
+        if not self._dotted and self._dropped is None:  # what is held of a dropped one begins anywhere
             at = -2 if held[:1] == b"." else held.find(b"\r\n.", start)
             if at == -1 or len(held) < at + 5:
                 return -1

@@ -32,6 +32,9 @@ from mta.spool.database import FILE, SpoolError
 
 FAR = 10**12  # event numbers; more than a spool writes between a backup and the end of its service
 CHUNK = 1000  # messages looked at in one go
+FORMER = (
+    "before-schema-"  # the one backup that lies in its spool: it is for the way back, not for a lost disk
+)
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 _VACUUM = "VACUUM INTO ?"
@@ -63,6 +66,8 @@ def backup(directory: Path, target: Path) -> Backup:
         raise SpoolError(f"{target} is there already: name a directory that is not")
     if not (directory / FILE).is_file():
         raise SpoolError(f"there is no spool to copy: {directory / FILE} does not exist")
+    if target.parent == directory.absolute() and not target.name.startswith(FORMER):
+        raise SpoolError(f"{target} is in the spool itself, and would be lost with it: name another place")
     partial = _partial(target)
     try:
         partial.mkdir(mode=0o700)
@@ -70,6 +75,8 @@ def backup(directory: Path, target: Path) -> Backup:
         raise SpoolError(
             f"{partial} is there: another backup is at work, or was interrupted; in that case remove it"
         ) from None
+    except FileNotFoundError:
+        raise SpoolError(f"no backup was made: {target.parent} does not exist; make it first") from None
     except OSError as error:
         raise SpoolError(f"no backup was made: {fault.words(error)}") from error
     try:
@@ -89,7 +96,7 @@ def keep_former(directory: Path, connection: sqlite3.Connection) -> Path | None:
     known, version = len(database.scripts()), database.schema(connection)
     if not 0 < version < known:
         return None
-    target = directory / f"before-schema-{known}"
+    target = directory / f"{FORMER}{known}"
     for outdated in (target, _partial(target)):  # of a start that came no further; we have not changed since
         if outdated.exists():
             shutil.rmtree(outdated)

@@ -54,6 +54,7 @@ async def in_thread(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Co
 
 def connect(directory: Path) -> sqlite3.Connection:
     """The writer's connection, statements cached, transactions explicit."""
+    (directory / FILE).touch(mode=0o600)  # SQLite would let everybody read it; -wal and -shm get the same
     connection = sqlite3.connect(directory / FILE, isolation_level=None, cached_statements=256)
     for pragma in sql.PRAGMAS:
         connection.execute(pragma)
@@ -98,6 +99,20 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number, name in enumerate(files[version:], version + 1):
         script = resources.files("mta.spool.schema").joinpath(name).read_text()
         connection.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def refuse_other_schema(connection: sqlite3.Connection) -> None:
+    """Rows of another schema are not for this version to read."""
+    version, known = schema(connection), len(scripts())
+    if version > known:
+        raise SpoolError(f"the spool has schema {version}, this version knows {known}: use the newer version")
+    if version == 0:
+        raise SpoolError(f"{FILE} is empty: put the one with the mail back, or start mta to begin a new one")
+    if version < known:
+        raise SpoolError(
+            f"the spool has schema {version}, this version's is {known}: use the older version, "
+            "or look again when mta serve has brought it up"
+        )
 
 
 def claim_mode(connection: sqlite3.Connection, mode: str) -> None:

@@ -2,8 +2,9 @@
 
 Between: `mta spool export`; `spool.parcel` has the form of the files.
 Contract: `pages` puts a page of messages into the directory, synced, before it yields them. Beside a
-    daemon what is delivered meanwhile is left out. `remove` returns when a page has left the queue, with a
-    `cancel` event for each recipient; a crash between the two leaves its messages in both places.
+    daemon what is delivered meanwhile is left out. What cannot be read is put into `lost`, and all else is
+    written: from a damaged database as much as can be had. `remove` returns when a page has left the queue,
+    with a `cancel` event for each recipient; a crash between the two leaves its messages in both places.
 Raises: SpoolError, ParcelError, OSError, sqlite3.Error.
 Why: a message goes as a whole, with all its recipients, also where one of them selected it: half a
     message would come back to a spool that has the other half under the same queue id.
@@ -24,14 +25,18 @@ from mta.core.event import Type, about
 from mta.core.lifecycle import Cause, State, move
 from mta.core.model import Message, Recipient
 from mta.core.queueid import text
+from mta.spool import salvage
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies
-from mta.spool.database import SpoolError, connect_reader
+from mta.spool.database import SpoolError, connect_reader, refuse_other_schema
+from mta.spool.fault import is_damage
 from mta.spool.parcel import Record, Row, record_of, write
 from mta.spool.queue import Spool
 
 PAGE = 128  # messages; two files of each are open at once, of 1024 that a process usually may open
 PAGE_OCTETS = 16 * 1024 * 1024  # of contents in memory; a larger one goes alone
+
+Page = list[tuple[Message, list[Row]]]
 
 
 class Selection(NamedTuple):
@@ -62,18 +67,25 @@ class Selection(NamedTuple):
         return cls(sql.BY_SENDER, address)
 
 
-def pages(spool: Path, directory: Path, selection: Selection) -> Iterator[list[Message]]:
-    """Write the selected messages; each page when it is in the directory."""
+class Lost(NamedTuple):
+    """A message that could not be exported."""
+
+    id: int
+    why: str
+
+
+def pages(
+    spool: Path, directory: Path, selection: Selection, mode: str, lost: list[Lost]
+) -> Iterator[list[Message]]:
+    """Write the selected messages; each page when it is there. `mode` is for a spool that forgot its own."""
     with closing(connect_reader(spool)) as connection:
-        (mode,) = connection.execute(sql.GET_META, ("mode",)).fetchone()
+        refuse_other_schema(connection)
         _refuse_unknown(connection, selection)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        bodies = Bodies(spool / "bodies")
-        last = 0
-        while page := _page(connection, selection, last):
-            last = page[-1][0].id
+        contents = _Contents(connection, Bodies(spool / "bodies"), _mode(connection) or mode, lost)
+        for page in _walk(connection, selection, lost):
             written: list[Message] = []
-            for parcels in _loads(connection, bodies, page, mode):
+            for parcels in contents.load(page):
                 write(directory, [(record, content) for _, record, content in parcels])
                 written += [message for message, _, _ in parcels]
             yield written
@@ -90,25 +102,81 @@ async def remove(spool: Spool, messages: Sequence[Message], reason: str, now: fl
     await spool.lease([])  # with the same commit
 
 
+def _mode(connection: sqlite3.Connection) -> str | None:
+    try:
+        (mode,) = connection.execute(sql.GET_META, ("mode",)).fetchone()
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise
+        return None
+    return str(mode)
+
+
 def _refuse_unknown(connection: sqlite3.Connection, selection: Selection) -> None:
-    if selection.condition == sql.BY_ID:
+    if selection.condition != sql.BY_ID:
+        return
+    try:
         unknown = [text(message) for (message,) in connection.execute(sql.UNKNOWN, (selection.value,))]
-        if unknown:
-            raise SpoolError(f"not in the queue (delivered, or never here): {', '.join(unknown)}")
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise
+        return  # nobody can say
+    if unknown:
+        raise SpoolError(f"not in the queue (delivered, or never here): {', '.join(unknown)}")
 
 
-def _page(connection: sqlite3.Connection, selection: Selection, last: int) -> list[tuple[Message, list[Row]]]:
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Text that is not UTF-8 is damage, too; Python says so without a code of SQLite's."""
+    return is_damage(error) or not hasattr(error, "sqlite_errorcode")
+
+
+def _walk(connection: sqlite3.Connection, selection: Selection, lost: list[Lost]) -> Iterator[Page]:
+    """All that is selected; behind a place that is damaged one by one, as far as it can be found."""
+    last = 0
+    try:
+        while page := _page(connection, sql.EXPORT, selection, last):
+            yield page
+            last = page[-1][0].id
+        return
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise
+    page = []
+    for message in salvage.queue_ids(connection):
+        if message > last:
+            page += _alone(connection, selection, message, lost)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+def _alone(connection: sqlite3.Connection, selection: Selection, message: int, lost: list[Lost]) -> Page:
+    try:
+        found = _page(connection, sql.EXPORT_ONE, selection, message)
+        if not found and not _page(connection, sql.EXPORT_ONE, Selection.all(), message):
+            lost.append(Lost(message, "its row is missing"))
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise
+        lost.append(Lost(message, "its rows are damaged"))
+        return []
+    return found
+
+
+def _page(connection: sqlite3.Connection, statement: str, selection: Selection, message: int) -> Page:
     connection.execute("BEGIN")
     try:
-        statement = sql.EXPORT.format(selection.condition)
+        values = (message, selection.value, PAGE)
         messages = [
             replace(Message(*row), priority=priority)
-            for *row, priority in connection.execute(statement, (last, selection.value, PAGE)).fetchall()
+            for *row, priority in connection.execute(statement.format(selection.condition), values).fetchall()
         ]
         rows: dict[int, list[Row]] = {message.id: [] for message in messages}
         ids = json.dumps(list(rows))
-        for message, *row in connection.execute(sql.RECIPIENTS_OF, (ids,)):
-            rows[message].append(Row(*row))
+        for owner, *row in connection.execute(sql.RECIPIENTS_OF, (ids,)):
+            rows[owner].append(Row(*row))
     finally:
         connection.execute("COMMIT")
     for each in messages:
@@ -117,33 +185,49 @@ def _page(connection: sqlite3.Connection, selection: Selection, last: int) -> li
     return [(each, rows[each.id]) for each in messages]
 
 
-def _loads(
-    connection: sqlite3.Connection, bodies: Bodies, page: Sequence[tuple[Message, list[Row]]], mode: str
-) -> Iterator[list[tuple[Message, Record, bytes]]]:
-    """The page with its contents, in as many parts as memory asks for."""
-    parcels: list[tuple[Message, Record, bytes]] = []
-    octets = 0
-    for message, rows in page:
-        content = _content(connection, bodies, message.id)
-        if content is None:
-            continue
-        if parcels and octets + len(content) > PAGE_OCTETS:
+class _Contents:
+    """Where the content of each message is found."""
+
+    def __init__(self, connection: sqlite3.Connection, bodies: Bodies, mode: str, lost: list[Lost]) -> None:
+        self._connection = connection
+        self._bodies = bodies
+        self._mode = mode
+        self._lost = lost
+
+    def load(self, page: Page) -> Iterator[list[tuple[Message, Record, bytes]]]:
+        """The page with its contents, in as many parts as memory asks for."""
+        parcels: list[tuple[Message, Record, bytes]] = []
+        octets = 0
+        for message, rows in page:
+            content = self._find(message)
+            if content is None:
+                continue
+            if parcels and octets + len(content) > PAGE_OCTETS:
+                yield parcels
+                parcels, octets = [], 0
+            parcels.append((message, record_of(message, rows, content, self._mode), content))
+            octets += len(content)
+        if parcels:
             yield parcels
-            parcels, octets = [], 0
-        parcels.append((message, record_of(message, rows, content, mode), content))
-        octets += len(content)
-    if parcels:
-        yield parcels
 
-
-def _content(connection: sqlite3.Connection, bodies: Bodies, message: int) -> bytes | None:
-    """None where the message has left meanwhile."""
-    row = connection.execute(sql.CONTENT, (message,)).fetchone()
-    try:
-        if row is not None:
-            return bodies.read(message) if row[0] is None else bytes(row[0])
-    except FileNotFoundError:
-        pass
-    if connection.execute(sql.UNKNOWN, (json.dumps([message]),)).fetchone() is None:
-        raise SpoolError(f"the content of {text(message)} is missing: `mta spool verify` says more")
-    return None
+    def _find(self, message: Message) -> bytes | None:
+        """None where the message has left meanwhile, or is lost."""
+        try:
+            row = self._connection.execute(sql.CONTENT, (message.id,)).fetchone()
+            if row is not None:
+                content = self._bodies.read(message.id) if row[0] is None else bytes(row[0])
+                if len(content) == message.size:
+                    return content
+                self._lost.append(Lost(message.id, f"of its content {len(content)} octets are left"))
+                return None
+        except FileNotFoundError:
+            pass
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._lost.append(Lost(message.id, "its content is damaged"))
+            return None
+        # Asked after we looked: a content goes later than its message.
+        if self._connection.execute(sql.UNKNOWN, (json.dumps([message.id]),)).fetchone() is None:
+            self._lost.append(Lost(message.id, "its content is missing"))
+        return None

@@ -38,6 +38,9 @@ _ADVICE = {
     sqlite3.SQLITE_CANTOPEN: "see that its directory is there, that this user may write it, and that the "
     "process may open more files",
 }
+_ADVICE_BY_DETAIL = {
+    sqlite3.SQLITE_IOERR_SHMSIZE: _ROOM,  # of the WAL's index, and SQLite does not call it full
+}
 _ADVICE_BY_ERRNO = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
@@ -60,7 +63,8 @@ def words(error: Exception) -> str:
     if isinstance(error, OSError):
         advice = _ADVICE_BY_ERRNO.get(error.errno or 0)
     else:
-        advice = _ADVICE.get(_code(error))
+        detail = getattr(error, "sqlite_errorcode", 0)
+        advice = _ADVICE_BY_DETAIL.get(detail) or _ADVICE.get(_code(error))
     said = str(error)
     if _code(error) == sqlite3.SQLITE_IOERR:
         said += f" ({getattr(error, 'sqlite_errorname', '')})"  # which operation it was

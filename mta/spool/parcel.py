@@ -64,6 +64,12 @@ class RecipientRecord(msgspec.Struct, forbid_unknown_fields=True):
     due: _Time | None
 
 
+class _AnyRecord(msgspec.Struct):
+    """What the .json of every version says of itself."""
+
+    format: int
+
+
 class Record(msgspec.Struct, forbid_unknown_fields=True):
     """The .json of a message."""
 
@@ -204,9 +210,14 @@ def _is_seen(path: Path) -> bool:
 def read_record(path: Path) -> Record:
     """A .json; its own fields only, the content is looked at by `read_content`."""
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=Record)
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise ParcelError(f"{path}: {error}") from None
+        octets = path.read_bytes()
+        if msgspec.json.decode(octets, type=_AnyRecord).format > FORMAT:
+            raise ParcelError(f"{path}: a newer version wrote it; import it with that one")
+        record = msgspec.json.decode(octets, type=Record)
+    except OSError as error:
+        raise ParcelError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise ParcelError(f"{path}: it is no record of a message: {error}") from None
     for complaint in _complaints(record, path.stem):
         raise ParcelError(f"{path}: {complaint}")
     return record
@@ -251,8 +262,10 @@ def read_content(directory: Path, record: Record) -> bytes:
     path = directory / f"{record.queue_id}{CONTENT}"
     try:
         content = path.read_bytes()
+    except FileNotFoundError:
+        raise ParcelError(f"{path}: it is missing, and its {RECORD} is here") from None
     except OSError as error:
-        raise ParcelError(f"{path}: {error}") from None
+        raise ParcelError(f"{path}: {error.strerror}") from None
     if len(content) != record.size:
         raise ParcelError(f"{path}: it has {len(content)} octets, its record says {record.size}")
     if digest(content) != record.sha256:

@@ -3,7 +3,8 @@
 Between: `spool.queue` calls it in the writer's thread, before anything else is written or dialled.
 Contract: when `recover` returns it is on disk that every first attempt that was under way is due after its
     wait, and no content is left without its message. `first_retry` is in seconds.
-Raises: SpoolError for a schema or a mode that is not ours; sqlite3.Error and OSError where the disk fails.
+Raises: SpoolError for a schema or a mode that is not ours, or a database that was lost; sqlite3.Error and
+    OSError where the disk fails.
 Why: a crash loop must not hammer a peer. What is found at each point of an end: `spool.crash`.
 """
 
@@ -20,8 +21,9 @@ from mta.core.lifecycle import Cause, State, move
 from mta.spool import database
 from mta.spool import statements as sql
 from mta.spool.backup import keep_former
-from mta.spool.bodies import Bodies
+from mta.spool.bodies import Bodies, contents
 from mta.spool.commit import Committed
+from mta.spool.database import SpoolError
 from mta.spool.tally import Held
 
 REMEMBERED = 30 * 86400.0  # seconds that a path's limits are of any use
@@ -48,6 +50,7 @@ def recover(
     first_retry: float,
 ) -> Found:
     """Make good what was left."""
+    _refuse_lost(connection, directory)
     former = keep_former(directory, connection)
     if former is not None:
         log.warning("this version changes the spool; as it was before it is kept in %s", former)
@@ -70,6 +73,16 @@ def recover(
     (recipients,) = connection.execute(sql.RECIPIENTS).fetchone()
     held: list[Held] = connection.execute(sql.HELD).fetchall()
     return Found(outbox, next_seq, last_id, recipients, held)
+
+
+def _refuse_lost(connection: sqlite3.Connection, directory: Path) -> None:
+    """A database that begins beside contents is not theirs, and the sweep would be their end."""
+    count = sum(1 for _ in contents(directory / "bodies")) if database.schema(connection) == 0 else 0
+    if count:
+        raise SpoolError(
+            f"{directory / database.FILE} is missing or empty, and bodies/ holds {count} contents: "
+            "put it back, with its -wal, or the last backup as a whole; to begin anew move bodies/ away"
+        )
 
 
 def _meta(connection: sqlite3.Connection, name: str) -> int:

@@ -1,7 +1,8 @@
 """Every SQL statement of the queue, each with a name and one sentence.
 
-Between: `spool.commit` and `spool.queue` run them, nobody else speaks SQL to the queue.
-Contract: constants. `rows(n)` gives n parenthesised groups of placeholders for a multi-row statement.
+Between: the modules of this room that hold a connection run them: commit, recovery, reader, queue in the
+    daemon; backup, erase, export, salvage, import, verify in commands. Nobody else speaks SQL to the queue.
+Contract: constants. A multi-row statement is a head to which its VALUES are put.
 Why: each step of a statement gives the GIL up and takes it back, so a batch is few statements with
     many rows, never many statements (reference: Python's sqlite3 releases the GIL in sqlite3_step).
 """
@@ -122,10 +123,13 @@ CONTENT = "SELECT content FROM body WHERE message = ?"
 HEADS = "SELECT message, substr(content, 1, ?) FROM body WHERE message IN (SELECT value FROM json_each(?))"
 
 # Export: a page of the messages that are selected, from one message on. A condition is put into it.
-EXPORT = (
+_SELECTED = (
     "SELECT m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options, "
-    "m.priority FROM message m WHERE m.id > ? AND {} ORDER BY m.id LIMIT ?"
+    "m.priority FROM message m "
 )
+EXPORT = _SELECTED + "WHERE m.id > ? AND {} ORDER BY m.id LIMIT ?"
+# The same for one message, where a walk meets damage.
+EXPORT_ONE = _SELECTED + "WHERE m.id = ? AND {} LIMIT ?"
 BY_ID = "m.id IN (SELECT value FROM json_each(?))"
 BY_DOMAIN = (
     "EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id "
@@ -140,6 +144,15 @@ RECIPIENTS_OF = (
 )
 # Of these ids, those that are no message's.
 UNKNOWN = "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM message WHERE id = value)"
+# Every way to a queue id, from both ends.
+WALKS = (
+    "SELECT id FROM message NOT INDEXED ORDER BY id",
+    "SELECT id FROM message NOT INDEXED ORDER BY id DESC",
+    "SELECT id FROM message INDEXED BY message_expires ORDER BY expires",
+    "SELECT id FROM message INDEXED BY message_expires ORDER BY expires DESC",
+    "SELECT DISTINCT message FROM recipient NOT INDEXED ORDER BY message",
+    "SELECT DISTINCT message FROM recipient NOT INDEXED ORDER BY message DESC",
+)
 
 # Import: what has an id already. A content whose message has left is there until the drain.
 OWNER = (

@@ -32,13 +32,20 @@ LISTED = 20  # findings of a kind
 CHUNK = 1000  # messages looked at in one go
 MOST_ORPHANS = 10_000  # looked at twice
 TAIL = 1024 * 1024  # octets; no event is longer
-DAMAGED = "stop mta, keep a copy of the directory, and put the last backup in its place"
+DAMAGED = "stop mta and repair it, as README.md says under 'When the disk or the machine fails'"
 MISSING = "it cannot be delivered; have its sender send it again, and look for who removes files here"
 SWEPT = "the next start of mta removes it"
 REPEATED = "numbers are given twice: while mta is stopped, move this log away and let it begin another"
 
-# Of these codes the file itself is the cause; the others say that we could not look.
-_DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}
+# Of these codes the file itself is the cause; the others (such as a disk without room) say that we could not
+# look. An I/O error is told by its extended code.
+_DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_UNREADABLE = {
+    sqlite3.SQLITE_IOERR_READ,
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_IOERR_CORRUPTFS,
+    sqlite3.SQLITE_IOERR_DATA,
+}
 
 
 @dataclass
@@ -65,7 +72,8 @@ class Verdict:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+            code = getattr(error, "sqlite_errorcode", 0)
+            if code & 0xFF not in _DAMAGE and code not in _UNREADABLE:
                 raise
             damage = Finding(path.name, str(error), DAMAGED)
             if damage not in self.findings:
@@ -107,7 +115,7 @@ def _queue(
     # The log first: every line in it has been in the queue before.
     logged = 0 if event_log is None else _last_seq(event_log)
     with verdict.reading(path):
-        _refuse_other_schema(connection)
+        database.refuse_other_schema(connection)
         verdict.messages, verdict.recipients, verdict.files = connection.execute(sql.TOTALS).fetchone()
     for found in (
         invariants.related(connection),
@@ -126,18 +134,6 @@ def _whole(connection: sqlite3.Connection, path: Path, pragma: str) -> Iterator[
     for (said,) in connection.execute(pragma):
         if said != "ok":
             yield Finding(path.name, " ".join(said.split()), DAMAGED)
-
-
-def _refuse_other_schema(connection: sqlite3.Connection) -> None:
-    """Rows of another schema are not for us to judge."""
-    version, known = database.schema(connection), len(database.scripts())
-    if version > known:
-        raise SpoolError(f"the spool has schema {version}, this version knows {known}: use the newer version")
-    if version < known:
-        raise SpoolError(
-            f"the spool has schema {version}, this version's is {known}: use the older version, "
-            "or look again when mta serve has brought it up"
-        )
 
 
 def _credentials(connection: sqlite3.Connection) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from mta.cli.main import main
@@ -47,6 +48,16 @@ def test_five_mistakes_are_told_at_once_each_with_its_place(tmp_path: Path) -> N
     assert [(each["line"], each["column"]) for each in found["problems"]] == [
         (1, 1), (3, 12), (4, 17), (5, 17), (5, 41),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["mx_home..test", "a b", '"a\\r\\nb"', "192.0.2.1", "-x.test"])
+def test_a_hostname_that_no_server_can_have(tmp_path: Path, name: str) -> None:
+    """It stands in the greeting, in EHLO and in Received: a line feed in it would begin another line."""
+    path = tmp_path / "mta.yaml"
+    path.write_text(GOOD.replace("mx.example.com", name))
+    result = config(path, "check")
+    assert result.exit_code == 2
+    assert "is no host name: write mx1.example.com" in result.stderr
 
 
 def test_settings_without_a_mistake_are_called_so(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def test_list_and_remove(mta: Run) -> None:
         ("--stream newsletter", "there is no stream 'newsletter': the settings have transactional, bulk"),
         ("--rate 100", "'100' is not a rate: write 10/s"),
         ("--message-size 25", "'25' is not a size: write a whole number and a unit"),
+        ("--sender ann@x@example.com", "write user@example.com, example.com or *"),
+        ("--sender ann@example.com>", "write user@example.com, example.com or *"),
         ("--sender *.example.com", "write user@example.com, example.com or *"),
         ("--network 0.0.0.0/0", "too much of the internet"),
         ("--bound", "needs the networks"),

@@ -40,7 +40,7 @@ def test_a_path_that_is_read(argument: bytes, path: Path) -> None:
     assert parse(b"FROM", argument) == (path, {})
 
 
-SYNTAX = (501, "5.5.4", "Syntax: FROM:<address>")
+SYNTAX = (501, "5.5.4", "Syntax: MAIL FROM:<address>")
 LOCAL = (501, "5.1.3", "The local part is not valid")
 NEEDS = (501, "5.1.3", "The address needs a domain: local@domain")
 DOMAIN = (501, "5.1.3", "The domain is not valid")

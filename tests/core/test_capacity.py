@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mta.core.capacity import MIB, RESERVE_FILES, Free, Memory, Quota, Reserve, over_quota
+from mta.core.capacity import MIB, RESERVE_FILES, Free, Memory, Quota, Reserve, Size, over_quota
 
 
 def test_a_disk_below_its_reserve_takes_nothing_until_there_is_clearly_more() -> None:
@@ -12,7 +12,7 @@ def test_a_disk_below_its_reserve_takes_nothing_until_there_is_clearly_more() ->
     reserve.measured(Free(99 * MIB, 10_000))
     assert reserve.ask(0) == "99 MiB are free and 100 MiB are kept in reserve"
     reserve.measured(Free(119 * MIB, 10_000))
-    assert reserve.ask(0) == "119 MiB are free and 100 MiB are kept in reserve"
+    assert reserve.ask(0) == "119 MiB are free; mail is taken again from 120 MiB on"
     reserve.measured(Free(120 * MIB, 10_000))
     assert reserve.ask(0) is None
 
@@ -28,15 +28,16 @@ def test_a_message_that_would_eat_into_the_reserve_is_refused_alone() -> None:
 def test_inodes_run_out_before_octets_do() -> None:
     reserve = Reserve(MIB)
     reserve.measured(Free(1000 * MIB, RESERVE_FILES - 1))
-    assert reserve.ask(0) == "999 inodes are free and 1000 are kept in reserve"
+    assert reserve.ask(0) == "999 inodes are free and 1000 inodes are kept in reserve"
+    assert reserve.remedy == "remove files there"
     reserve.measured(Free(1000 * MIB, RESERVE_FILES + 100))
-    assert reserve.short is not None
+    assert reserve.short == "1100 inodes are free; mail is taken again from 1200 inodes on"
     reserve.measured(Free(1000 * MIB, RESERVE_FILES + 200))
     assert reserve.short is None
 
 
 def test_a_tenant_with_its_share_in_the_queue() -> None:
-    quota = Quota(messages=2, size=10 * MIB)
+    quota = Quota(messages=2, size=Size(10 * MIB))
     assert over_quota(quota, 1, 9 * MIB, MIB) is None
     assert over_quota(quota, 2, 0, 0) == "you have 2 messages in the queue and may have 2"
     assert over_quota(quota, 1, 9 * MIB, MIB + 1) == "you have 9 MiB in the queue and may have 10 MiB"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.credential import Credential, parse_networks
+from mta.core.credential import Credential, check_senders, parse_networks
 from mta.core.throttle import Rate
 
 
@@ -52,6 +52,15 @@ def test_no_text_gets_past_a_pattern_of_another_domain(text: str) -> None:
 def test_bad_sender_pattern_is_told_what_to_write(text: str) -> None:
     with pytest.raises(ValueError, match=r"write user@example\.com, example\.com or \*"):
         credential(senders=(text,))
+
+
+def test_a_stored_pattern_that_no_address_matches_shuts_nobody_out() -> None:
+    """One that was taken by an older version must not keep the others of the store from being read."""
+    old = credential(senders=("a@b@example.com", "ann@example.com"))
+    assert old.allows("ann@example.com")
+    assert not old.allows("b@example.com")
+    with pytest.raises(ValueError, match="is not a sender"):
+        check_senders(old.senders)
 
 
 def test_patterns_and_networks_are_kept_in_one_form_and_once() -> None:

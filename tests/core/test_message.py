@@ -91,7 +91,7 @@ def test_fields_are_found_in_any_case_folded_and_only_in_the_header_block() -> N
     assert found.froms == [b"a@b.test\r\n (folded)"]
     assert found.message_id == b"<m@b.test>"
     assert not found.has_date
-    assert found.bcc == []
+    assert found.out == []
 
 
 def test_an_empty_message_has_nothing() -> None:
@@ -128,7 +128,7 @@ def test_whatever_the_header_block_no_blind_copy_stays_and_the_body_does(head: b
     content = head + b"\r\n" + body
     block = header_block(content)
     stamped = stamp(content, scan(content), b"")
-    assert scan(stamped).bcc == []
+    assert scan(stamped).out == []
     assert stamped.endswith(content[len(block) :])
 
 

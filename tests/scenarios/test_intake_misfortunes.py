@@ -73,7 +73,8 @@ def kept(directory: Path) -> bytes:
 # Who are you?
 
 
-async def test_a_wrong_password(tmp_path: Path) -> None:
+async def test_a_wrong_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mta.intake")
     async with daemon(tmp_path) as house:
         async with await greeted(house.submissions, tls=True) as client:
             assert await client.auth("app", "wrong") == "535 5.7.8 Authentication credentials invalid"
@@ -85,6 +86,7 @@ async def test_a_wrong_password(tmp_path: Path) -> None:
             "permanent": True,
             "reason": "authentication: wrong",
         }
+        assert caplog.messages == ["127.0.0.1: the login 'app' was refused"]  # for whoever bans addresses
         assert KEY not in str(house.events)
         assert "wrong" not in str(event["reply"])
 
@@ -398,6 +400,18 @@ async def test_date_and_message_id_are_added_where_they_are_missing_only(tmp_pat
     assert kept(tmp_path) == fields.encode() + CONTENT
 
 
+async def test_an_empty_date_or_message_id_is_replaced_and_not_doubled(tmp_path: Path) -> None:
+    content = b"Date:\r\nX-Date: kept\r\nMessage-ID: \r\n\t\r\n" + CONTENT
+    async with bound(tmp_path) as (house, client):
+        await client.deliver(content)
+        shown = (await house.event(type="delivery"))["message_id"]
+    names = [line.partition(b":")[0] for line in kept(tmp_path).split(b"\r\n\r\n")[0].split(b"\r\n")]
+    assert [name for name in names if not name.startswith(b"\t")] == [
+        b"Received", b"Date", b"Message-ID", b"X-Date", b"From", b"To", b"Subject",
+    ]  # fmt: skip
+    assert f"Message-ID: {shown}\r\n".encode() in kept(tmp_path)
+
+
 async def test_date_and_message_id_of_the_author_stay(tmp_path: Path) -> None:
     content = b"date: long ago\r\nMESSAGE-ID:\r\n <mine\r\n @src.test>\r\n" + CONTENT
     async with bound(tmp_path) as (house, client):
@@ -479,6 +493,41 @@ async def test_too_many_recipients(tmp_path: Path) -> None:
         assert (await client.data(CONTENT)).startswith("250 ")
         await house.event(3, type="delivery")
         assert house.of(recipient="c@dst.test") == []
+
+
+async def test_far_too_many_recipients_lose_nothing_for_those_who_fit(tmp_path: Path) -> None:
+    """Each one over the limit hears 452: no mistake to be thrown out for, and one event for all."""
+    async with bound(tmp_path, limits=Limits(recipients=1)) as (house, client):
+        client.say(ENVELOPE[0], *["RCPT TO:<b@dst.test>"] * 101)
+        said = await client.replies(102)
+        assert said[1:] == ["250 2.1.5 Ok", *["452 4.5.3 Too many recipients: at most 1 a message"] * 100]
+        assert (await client.data(CONTENT)).startswith("250 ")
+        await house.event(type="delivery")
+        (event,) = house.of(type="rejection")
+        text = "Too many recipients: at most 1 a message"
+        assert facts(event) == {
+            "sender": "a@src.test",
+            "credential": "network",
+            "reply": {"code": 452, "enhanced": "4.5.3", "text": text},
+            "permanent": False,
+            "reason": text,
+        }
+        counted = house.daemon.metrics.registry.get_sample_value("mta_rejections_total", {"code": "4yz"})
+        assert counted == 100
+
+
+async def test_a_credential_may_not_have_more_recipients_than_the_machine(tmp_path: Path) -> None:
+    async with bound(tmp_path, network(recipients=9), limits=Limits(recipients=1)) as (_, client):
+        said = await client.deliver(CONTENT, "b@dst.test", "c@dst.test")
+        assert said == "452 4.5.3 Too many recipients: at most 1 a message"
+
+
+async def test_every_refused_command_is_counted(tmp_path: Path) -> None:
+    async with bound(tmp_path) as (house, client):
+        for line in ("XYZZY", "MAIL FROM:<a", "MAIL FROM:<a@src.test> X=Y", "RCPT TO:<b@dst.test>"):
+            assert (await client.ask(line))[0] == "5"
+        counted = house.daemon.metrics.registry.get_sample_value("mta_rejections_total", {"code": "5yz"})
+        assert counted == 4
 
 
 async def test_too_many_recipients_for_the_credential(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ async def test_a_disk_below_its_reserve_refuses_mail_before_it_is_sent(tmp_path:
         url = f"http://127.0.0.1:{house.daemon.admin.endpoint.port}/readyz"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             assert answer.status == 503
-            assert f"{tmp_path / 'spool'}: " in await answer.text()
+            said = await answer.text()
+            assert f"{tmp_path / 'spool'}: " in said
+            assert said.rstrip().endswith("; make room there, or lower spool.reserve")
 
 
 async def test_a_declared_size_that_the_disk_cannot_hold(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ async def test_a_static_route_begins_without_limits(tmp_path: Path) -> None:
         await relay.house.event(type="delivery")
         assert await state_of(relay.house) == {
             "connections": 1, "window": 20, "rate": None, "messages_per_connection": None,
-            "shut_for": 0.0, "reason": "as it began", "dead_for": 0.0,
+            "shut_for": 0.0, "reason": "as it began", "dead_for": 0.0, "barred_for": 0.0,
         }  # fmt: skip
 
 

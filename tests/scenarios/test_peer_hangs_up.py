@@ -149,19 +149,32 @@ async def test_with_421_after_the_dot_which_is_an_answer(tmp_path: Path) -> None
 
 async def test_a_peer_that_always_hangs_up_is_not_dialled_for_each_message_that_waits(tmp_path: Path) -> None:
     script = HELLO + "<- MAIL FROM:<*\n"
-    scripts = (script + "hold\nabort", script + "abort", HELLO + TAKES * 3)
+    scripts = (script + "hold\nabort", *[script + "abort"] * 3, HELLO + TAKES * 2)
     async with relaying(tmp_path, *scripts, connections=1) as relay:
         await relay.house.send("first@dst.test")
         await relay.peer.at(1, "hold")
         for name in ("b", "c", "d"):
             await relay.house.send(f"{name}@dst.test")
         relay.peer.go()
-        await relay.house.event(type="deferral", recipient="first@dst.test")
+        await relay.house.event(2, type="deferral")
         await relay.clock.advance(29)
-        assert len(relay.peer.calls) == 2
+        assert len(relay.peer.calls) == 4  # two attempts, each on two connections
         await relay.clock.advance(2)
-        await relay.house.event(3, type="delivery", attempt=1)
-        assert len(relay.house.of(type="deferral")) == 1
+        await relay.house.event(2, type="delivery", attempt=1)
+        assert len(relay.house.of(type="deferral")) == 2
+
+
+async def test_a_goodbye_now_and_then_does_not_make_a_site_dead(tmp_path: Path) -> None:
+    """Of a batch that is lost twice in a row, on connections between which others take mail."""
+    cut = HELLO + TAKES + "<- MAIL FROM:<*\nabort"
+    async with relaying(
+        tmp_path, cut, HELLO + "<- MAIL FROM:<*\nabort", HELLO + TAKES, connections=1
+    ) as relay:
+        for name in "abc":
+            await relay.house.send(f"{name}@dst.test")
+        await relay.house.event(2, type="delivery")
+        await relay.house.event(1, type="deferral")
+        assert relay.house.of(type="state") == []
 
 
 async def test_a_connection_that_works_takes_mail_though_others_are_cut(tmp_path: Path) -> None:

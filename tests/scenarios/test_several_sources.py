@@ -142,9 +142,8 @@ async def test_one_source_that_is_too_fast_slows_no_other_one(tmp_path: Path) ->
         slow = await relay.house.event(type="limit")
         pool = relay.house.daemon.pool
         paths = {traffic.source: traffic.path for traffic in pool._traffic.values()}
-        other = next(name for name in ("mail1", "mail2") if name != slow["source"])
+        assert paths.keys() == {slow["source"]}  # nobody has come to the other one, and it is as it began
         assert paths[slow["source"]].rate < float("inf")
-        assert paths[other].rate == float("inf")
 
 
 async def test_an_address_that_this_machine_has_no_more_is_told_and_the_other_source_sends(
