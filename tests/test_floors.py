@@ -18,7 +18,14 @@ FLOORS = (
     ("daemon",),
     ("outbound.scheduler",),
     ("outbound.pool", "outbound.expiry"),
-    ("outbound.lane", "outbound.delivery", "outbound.explanation", "intake.submission", "sandbox"),
+    (
+        "outbound.lane",
+        "outbound.paths",
+        "outbound.delivery",
+        "outbound.explanation",
+        "intake.submission",
+        "sandbox",
+    ),
     (
         "outbound.router",
         "intake.admission",

@@ -20,8 +20,7 @@ from functools import partial
 from typing import Any
 
 from mta.clock import Clock, Timer
-from mta.core.adaptive import Change, Path, Saved
-from mta.core.event import Event, LimitField, Type, rfc3339
+from mta.core.event import Event, Type, rfc3339
 from mta.core.model import Batch, Go, Kind, Message, Outcome, Reply, Scope, Subject, Wait
 from mta.core.routing import Route
 from mta.core.rules import RuleSet
@@ -32,15 +31,13 @@ from mta.metrics import Metrics
 from mta.outbound.delivery import Delivery
 from mta.outbound.lane import LANE_FULL, Lane
 from mta.outbound.outcome import Settler, Trace
-from mta.outbound.traffic import SHORT, Traffic, finite
+from mta.outbound.paths import Paths
 from mta.smtp.client import Connection
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 
 SWEEP = 1.0  # seconds
 IDLE = 30.0  # seconds that a connection is kept without work
-SAVE_INTERVAL = 60.0  # seconds between two looks at what has been learned
-MAX_LEARNED = 10_000  # paths that are remembered
 MAX_REASON = 1000  # characters in an event
 BARRED = 60.0  # seconds until an address of ours that could not be bound is tried again
 
@@ -75,9 +72,8 @@ class Pool:
         self._clock = clock
         self._metrics = metrics
         self._lanes: dict[tuple[str, str], Lane] = {}  # by site and source
-        self._traffic: dict[str, Traffic] = {}
+        self._paths = Paths(spool, clock)
         self._rates: dict[str, RateLimit] = {}  # of static routes, by site
-        self._learned: dict[str, Saved] = {}
         self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
         self._dialling: set[asyncio.Task[None]] = set()
@@ -90,16 +86,14 @@ class Pool:
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to serve; connections run in `tasks`."""
         self._tasks = tasks
-        self._learned = await self._spool.reader.learned()
-        self._save_timer = self._clock.call_later(SAVE_INTERVAL, self._save_often)
+        await self._paths.start()
         self._spool.on_room = self._feed_starved
         self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
 
     async def drain(self, grace: float) -> None:
         """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
         self.draining = True
-        self._save_timer.cancel()
-        self._save(self._traffic.values())
+        self._paths.stop()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         await asyncio.sleep(0)  # a task that is cancelled before its first step would end without a word
@@ -120,10 +114,6 @@ class Pool:
         for lane in self._lanes.values():
             for connection in list(lane.serving):
                 connection.drop()
-
-    def _save_often(self) -> None:
-        self._save(self._traffic.values())
-        self._save_timer = self._clock.call_later(SAVE_INTERVAL, self._save_often)
 
     # What the scheduler asks
 
@@ -273,7 +263,7 @@ class Pool:
         key = (route.site, source.name)
         lane = self._lanes.get(key)
         if lane is None:
-            traffic = self._traffic_of(route, source)
+            traffic = self._paths.enter(route, source)
             judge = partial(self._rules.judge, provider=route.provider)
             lane = Lane(route, source, self, traffic, self._rate(route), judge, self._settler, self._clock)
             self._lanes[key] = lane
@@ -285,47 +275,9 @@ class Pool:
         made = RateLimit(route.limits.rate)
         return self._rates.setdefault(route.site, made) if route.static else made
 
-    def _traffic_of(self, route: Route, source: Source) -> Traffic:
-        name = _path_of(route, source)
-        known = self._traffic.get(name)
-        if known is None:
-            known = self._traffic[name] = self._begin(name, route, source)
-        return known
-
-    def _begin(self, name: str, route: Route, source: Source) -> Traffic:
-        path = Path(*route.bounds)
-        traffic = Traffic(name, route, source.name, path, self._clock, self._changed)
-        known = self._learned.get(name)
-        if known is not None:
-            now = self._clock.now()
-            path.restore(known.learned, now - known.at)
-            if known.until > now:
-                path.until, path.reason = self._clock.monotonic() + known.until - now, known.reason
-                traffic.barred_until = path.until if known.barred else 0.0
-        return traffic
-
-    def _save(self, some: Iterable[Traffic]) -> None:
-        """Keep what they have learned since the last time."""
-        new: dict[str, Saved] = {}
-        for traffic in some:
-            name = traffic.name
-            saved = traffic.saved(self._clock.now())
-            known = self._learned.get(name)
-            if saved is not None and (known is None or not saved.is_like(known)):
-                new[name] = saved
-                self._learned.pop(name, None)  # the oldest stand first
-                self._learned[name] = saved
-        while len(self._learned) > MAX_LEARNED:
-            del self._learned[next(iter(self._learned))]
-        if new:
-            self._spool.learn(new)
-
     def state(self, route: Route, source: Source) -> dict[str, Any] | None:
         """How fast we send there now, and why; None where nothing is known."""
-        name = _path_of(route, source)
-        known = self._traffic.get(name)
-        if known is None and name in self._learned:
-            known = self._begin(name, route, source)
+        known = self._paths.known(route, source)
         if known is None:
             return None
         lane = self._lanes.get((route.site, source.name))
@@ -334,18 +286,7 @@ class Pool:
 
     def _forget(self, lane: Lane) -> None:
         del self._lanes[lane.route.site, lane.source.name]
-        traffic = lane.traffic  # its route may have changed since
-        traffic.leave(lane)
-        if not traffic.lanes:
-            self._save([traffic])
-            del self._traffic[traffic.name]
-
-    def _changed(self, traffic: Traffic, change: Change) -> None:
-        """A window or a rate moved, or a path was shut."""
-        wait = 0.0 if change.until is None else change.until - self._clock.monotonic()
-        self._spool.report([_limit_event(traffic, change, self._clock.now(), wait)])
-        if wait > SHORT:
-            self._save([traffic])  # who blocks us is not to be asked again because we crashed
+        self._paths.leave(lane, lane.traffic)
 
     async def _serve(self, lane: Lane) -> None:
         """The life of one connection."""
@@ -406,22 +347,6 @@ class Pool:
             if lane.is_forgettable:
                 self._forget(lane)
         self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
-
-
-def _path_of(route: Route, source: Source) -> str:
-    """What the limits from a source over a route are kept under."""
-    name = route.path or route.site
-    return f"{name} from {source.name}" if source.name else name
-
-
-def _limit_event(traffic: Traffic, change: Change, now: float, wait: float) -> Event:
-    """What the event log says of a change; it holds mail back for `wait` seconds."""
-    return Event(
-        time=rfc3339(now), type=Type.LIMIT,
-        source=traffic.source, site=traffic.site, provider=traffic.provider,
-        reason=change.reason, due=rfc3339(now + wait) if wait > 0 else "",
-        limit=LimitField(change.what, finite(change.old), finite(change.new)),
-    )  # fmt: skip
 
 
 def _state_event(
