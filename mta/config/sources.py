@@ -1,8 +1,8 @@
 """Sources and pools: the settings -> `core.source`, and what is wrong between their names.
 
 Between: `daemon` and `mta explain` call `sources`; `config.load` asks for the problems of the settings.
-Contract: every pool names sources that there are, every stream a pool that there is; no two sources have one
-    address. In the sandbox nothing is bound, but sources are chosen all the same.
+Contract: every pool names sources that there are, every stream a pool that there is; every source is in a
+    pool, and no two have one address. In the sandbox nothing is bound, but sources are chosen all the same.
 Raises: KeyError from `sources`, for settings that `problems` would complain of.
 Why: mail that leaves from another address than was meant spoils its reputation, and nobody notices.
 """
@@ -34,7 +34,7 @@ def sources(terms: Settings) -> Sources:
 
 
 def problems(path: Path, root: Node) -> Iterator[Problem]:
-    """Names that nobody has given, and addresses that are given twice."""
+    """Names that nobody has given or nobody uses, and addresses that are given twice."""
     named = dict(members(child(root, "sources")))
     pools = dict(members(child(root, "pools")))
     for pool, weights in pools.items():
@@ -50,6 +50,11 @@ def problems(path: Path, root: Node) -> Iterator[Problem]:
         said = child(terms, "pool")
         if isinstance(said, ScalarNode) and said.tag != NULL and said.value not in known:
             yield _problem(path, said, f"streams.{stream}.pool", _unknown("pool", said.value, known))
+    if DEFAULT in pools:
+        placed = {source for weights in pools.values() for source, _ in members(weights)}
+        for source, node in named.items():
+            if source not in placed:
+                yield _problem(path, node, f"sources.{source}", "is in no pool: no mail would leave from it")
     yield from _twins(path, named)
 
 

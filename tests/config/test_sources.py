@@ -65,6 +65,8 @@ def told(file: Path) -> Told:
         (f"{TWO}pools: {{news: [mail1]}}", "4:15: pools.news: expected a mapping, got a list"),
         (f"{TWO}pools: {{news: {{mail1: 1}}}}\nstreams: {{bulk: {{pool: nwes}}}}",
          "5:24: streams.bulk.pool: there is no pool 'nwes'; did you mean 'news'?"),
+        (f"{TWO}pools: {{default: {{mail1: 1}}}}",
+         "3:37: sources.mail2: is in no pool: no mail would leave from it"),
         ("streams: {bulk: {pool: default}}", "3:24: streams.bulk.pool: there is no pool 'default'"),
     ],
 )  # fmt: skip
