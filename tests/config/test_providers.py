@@ -22,20 +22,6 @@ SOUND = "match: [a.test], examples: [mx.a.test]"
 Told = Callable[[str], list[str]]
 
 
-@pytest.fixture
-def told(tmp_path: Path) -> Told:
-    """The problems of settings with these lines."""
-    path = tmp_path / "mta.yaml"
-
-    def told(text: str) -> list[str]:
-        path.write_text(PLAIN + text, encoding="utf-8")
-        with pytest.raises(SettingsError) as caught:
-            load(path)
-        return [str(problem).removeprefix(f"{path}:") for problem in caught.value.problems]
-
-    return told
-
-
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mta.config.document import SettingsError
 from mta.config.load import load, show
 from mta.config.settings import Address, HostName, Source
 from mta.config.sources import sources
@@ -21,19 +20,6 @@ Told = Callable[[str], list[str]]
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "mta.yaml"
-
-
-@pytest.fixture
-def told(file: Path) -> Told:
-    """The problems of settings with these lines."""
-
-    def told(text: str) -> list[str]:
-        file.write_text(PLAIN + text, encoding="utf-8")
-        with pytest.raises(SettingsError) as caught:
-            load(file)
-        return [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems]
-
-    return told
 
 
 @pytest.mark.parametrize(

@@ -6,52 +6,22 @@ import asyncio
 from pathlib import Path
 
 from mta.config.settings import Dns, Duration
-from mta.core.lifecycle import State
-from mta.core.model import Line, Message, Recipient
+from mta.core.model import Line
 from mta.core.throttle import Rate
-from mta.metrics import Metrics
 from mta.outbound.scheduler import LOOKUPS, ROUND
-from mta.spool.commit import Update
-from mta.spool.queue import Spool
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer
 from tests.fakes.house import routed, running, settings
 from tests.fakes.peer import HELLO, TAKES, ScriptedPeer
 from tests.fakes.relay import MUTE
-
-CONTENT = b"From: a@src.test\r\n\r\nlate\r\n"
-
-
-async def fill(directory: Path, clock: HandClock, *addresses: str) -> None:
-    """A spool in which a message for each address is due."""
-
-    async def publish(lines: bytes) -> None:
-        pass
-
-    spool = Spool(directory, "live", 1_000_000, publish, clock, Metrics())
-    await spool.open(300.0)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(spool.run())
-        expires = clock.now() + 86400.0
-        for address in addresses:
-            recipient = Recipient(0, address, address.partition("@")[2])
-            message = Message(
-                spool.mint(), "a@src.test", "acme", "bulk", "app", expires, len(CONTENT), "<1@x>", 0,
-                [recipient], CONTENT,
-            )  # fmt: skip
-            spool.put(message, [], lambda error: None)
-            update = Update(State.DEFERRED, 1, clock.now() - 1.0, message.id, 0)
-            spool.settle(message, [], [update], [])
-        await spool.lease([])
-        spool.stop()
-    await spool.close()
+from tests.fakes.waiting import fill
 
 
 async def test_names_of_many_domains_are_asked_for_a_few_at_a_time(tmp_path: Path) -> None:
     clock = HandClock()
     waiting = 3 * LOOKUPS
     terms = settings(tmp_path)
-    await fill(terms.spool.path, clock, *(f"b@d{n}.test" for n in range(waiting)))
+    await fill(terms.spool.path, clock, (("bulk", f"b@d{n}.test") for n in range(waiting)))
     async with NameServer({}) as server, ScriptedPeer(HELLO + TAKES) as peer:
         server.hold()
         routes = {"fresh.test": routed(peer.port)["*"]}
@@ -71,7 +41,7 @@ async def test_more_domains_than_a_round_takes_share_one_lane(tmp_path: Path) ->
     clock = HandClock()
     waiting = 2 * ROUND + 5
     terms = settings(tmp_path)
-    await fill(terms.spool.path, clock, *(f"b@d{n}.test" for n in range(waiting)))
+    await fill(terms.spool.path, clock, (("bulk", f"b@d{n}.test") for n in range(waiting)))
     async with ScriptedPeer(HELLO + TAKES * waiting) as peer:
         terms = settings(tmp_path, routes=routed(peer.port, connections=1))
         async with running(terms, clock, (MUTE,)) as house:
@@ -84,7 +54,7 @@ async def test_mail_that_is_under_way_for_longer_than_its_wait_is_not_read_again
 ) -> None:
     clock = HandClock()
     terms = settings(tmp_path)
-    await fill(terms.spool.path, clock, "b@dst.test", "c@dst.test")
+    await fill(terms.spool.path, clock, [("bulk", "b@dst.test"), ("bulk", "c@dst.test")])
     async with ScriptedPeer(HELLO + TAKES) as peer:
         terms = settings(tmp_path, routes=routed(peer.port, rate=Rate(1, 86400.0)))
         async with running(terms, clock, (MUTE,)) as house:

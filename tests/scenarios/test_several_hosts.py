@@ -192,49 +192,43 @@ async def test_a_host_without_room_is_left_alone_and_the_next_message_goes_to_th
         ]
 
 
+NO_ROOM = "452 4.3.1 Insufficient system storage"
 ONE = {"connections": 1, "connections_start": 1, "rate_start": Rate(1000, 1.0)}
+
+
+async def refused_and_taken(net: Net, stage: str) -> None:
+    """The first message is refused by the first host, while the second one is there; that is delivered."""
+    await net.house.send(B)
+    await net.peers[FIRST].at(1, "hold")
+    await net.house.send(C)
+    net.peers[FIRST].go()
+    assert await story(net.house, 4) == [
+        f"reception {B}",
+        f"reception {C}",
+        f"deferral 1 {B} destination +300: {NO_ROOM} ({stage})",
+        f"delivery 1 {C}: 250 2.0.0 taken (.)",
+    ]
+    await net.peers[FIRST].at(1, "end")
 
 
 @pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA"])
 async def test_what_waits_behind_a_refusal_for_want_of_room_goes_to_the_other_host(
     tmp_path: Path, stage: str
 ) -> None:
-    reply = "452 4.3.1 Insufficient system storage"
-    script = HELLO + "hold\n" + answers(stage, reply)
+    script = HELLO + "hold\n" + answers(stage, NO_ROOM)
     async with serving(tmp_path, BOTH, {FIRST: [script], SECOND: [HELLO + TAKES]}, **ONE) as net:
-        await net.house.send(B)
-        await net.peers[FIRST].at(1, "hold")
-        await net.house.send(C)
-        net.peers[FIRST].go()
-        assert await story(net.house, 4) == [
-            f"reception {B}",
-            f"reception {C}",
-            f"deferral 1 {B} destination +300: {reply} ({stage})",
-            f"delivery 1 {C}: 250 2.0.0 taken (.)",
-        ]
-        await net.peers[FIRST].at(1, "end")
+        await refused_and_taken(net, stage)
 
 
 async def test_what_went_out_with_the_body_that_is_refused_for_want_of_room_is_answered_too(
     tmp_path: Path,
 ) -> None:
     """The next message is on its way to the same host before the host is known to be no good."""
-    reply = "452 4.3.1 Insufficient system storage"
-    refused = answers(".", reply).replace(f"-> {reply}", ASKED + f"-> {reply}")
+    refused = answers(".", NO_ROOM).replace(f"-> {NO_ROOM}", ASKED + f"-> {NO_ROOM}")
     following = "-> 250 2.1.0 ok\n-> 250 2.1.5 ok\n-> 354 go on\n<- message\n-> 250 2.0.0 taken"
     script = HELLO + "hold\n" + refused + following
     async with serving(tmp_path, BOTH, {FIRST: [script], SECOND: []}, **ONE) as net:
-        await net.house.send(B)
-        await net.peers[FIRST].at(1, "hold")
-        await net.house.send(C)
-        net.peers[FIRST].go()
-        assert await story(net.house, 4) == [
-            f"reception {B}",
-            f"reception {C}",
-            f"deferral 1 {B} destination +300: {reply} (.)",
-            f"delivery 1 {C}: 250 2.0.0 taken (.)",
-        ]
-        await net.peers[FIRST].at(1, "end")
+        await refused_and_taken(net, ".")
 
 
 async def test_two_domains_with_the_same_mx_share_one_connection(tmp_path: Path) -> None:

@@ -11,50 +11,20 @@ from typing import Any
 import pytest
 
 from mta.config.settings import Address, HostName, Source, Stream
-from mta.core.lifecycle import State
-from mta.core.model import Message, Recipient
 from mta.core.throttle import Rate
-from mta.metrics import Metrics
 from mta.ops.control import call
-from mta.spool.commit import Update
-from mta.spool.queue import Spool
 from tests.fakes.clock import HandClock
 from tests.fakes.doorman import DROPS, SILENT, TAKES, Doorman
 from tests.fakes.house import House, routed, running, settings
 from tests.fakes.relay import MUTE
+from tests.fakes.waiting import fill
 
-CONTENT = b"From: a@src.test\r\n\r\nlate\r\n"
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 TWO = {"mail1": Source(Address(FIRST)), "mail2": Source(Address(SECOND), HostName("mail2.test"))}
 EITHER = {"default": {"mail1": 10**9, "mail2": 1}}
 APART = {"one": {"mail1": 1}, "two": {"mail2": 1}}
 STREAMS = {"one": Stream(pool="one", priority=0), "two": Stream(pool="two", priority=0)}
 LISTED = "554 5.7.1 Service unavailable; client [127.0.0.2] blocked using zen.spamhaus.org"
-
-
-async def fill(directory: Path, clock: HandClock, mail: list[tuple[str, str]]) -> None:
-    """A spool in which a message of each (stream, address) is due, in this order."""
-
-    async def publish(lines: bytes) -> None:
-        pass
-
-    spool = Spool(directory, "live", 1_000_000, publish, clock, Metrics())
-    await spool.open(300.0)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(spool.run())
-        for number, (stream, address) in enumerate(mail):
-            recipient = Recipient(0, address, address.partition("@")[2])
-            expires = clock.now() + 86400.0
-            message = Message(
-                spool.mint(), "a@src.test", "acme", stream, "app", expires, len(CONTENT), "<1@x>", 0,
-                [recipient], CONTENT,
-            )  # fmt: skip
-            spool.put(message, [], lambda error: None)
-            due = clock.now() - 100.0 + number / 1000
-            spool.settle(message, [], [Update(State.DEFERRED, 1, due, message.id, 0)], [])
-        await spool.lease([])
-        spool.stop()
-    await spool.close()
 
 
 @asynccontextmanager
