@@ -15,6 +15,7 @@ from mta.config.settings import Dns, Domain, Duration, Endpoint, Sandbox, Settin
 from mta.core.level import Bounds
 from mta.core.model import Kind, Outcome
 from mta.core.provider import Provider, Providers
+from mta.core.retry import Schedule
 from mta.core.routing import Host, Login, Route
 from mta.core.terms import PathBounds, Terms
 from mta.core.throttle import Rate, SiteLimits
@@ -328,3 +329,13 @@ async def test_all_domains_of_a_provider_share_one_set_of_terms() -> None:
         router = routing(server, providers=(GIANT,))
         routes = [await router.route(f"d{n}.test") for n in range(3)]
     assert len({id(route.said) for route in routes if isinstance(route, Route)}) == 1
+
+
+def test_the_longest_wait_of_a_destination_has_room_for_its_jitter() -> None:
+    """A restart brings forward what seems to wait for longer than anything may."""
+    default = replace(SETTINGS.domains["default"], retry_max=Duration(36_000.0))
+    settings = replace(SETTINGS, domains={"default": default})
+    router = Router(settings, Resolver(settings.dns, HandClock()), HandClock())
+    latest = Schedule().at_least(Schedule(0.0, 36_000.0)).due(30, 0.0, 1e9, 0.999)
+    assert latest is not None
+    assert 36_000.0 < latest <= router.longest_retry

@@ -21,6 +21,7 @@ from mta.config.settings import Endpoint, Settings, StaticRoute
 from mta.core import routing
 from mta.core.model import Outcome
 from mta.core.provider import Match, Providers
+from mta.core.retry import JITTER
 from mta.core.routing import Host, Login, MxAnswer, Plan, Route, Status
 from mta.core.terms import UNLIMITED, Layer, Resolved, Terms, resolve
 from mta.dns.resolver import Resolver
@@ -68,7 +69,8 @@ class Router:
         self._static = _static(routes, "sandbox" if sandbox else "route", self.providers)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         every = (*settings.domains.values(), *(each.terms for each in self.providers.by_name.values()))
-        self.longest_retry = max(max(each.retry_first or 0.0, each.retry_max or 0.0) for each in every)  # s
+        longest = max(max(each.retry_first or 0.0, each.retry_max or 0.0) for each in every)
+        self.longest_retry = longest * (1 + JITTER)  # seconds
 
     def cached(self, domain: str) -> Route | Outcome | None:
         """What is known of this domain now, without DNS."""
