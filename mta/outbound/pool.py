@@ -145,7 +145,7 @@ class Pool:
             return Wait(self._clock.now(), "shutting down")
         share = (message.priority, message.tenant)
         full: Wait | None = None
-        for lane in self._open(route, self._sources.order(message.stream, message.id)):
+        for lane in self._usable(route, self._sources.order(message.stream, message.id)):
             answer = lane.gate(share)
             if isinstance(answer, Go):
                 return lane
@@ -239,9 +239,9 @@ class Pool:
     def _of_any_stream(self, route: Route) -> Iterator[Lane]:
         """The lanes that mail for this route may come in at, pool by pool."""
         for pool in self._sources.pools:
-            yield from self._open(route, pool.sources)
+            yield from self._usable(route, pool.sources)
 
-    def _open(self, route: Route, sources: Sequence[Source]) -> Iterable[Lane]:
+    def _usable(self, route: Route, sources: Sequence[Source]) -> Iterable[Lane]:
         """The lanes of these sources, in their order; barred ones only where all are."""
         if len(sources) == 1:
             return (self._lane(route, sources[0]),)
