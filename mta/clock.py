@@ -49,6 +49,38 @@ class SystemClock:
         await asyncio.sleep(delay)
 
 
+class Every:
+    """`work` is called in the loop every so many seconds, from `start` to `stop`.
+
+    A round that raises is handed to `bug`, and the next one comes all the same.
+    """
+
+    def __init__(
+        self, clock: Clock, seconds: float, work: Callable[[], object], bug: Callable[[Exception], object]
+    ) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._work = work
+        self._bug = bug
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """The first round is one interval away."""
+        self._timer = self._clock.call_later(self._seconds, self._turn)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _turn(self) -> None:
+        self.start()
+        try:
+            self._work()
+        except Exception as error:
+            self._bug(error)
+
+
 class timeout:
     """`async with timeout(clock, seconds)`: asyncio.timeout on an injected clock.
 

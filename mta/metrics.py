@@ -11,6 +11,7 @@ Standards: Prometheus text format and OpenMetrics (units and suffixes of the nam
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
@@ -34,6 +35,8 @@ Room = Literal["intake", "spool", "outbound", "events", "smtp", "dns", "ops", "s
 COMMIT_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 COMMIT_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
 DELIVERY_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 28800, 86400)
+
+log = logging.getLogger(__name__)
 
 # Otherwise half of all series would be _created; the library's only switch is for the whole process.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -132,3 +135,14 @@ class Metrics:
             registry=registry,
         )
         self.bugs: Mapping[Room, Counter] = {room: bugs.labels(room) for room in get_args(Room)}
+
+    def bug(self, room: Room, what: str, error: BaseException) -> None:
+        """An exception that is our own fault has ended here: count it and tell it.
+
+        What the machine refuses (files, memory, a disk) is told without a traceback.
+        """
+        self.bugs[room].inc()
+        if isinstance(error, OSError):
+            log.error("%s: %s", what, error)
+        else:
+            log.error("%s", what, exc_info=error)

@@ -9,6 +9,7 @@ Why: a disk that is refused before it is full still has room for the outcomes of
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple, NewType
 
@@ -81,12 +82,67 @@ def over_quota(quota: Quota, messages: int, size: int, declared: int) -> str | N
     return None
 
 
-@dataclass(slots=True)
-class Memory:
-    """Octets of messages that are being received, or written, over all connections."""
+class Share:
+    """Octets of contents in memory, divided so that whoever comes next finds room.
 
-    limit: int
-    used: int = 0
+    Shares are made of shares: of all memory a tenant's, of that a client's, of that a message's. None holds
+    more than it leaves free of the one above: who is alone a half, two who want all a third each. What a
+    message takes its shares above have taken, too. Where there is no other it may have half of everything.
+    """
 
-    def has_room(self, size: int) -> bool:
-        return self.used + size <= self.limit
+    __slots__ = ("_key", "_parent", "_parts", "_users", "limit", "used")
+
+    def __init__(self, limit: int, parent: Share | None = None, key: Hashable = None) -> None:
+        self.limit = limit
+        self.used = 0
+        self._parent = parent
+        self._key = key
+        self._parts: dict[Hashable, Share] = {}
+        self._users = 0  # messages below it
+
+    def open(self, *keys: Hashable) -> Share:
+        """The share of one message, below these (its tenant, its client); `close` it when it is over."""
+        share = self
+        for key in keys:
+            part = share._parts.get(key)
+            if part is None:
+                part = share._parts[key] = Share(self.limit, share, key)
+            share = part
+        made = Share(self.limit, share)
+        made._count(1, 0)
+        return made
+
+    def close(self) -> None:
+        """It holds nothing any more; what was made for it alone is forgotten."""
+        self._count(-1, -self.used)
+
+    def take(self, size: int) -> None:
+        """Hold so many octets more; whether there is room is asked before, or after."""
+        self._count(0, size)
+
+    def _count(self, users: int, octets: int) -> None:
+        share: Share | None = self
+        while share is not None:
+            share._users += users
+            share.used += octets
+            above = share._parent
+            if above is not None and not share._users:
+                above._parts.pop(share._key, None)
+            share = above
+
+    @property
+    def free(self) -> int:
+        """Octets that its parts have not taken."""
+        return (self.limit if self._parent is None else self._parent.free) - self.used
+
+    def has_room(self, size: int = 0) -> bool:
+        """May it hold so many octets more?"""
+        if self._parent is None:
+            return self.used + size <= self.limit
+        return self.used + size <= self._parent.free - size or self._is_alone(size)
+
+    def _is_alone(self, size: int) -> bool:
+        above = self._parent
+        while above is not None and above.used == self.used:
+            above = above._parent
+        return above is None and self.used + size <= self.limit // 2

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mta.clock import Clock
 from mta.config.settings import Settings
-from mta.core.capacity import Free, Memory, Reserve, over_quota
+from mta.core.capacity import Free, Reserve, Share, over_quota
 from mta.core.model import Reply
 from mta.smtp.stream import CROWDED
 from mta.spool.queue import Spool
@@ -36,7 +36,7 @@ class Capacity:
         self._quotas = settings.limits.tenants
         self._spool = spool
         self._clock = clock
-        self.memory = Memory(settings.limits.memory)
+        self.memory = Share(settings.limits.memory)
 
     async def watch(self) -> None:
         """Look at the disk for ever."""

@@ -22,7 +22,7 @@ from aiosmtpd.smtp import SMTP, Session
 
 from mta.clock import Clock
 from mta.core.address import Path
-from mta.core.capacity import Memory
+from mta.core.capacity import Share
 from mta.core.model import Reply
 
 MAX_ERRORS = 20  # commands refused with 5yz before we hang up
@@ -53,7 +53,7 @@ class Policy(Protocol):
     tls_context: ssl.SSLContext | None  # for STARTTLS
     offers_auth: bool
     draining: bool  # idle clients are sent away
-    memory: Memory  # of contents on their way in, over all listeners
+    memory: Share  # of contents on their way in, over all listeners
 
     def joined(self, connection: Connection) -> None: ...
 

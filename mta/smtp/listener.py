@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mta.clock import Clock, Timer
-from mta.core.capacity import Memory
+from mta.core.capacity import Share
 from mta.smtp.connection import GOING_DOWN, Connection
 
 SWEEP = 1.0  # seconds
@@ -39,7 +39,7 @@ class Listener:
         hostname: str,
         clock: Clock,
         message_size: int,
-        memory: Memory,
+        memory: Share,
         command_timeout: float,
         data_timeout: float,
         session_timeout: float,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mta.core.capacity import MIB, RESERVE_FILES, Free, Memory, Quota, Reserve, Size, over_quota
+from mta.core.capacity import MIB, RESERVE_FILES, Free, Quota, Reserve, Share, Size, over_quota
 
 
 def test_a_disk_below_its_reserve_takes_nothing_until_there_is_clearly_more() -> None:
@@ -45,6 +45,46 @@ def test_a_tenant_with_its_share_in_the_queue() -> None:
 
 
 def test_memory_is_full_when_one_more_would_not_fit() -> None:
-    memory = Memory(100, used=60)
+    memory = Share(100)
+    memory.take(60)
     assert memory.has_room(40)
     assert not memory.has_room(41)
+
+
+def test_one_who_takes_all_that_he_may_leaves_room_for_the_next() -> None:
+    memory = Share(1000)
+    greedy = []
+    for _ in range(100):
+        message = memory.open("greedy", "192.0.2.1")
+        while message.has_room(10):
+            message.take(10)
+        greedy.append(message)
+    other = memory.open("other", "198.51.100.1")
+    assert other.has_room(100)
+    same_tenant = memory.open("greedy", "198.51.100.1")
+    assert same_tenant.has_room(10)
+
+
+def test_a_message_that_is_alone_may_have_half() -> None:
+    memory = Share(1000)
+    alone = memory.open("acme", "192.0.2.1")
+    assert alone.has_room(500)
+    assert not alone.has_room(501)
+    alone.take(400)
+    other = memory.open("other", "192.0.2.2")
+    assert other.has_room(40)
+    other.take(40)
+    assert not alone.has_room(10)
+
+
+def test_shares_of_those_who_are_gone_are_forgotten() -> None:
+    memory = Share(1000)
+    one, two = memory.open("acme", "192.0.2.1"), memory.open("acme", "192.0.2.1")
+    one.take(300)
+    two.take(100)
+    assert memory.used == 400
+    one.close()
+    assert memory.used == 100
+    two.close()
+    assert memory.used == 0
+    assert memory.open("acme", "192.0.2.1").free == 1000

@@ -19,7 +19,7 @@ from aiosmtpd.smtp import AuthResult
 
 from mta.clock import Clock, SystemClock
 from mta.core.address import Path
-from mta.core.capacity import Memory
+from mta.core.capacity import Share
 from mta.core.model import Reply
 from mta.smtp.listener import Listener
 from mta.smtp.server import Server
@@ -140,7 +140,7 @@ async def probing(
 
     listener = Listener(
         host="127.0.0.1", port=0, hostname="mta.test", clock=clock or SystemClock(),
-        message_size=message_size, memory=Memory(memory), command_timeout=300.0, data_timeout=600.0,
+        message_size=message_size, memory=Share(memory), command_timeout=300.0, data_timeout=600.0,
         session_timeout=14400.0,
         tls_context=context, offers_auth=True, spawn=spawn, bug=desk.bugs.append,
         connect=lambda policy: Probe.template(policy, desk),
