@@ -87,7 +87,7 @@ class Share:
 
     Shares are made of shares: of all memory a tenant's, of that a client's, of that a message's. None holds
     more than it leaves free of the one above: who is alone a half, two who want all a third each. What a
-    message takes its shares above have taken, too. Where there is no other it may have half of everything.
+    message takes its shares above have taken, too, so behind two of them it gets a quarter at most.
     """
 
     __slots__ = ("_key", "_parent", "_parts", "_users", "limit", "used")
@@ -139,10 +139,8 @@ class Share:
         """May it hold so many octets more?"""
         if self._parent is None:
             return self.used + size <= self.limit
-        return self.used + size <= self._parent.free - size or self._is_alone(size)
-
-    def _is_alone(self, size: int) -> bool:
-        above = self._parent
-        while above is not None and above.used == self.used:
-            above = above._parent
-        return above is None and self.used + size <= self.limit // 2
+        left = self._parent.free
+        share: Share | None = self._parent
+        while share is not None:  # each of these takes it, too
+            left, share = left - size, share._parent
+        return self.used + size <= left

@@ -65,16 +65,13 @@ def test_one_who_takes_all_that_he_may_leaves_room_for_the_next() -> None:
     assert same_tenant.has_room(10)
 
 
-def test_a_message_that_is_alone_may_have_half() -> None:
+def test_a_message_behind_a_tenant_and_a_client_may_have_a_quarter() -> None:
     memory = Share(1000)
     alone = memory.open("acme", "192.0.2.1")
-    assert alone.has_room(500)
-    assert not alone.has_room(501)
-    alone.take(400)
-    other = memory.open("other", "192.0.2.2")
-    assert other.has_room(40)
-    other.take(40)
-    assert not alone.has_room(10)
+    assert alone.has_room(250)
+    assert not alone.has_room(251)
+    alone.take(250)
+    assert not alone.has_room(1)
 
 
 def test_shares_of_those_who_are_gone_are_forgotten() -> None:
