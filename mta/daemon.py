@@ -31,6 +31,7 @@ from mta.intake.authentication import Authenticator
 from mta.intake.capacity import Capacity
 from mta.intake.submission import Intake, Submission
 from mta.metrics import ListenerName, Metrics
+from mta.ops import logs
 from mta.ops.addresses import local_addresses
 from mta.ops.admin import Admin
 from mta.ops.control import Control, ControlError
@@ -87,9 +88,18 @@ class Daemon:
 
     async def run(self, ready: Callable[[Daemon], None] = lambda daemon: None) -> None:
         """Serve until `stop`."""
+        with logs.aside():
+            await self._run(ready)
+
+    async def _run(self, ready: Callable[[Daemon], None]) -> None:
+        self.notify.starting()
         self._tls = _server_context(self.settings)
         first_retry = max(schedule.first for schedule in self.schedules.values())
-        await self.spool.open(first_retry)
+        try:
+            await self.spool.open(first_retry)
+        except BaseException:
+            self.notify.close()
+            raise
         try:
             self.event_log.open()
             self.credentials.open()
@@ -242,7 +252,10 @@ class Daemon:
         }
 
     async def _queue(self, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        limit = min(int(parameters.get("limit", 1000)), MAX_LISTED)
+        limit = parameters.get("limit", 1000)
+        if not isinstance(limit, int) or limit < 1:
+            raise ControlError(f"limit is a whole number from 1 on, not {limit!r}")
+        limit = min(limit, MAX_LISTED)
         return [
             {
                 "queue_id": text(message.id),

@@ -97,6 +97,19 @@ def test_a_life_is_told_in_order(manager: Manager, path: str, clock: HandClock) 
     ]
 
 
+def test_a_start_that_takes_long_is_not_taken_for_one_that_hangs(
+    manager: Manager, path: str, clock: HandClock
+) -> None:
+    """An upgrade of a large spool takes minutes, and a restart would begin it anew."""
+    notify = Notify({"NOTIFY_SOCKET": path}, clock)
+    notify.starting()
+    clock.advance(65.0)
+    assert manager.heard() == ["EXTEND_TIMEOUT_USEC=30000000"] * 7
+    notify.ready()
+    clock.advance(65.0)
+    assert manager.heard() == ["READY=1"]
+
+
 def test_a_status_cannot_smuggle_in_a_second_field(manager: Manager, path: str, clock: HandClock) -> None:
     Notify({"NOTIFY_SOCKET": path}, clock).status("bad\nSTOPPING=1")
     assert manager.heard() == ["STATUS=bad STOPPING=1"]

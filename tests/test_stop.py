@@ -7,14 +7,16 @@ import os
 import re
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mta.config.settings import Sandbox
-from tests.fakes.home import PATIENCE, ROOT, Home, patience
+from tests.fakes.home import PATIENCE, ROOT, Home, Served, patience
 from tests.fakes.house import running, settings
 
 
@@ -79,3 +81,45 @@ def test_a_terminal_that_closes_lets_a_message_under_way_end(home: Home) -> None
         client.close()
         assert daemon.wait(PATIENCE) == 0
     os.close(ours)
+
+
+def test_a_stop_comes_to_its_end_though_nobody_reads_what_the_daemon_says(home: Home) -> None:
+    """Standard error is a pipe that is full: it is nobody's business but its own."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    argv = [sys.executable, "-m", "mta", "--config", "var/mta.yaml", "serve"]
+    argv += ["--quickstart", "var/quickstart.json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        argv, cwd=home.directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=writing, text=True,
+    ) as popen, patience(popen):  # fmt: skip
+        os.close(writing)
+        served = Served(home.directory, popen)
+        served.hear()
+        with served.client() as client:  # its bounce is a line
+            client.sendmail("app@example.test", "bounce@example.test", "From: app@example.test\r\n\r\nx\r\n")
+            client.sendmail("app@example.test", "ok@example.test", "From: app@example.test\r\n\r\nx\r\n")
+        popen.send_signal(signal.SIGTERM)
+        assert popen.wait() == 0
+    os.close(reading)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stop_with_standard_descriptors_that_were_closed_is_clean(home: Home, closed: str) -> None:
+    """Start scripts close them, and the loop's own pipes would take their numbers."""
+    command = f'exec "$0" -m mta --config var/mta.yaml serve {closed}'
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(home.directory / "notify")}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(environment["NOTIFY_SOCKET"])
+        manager.settimeout(PATIENCE)
+        argv = ["sh", "-c", command, sys.executable]
+        with subprocess.Popen(argv, cwd=home.directory, env=environment) as popen, patience(popen):
+            while manager.recv(1000) != b"READY=1":
+                pass
+            popen.send_signal(signal.SIGTERM)
+            assert popen.wait() == 0

@@ -6,6 +6,7 @@ Contract: exit status 0 is done, 1 refused, 2 a wrong command line or wrong sett
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,8 +42,22 @@ DEFAULT = Path("/etc/mta/mta.yaml")
 @click.pass_context
 def main(context: click.Context, config: Path) -> None:
     """A mail transfer agent for people who send a lot of mail from their own machines."""
+    _open_standard()
     settings: Callable[[], Settings] = partial(_settings, context, config)
     context.obj = settings
+
+
+def _open_standard() -> None:
+    """A standard descriptor that is closed (a start script's `<&-`) would be the loop's next socket or pipe.
+
+    libuv aborts when it closes one of these, and a stray line would go into a client's connection.
+    """
+    for wanted in range(3):
+        try:
+            os.fstat(wanted)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            assert opened == wanted
 
 
 def _settings(context: click.Context, path: Path) -> Settings:

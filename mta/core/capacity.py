@@ -17,6 +17,7 @@ Size = NewType("Size", int)  # octets
 
 MIB = 1024 * 1024
 CLEARLY = 1.2  # times the reserve: so much must be free before the door opens again
+WAL_ROOM = 8 * MIB  # octets; the WAL itself stays as large as it was
 RESERVE_FILES = 1000  # a large content is a file; SQLite and the event log need some too
 
 
@@ -25,6 +26,12 @@ class Free(NamedTuple):
 
     size: int
     files: int | None  # None: it has no fixed number of them (btrfs and others say 0 of 0)
+    pages: int = 0  # octets inside our database that are free
+
+    @property
+    def room(self) -> int:
+        """Octets for mail. What comes into a page goes through the WAL first, which needs some disk."""
+        return self.size + self.pages if self.size >= WAL_ROOM else self.size
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,8 @@ class Reserve:
         """Look again."""
         factor = CLEARLY if self.short else 1.0
         self.free = free
-        if free.size < self.size * factor:
-            self.short = _short(free.size // MIB, self.size // MIB, " MiB")
+        if free.room < self.size * factor:
+            self.short = _short(free.room // MIB, self.size // MIB, " MiB")
         elif free.files is not None and free.files < RESERVE_FILES * factor:
             self.short = _short(free.files, RESERVE_FILES, " inodes")
         else:
@@ -57,13 +64,15 @@ class Reserve:
     @property
     def remedy(self) -> str:
         """What the operator can do; the reserve of inodes is no setting."""
-        is_size = self.free.size < self.size * CLEARLY
+        is_size = self.free.room < self.size * CLEARLY
         return "make room there, or lower spool.reserve" if is_size else "remove files there"
 
-    def ask(self, size: int) -> str | None:
-        """May a message of this size come?"""
-        if self.short is None and self.free.size < self.size + size:
-            return f"{self.free.size // MIB} MiB are free, too few for {size} octets"
+    def ask(self, size: int, *, is_file: bool = False) -> str | None:
+        """May a message of this size come? A file of its own finds no room in the database."""
+        free = self.free
+        lacks = free.room < self.size + size or (is_file and free.pages and free.size < WAL_ROOM + size)
+        if self.short is None and lacks:
+            return f"{(free.size if is_file else free.room) // MIB} MiB are free, too few for {size} octets"
         return self.short
 
 

@@ -13,7 +13,7 @@ Why: msgspec encodes a batch in one C call and leaves defaults out, so the recor
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -96,9 +96,23 @@ def about(kind: Type, message: Message, recipient: Recipient, now: float) -> Eve
 _encoder = msgspec.json.Encoder()
 
 
-def encode_lines(events: Iterable[Event]) -> bytes:
-    """The events as JSON lines, each ended by a line feed."""
-    return _encoder.encode_lines(events)
+def encode_lines(events: Sequence[Event]) -> bytes:
+    """The events as JSON lines, each ended by a line feed. A text that is no Unicode is mended."""
+    try:
+        return _encoder.encode_lines(events)
+    except UnicodeEncodeError:  # a lone surrogate: octets that somebody else sent, decoded to be lossless
+        for event in events:
+            _mend(event)
+        return _encoder.encode_lines(events)
+
+
+def _mend(record: msgspec.Struct) -> None:
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        if isinstance(value, str):
+            setattr(record, name, value.encode("utf-8", "replace").decode())
+        elif isinstance(value, msgspec.Struct):
+            _mend(value)
 
 
 @lru_cache(maxsize=256)

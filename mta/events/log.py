@@ -67,7 +67,10 @@ class EventLog:
     async def publish(self, lines: bytes) -> None:
         """Append whole lines."""
         await asyncio.to_thread(self._append, lines, self._clock.now())
-        self.on_published(lines)
+        try:
+            self.on_published(lines)
+        except Exception:
+            log.exception("a bug in who follows the event log")
 
     def _append(self, lines: bytes, now: float) -> None:
         if self._is_elsewhere():

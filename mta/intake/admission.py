@@ -11,7 +11,6 @@ Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache, partial
@@ -25,6 +24,8 @@ from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
+from mta.smtp.connection import BUG
+from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool
 
 Answer = Callable[[Reply], None]
@@ -144,10 +145,8 @@ class Admission:
         if error is None:
             answer(Reply(250, "2.0.0", f"Ok: queued as {text(message.id)}"))
             self._accepted(message)
-        elif isinstance(error, sqlite3.Error | OSError):
-            answer(FULL)
         else:
-            raise error
+            answer(BUG if isinstance(error, Unwritable) else FULL)
 
 
 @lru_cache(maxsize=8)

@@ -19,9 +19,11 @@ from mta.config.settings import Settings
 from mta.core.capacity import Free, Reserve, Share, over_quota
 from mta.core.model import Reply
 from mta.smtp.stream import CROWDED
+from mta.spool.bodies import THRESHOLD
 from mta.spool.queue import Spool
 
 INTERVAL = 1.0  # seconds between two looks at the disk
+MUCH = 16  # an N-th of the reserve, taken since the last look, is a reason for the next
 DEFAULT = "default"
 
 log = logging.getLogger(__name__)
@@ -31,26 +33,35 @@ class Capacity:
     """What this machine, and each tenant, can still take."""
 
     def __init__(self, settings: Settings, spool: Spool, clock: Clock) -> None:
+        self._database = settings.spool.path
         self._folders = sorted({settings.spool.path, settings.event_log.parent})
         self._reserves = [Reserve(settings.spool.reserve) for _ in self._folders]
+        self._much = settings.spool.reserve // MUCH
+        self._look = asyncio.Event()
         self._quotas = settings.limits.tenants
         self._spool = spool
         self._clock = clock
         self.memory = Share(settings.limits.memory)
 
     async def watch(self) -> None:
-        """Look at the disk for ever."""
+        """Look at the disk for ever, sooner where much mail comes."""
         while True:
-            await self._clock.sleep(INTERVAL)
+            timer = self._clock.call_later(INTERVAL, self._look.set)
+            await self._look.wait()
+            timer.cancel()
+            self._look.clear()
             try:
                 await self.measure()
-            except OSError as error:  # the next commit will say it to every client
+            except Exception as error:  # of a disk the next commit will say it to every client
                 log.error("the free room cannot be measured: %s", error)
 
     async def measure(self) -> None:
         """Look at the disk once."""
+        self._spool.received = 0
         found = await asyncio.to_thread(lambda: [_free(folder) for folder in self._folders])
         for folder, reserve, free in zip(self._folders, self._reserves, found, strict=True):
+            if folder == self._database:
+                free = free._replace(pages=self._spool.free_pages)
             before = reserve.short
             reserve.measured(free)
             if (reserve.short is None) != (before is None):
@@ -70,13 +81,15 @@ class Capacity:
 
     @property
     def free(self) -> int:
-        """Octets left on the fuller disk."""
-        return min(reserve.free.size for reserve in self._reserves)
+        """Octets left for mail on the fuller disk."""
+        return min(reserve.free.room for reserve in self._reserves)
 
     def at_mail(self, tenant: str, declared: int) -> Reply | None:
         """May a message come? `declared` is its SIZE, 0 where the client gave none."""
+        if self._spool.received > self._much:
+            self._look.set()
         for reserve in self._reserves:
-            if (short := reserve.ask(declared)) is not None:
+            if (short := reserve.ask(declared, is_file=declared >= THRESHOLD)) is not None:
                 return Reply(452, "4.3.1", f"The disk has no room: {short}; try again in 5 minutes")
         quota = self._quotas.get(tenant) or self._quotas.get(DEFAULT)
         if quota is not None:

@@ -1,11 +1,11 @@
 """Tells the service manager how we are, and pets its watchdog.
 
-Between: `daemon` says ready, reloading, stopping; systemd listens at NOTIFY_SOCKET.
+Between: `daemon` says starting, ready, reloading, stopping; systemd listens at NOTIFY_SOCKET.
 Contract: the environment is handed in. Without NOTIFY_SOCKET every call does nothing. One datagram a
     notification, never waiting. The first `ready` starts the watchdog, which says WATCHDOG=1 from the loop
     every half of WATCHDOG_USEC until `close`: a loop that hangs is what it is there to find.
 Raises: nothing; a datagram that cannot be sent is logged.
-Standards: sd_notify(3), sd_watchdog_enabled(3).
+Standards: sd_notify(3) (EXTEND_TIMEOUT_USEC while a start brings a large spool up), sd_watchdog_enabled(3).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import os
 import socket
 from collections.abc import Mapping
 
-from mta.clock import Clock, Timer
+from mta.clock import Clock, Every, Timer
+
+EXTEND = 10.0  # seconds between two words that a start goes on; each asks for three times as many
 
 _log = logging.getLogger(__name__)
 
@@ -27,10 +29,19 @@ class Notify:
         self._address = environment.get("NOTIFY_SOCKET", "")
         self._interval = _watchdog_interval(environment)
         self._clock = clock
+        self._more = f"EXTEND_TIMEOUT_USEC={int(3 * EXTEND * 1e6)}"
+        self._extend = Every(clock, EXTEND, lambda: self._send(self._more), _log.exception)
         self._timer: Timer | None = None
+
+    def starting(self) -> None:
+        """A start that has much to bring up is not to be taken for one that hangs: `ready` ends it."""
+        if self._address:
+            self._send(self._more)
+            self._extend.start()
 
     def ready(self) -> None:
         """Everything is started (or reloaded)."""
+        self._extend.stop()
         self._send("READY=1")
         if self._address and self._interval and self._timer is None:
             self._pet()
@@ -49,6 +60,7 @@ class Notify:
         self._send("STATUS=" + " ".join(text.split()))  # a line feed would begin another field
 
     def close(self) -> None:
+        self._extend.stop()
         if self._timer:
             self._timer.cancel()
             self._timer = None

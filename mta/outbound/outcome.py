@@ -26,7 +26,7 @@ from mta.core.retry import JITTER, Schedule
 from mta.core.routing import Route
 from mta.core.rules import RuleSet
 from mta.metrics import Metrics
-from mta.spool.commit import Update
+from mta.spool.commit import Unwritable, Update
 from mta.spool.queue import Spool
 
 _TYPES = {
@@ -205,7 +205,7 @@ class Settler:
         def done(error: Exception | None) -> None:
             if error is None:
                 self.on_notice(notice)
-            else:
+            elif not isinstance(error, Unwritable):
                 self._put(notice, reception)  # with the outcomes that it tells of, which are kept too
 
         self._spool.put(notice, [reception], done)

@@ -87,6 +87,7 @@ class Scheduler:
         """Rebuild the agenda and begin."""
         self._tasks = tasks
         self._settler.on_due = self.note
+        self._spool.on_due = self.note
         self._settler.on_released = self._released
         self._settler.on_notice = self.accepted
         self._pool.on_room = self._lane_has_room

@@ -3,7 +3,7 @@
 Between: `spool.commit` writes them before its transaction, the reader reads them, the drain removes them.
 Contract: a file is on disk, its name too, when `write` returns, and only then is its row committed: a row
     without its file cannot be. A file without its row can be, after a crash: `sweep` removes it.
-Raises: OSError.
+Raises: OSError where one cannot be written or read.
 Why: SQLite writes a large blob twice (WAL, then checkpoint) and frees it page by page, but pages that are
     used again before a checkpoint are written once, so blobs win for longer than one would think: up to
     150 to 180 KiB by CPU, 250 to 270 KiB by time (`python -m benchmarks.bodies` prints both). All files of
@@ -66,10 +66,15 @@ class Bodies:
         with self._path(message).open("rb") as file:
             return file.read(octets)
 
-    def remove(self, messages: Iterable[int]) -> None:
-        """Contents that nobody needs any more; those that are gone already do not matter."""
+    def remove(self, messages: Iterable[int]) -> dict[int, OSError]:
+        """Contents that nobody needs any more, and why some are still there; a start removes those."""
+        left: dict[int, OSError] = {}
         for message in messages:
-            self._path(message).unlink(missing_ok=True)
+            try:
+                self._path(message).unlink(missing_ok=True)
+            except OSError as error:
+                left[message] = error
+        return left
 
     def sweep(self, known: set[int]) -> int:
         """Remove files without a row, as a crash may leave them; how many there were."""
@@ -77,8 +82,7 @@ class Bodies:
             self._directory.mkdir(mode=0o700)
             sync_names(self._directory.parent)  # else a power cut could take the folder with its files
         orphans = [message for message in contents(self._directory) if message not in known]
-        self.remove(orphans)
-        return len(orphans)
+        return len(orphans) - len(self.remove(orphans))
 
 
 def contents(directory: Path) -> Iterator[int]:

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple, TypeVar
 from mta.core.adaptive import Saved
 from mta.core.event import Event, encode_lines
 from mta.core.lifecycle import State
-from mta.core.model import Message
+from mta.core.model import Line, Message
+from mta.core.queueid import parse
+from mta.spool import fault
 from mta.spool import statements as sql
 from mta.spool.bodies import THRESHOLD, Bodies
-from mta.spool.fault import may_be_committed
 from mta.spool.tally import Held
 
 ROWS = 64  # at most in one step; each number of rows is a statement of its own, prepared once
@@ -37,6 +38,7 @@ class Put(NamedTuple):
     message: Message
     events: list[Event]
     done: Done
+    written: bool = False  # its content is on disk already, in a file of its own
 
     @property
     def content(self) -> bytes:
@@ -101,6 +103,69 @@ class Batch:
             or self.waiters
         )
 
+    def parts(self) -> list[Batch]:
+        """The same, apart by message, what is new first: each can be committed without the others.
+
+        Who waits, and the counts, belong to the whole.
+        """
+        found: dict[object, Batch] = {}
+
+        def part(key: object) -> Batch:
+            return found.setdefault(key, Batch())
+
+        for put in self.puts:
+            part(put.message.id).puts.append(put)
+        for message in self.whole:
+            part(message).whole.append(message)
+        for pair in self.done:
+            part(pair[0]).done.append(pair)
+        for update in self.updates:
+            part(update.message).updates.append(update)
+        for event in self.events:
+            part(parse(event.queue_id) if event.queue_id else Event).events.append(event)
+        for name, saved in self.learned.items():
+            part(name).learned[name] = saved
+        for times in self.times:
+            part(id(times)).times.append(times)
+        if self.drained is not None:
+            part(Drained).drained = self.drained
+        if self.proof:
+            part(sql.SET_META).proof = self.proof
+        return list(found.values())
+
+    def join(self, other: Batch) -> None:
+        """What the other holds comes behind."""
+        self.puts += other.puts
+        self.whole += other.whole
+        self.done += other.done
+        self.updates += other.updates
+        self.events += other.events
+        self.times += other.times
+        self.learned |= other.learned
+        self.drained = _later(self.drained, other.drained)
+        self.waiters += other.waiters
+        self.proof = self.proof or other.proof
+        self.outcomes += other.outcomes
+        self.fresh += other.fresh
+        self.since = min(self.since, other.since)
+
+    @property
+    def messages(self) -> list[int]:
+        """The messages that it is about."""
+        ids = [put.message.id for put in self.puts] + self.whole
+        ids += [message for message, _ in self.done] + [update.message for update in self.updates]
+        return sorted(set(ids))
+
+
+def _later(first: Drained | None, second: Drained | None) -> Drained | None:
+    if first is None or second is None:
+        return second or first
+    return second._replace(finished=first.finished + second.finished)
+
+
+class Unwritable(Exception):
+    """It can never be committed as it is, whatever the disk does."""
+
 
 class Committed(NamedTuple):
     """What the outbox got."""
@@ -122,15 +187,24 @@ class Result(NamedTuple):
 
 def commit(connection: sqlite3.Connection, bodies: Bodies, batch: Batch, seq: int) -> Result:
     """Write the batch."""
-    large = [(put.message.id, put.content) for put in batch.puts if len(put.content) >= THRESHOLD]
-    if large:
-        bodies.write(large)
+    large = [put for put in batch.puts if len(put.content) >= THRESHOLD]
+    unwritten = [(put.message.id, put.content) for put in large if not put.written]
+    if unwritten:
+        bodies.write(unwritten)
     try:
         return _commit(connection, batch, seq)
     except BaseException as error:
-        if not may_be_committed(error):  # else a start may find the rows, or sweep the files
-            bodies.remove(message for message, _ in large)
+        if not fault.may_be_committed(error):  # else a start may find the rows, or sweep the files
+            apart = fault.is_of_the_data(error)  # the others are tried again, and what was written is of use
+            bodies.remove(put.message.id for put in large if not (apart and put.written))
         raise
+
+
+def defer(connection: sqlite3.Connection, part: Batch, due: float) -> list[Line]:
+    """Outcomes that cannot be written are none: their recipients wait again; the lines of these."""
+    pairs = part.done + [(update.message, update.n) for update in part.updates]
+    asked = (int(State.DEFERRED), due, json.dumps(part.whole), json.dumps(pairs))
+    return [Line(*row) for row in connection.execute(sql.DEFER, asked).fetchall()]
 
 
 def _commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Result:

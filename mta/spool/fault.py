@@ -51,6 +51,12 @@ _ADVICE_BY_ERRNO = {
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
 }
+_OF_DATA = {
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_RANGE,
+    sqlite3.SQLITE_TOOBIG,
+}
 
 
 def _code(error: BaseException) -> int:
@@ -74,6 +80,17 @@ def words(error: Exception) -> str:
 def is_damage(error: BaseException) -> bool:
     """Is what is on disk no longer what was written?"""
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_of_the_data(error: BaseException) -> bool:
+    """Is it what was to be written that cannot be, and would everything else?
+
+    Python raises before SQLite sees a value that it cannot bind; the machine's own faults are the disk's,
+    and memory's.
+    """
+    if isinstance(error, OSError | MemoryError):
+        return False
+    return not isinstance(error, sqlite3.Error) or not _code(error) or _code(error) in _OF_DATA
 
 
 def may_be_committed(error: BaseException) -> bool:

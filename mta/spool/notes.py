@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from mta.clock import Clock
@@ -30,8 +30,6 @@ from mta.spool.reader import Reader
 MAX_UNSETTLED = 256  # outcomes that a crash may repeat
 MAX_UNSETTLED_TIME = 0.05  # seconds
 
-log = logging.getLogger(__name__)
-
 
 class Notes:
     """The batch that forms."""
@@ -46,6 +44,7 @@ class Notes:
         self._ids = QueueIds(0)
         self._unsettled = 0
         self._committing_since = math.inf  # monotonic; the oldest outcome of the commit under way
+        self.received = 0  # octets of contents, since whoever watches the disk looked
         self.failing: str | None = None  # why the last commit failed
 
     def mint(self) -> int:
@@ -54,13 +53,18 @@ class Notes:
 
     def put(self, message: Message, events: list[Event], done: Done) -> None:
         """Own a message; `done(None)` is called when it is on disk, `done(error)` when it cannot be."""
+        raise NotImplementedError
+
+    def _put(self, put: Put) -> None:
+        message = put.message
         message.fresh = message.release is None
-        # A notice belongs to the outcomes that it tells of, and shares their commit.
-        if message.sender and (self.reader.damaged is not None or self._outbox.is_full):
+        # A notice of ours belongs to the outcomes that it tells of, and shares their commit.
+        if message.credential and (self.reader.damaged is not None or self._outbox.is_full):
             shut = OSError(errno.EIO, "the spool takes no new mail")  # `complaints` say why
-            self._clock.call_later(RETRY_AFTER_FAILURE, partial(self._tell, done, shut))
+            self._clock.call_later(RETRY_AFTER_FAILURE, partial(self._safely, put.done, shut))
             return
-        self._batch.puts.append(Put(message, events, done))
+        self.received += message.size
+        self._batch.puts.append(put)
         self._wake.set()
 
     def settle(
@@ -85,7 +89,7 @@ class Notes:
         self._wake.set()
 
     def report(self, events: Iterable[Event]) -> None:
-        """Note events that change no recipient; while the disk refuses, they are only counted."""
+        """Note events that change no recipient; while the disk refuses, they are not kept."""
         if self.failing is not None or self._outbox.is_full:
             return
         self._batch.events.extend(events)
@@ -131,40 +135,20 @@ class Notes:
         """The event log has these rows of the outbox: the next commit removes them."""
         finished = [message for row in rows for message in row.finished]
         drained = Drained(rows[-1].seq, rows[-1].next_seq, self._ids.last, finished)
-        self._batch.drained = _join(self._batch.drained, drained)
+        self._batch.join(Batch(drained=drained))
         self._wake.set()
 
     def _take_back(self, failed: Batch) -> None:
         """What was settled in a batch that failed comes ahead of what has been noted since."""
-        later = self._batch
-        self._batch = Batch(
-            puts=later.puts,
-            whole=failed.whole + later.whole,
-            done=failed.done + later.done,
-            updates=failed.updates + later.updates,
-            events=failed.events + later.events,
-            times=failed.times + later.times,
-            learned=failed.learned | later.learned,
-            drained=_join(failed.drained, later.drained),
-            waiters=later.waiters,
-            outcomes=failed.outcomes + later.outcomes,
-            fresh=failed.fresh + later.fresh,
-            since=min(failed.since, later.since),
-        )
+        later, self._batch = self._batch, replace(failed, puts=[], waiters=[], proof=0)
+        self._batch.join(later)
 
-    def _tell(self, done: Done, error: Exception | None) -> None:
+    def _safely(self, work: Callable[..., object], *values: object) -> None:
         """A bug in one listener must not take the writer from all others."""
         try:
-            done(error)
+            work(*values)
         except Exception as bug:
-            self._metrics.bugs["spool"].inc()
-            log.error("a bug after a commit", exc_info=bug)
-
-
-def _join(first: Drained | None, second: Drained | None) -> Drained | None:
-    if first is None or second is None:
-        return second or first
-    return second._replace(finished=first.finished + second.finished)
+            self._metrics.bug("spool", "a bug after a commit", bug)
 
 
 def _resolve(committed: asyncio.Future[None], error: Exception | None) -> None:

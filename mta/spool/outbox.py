@@ -88,7 +88,7 @@ class Outbox:
         try:
             self._place.check()  # the log may lie in the same directory, and would make it anew
             await self._publish(lines)
-        except OSError as error:
+        except Exception as error:  # of whatever kind: the lines are kept, and nobody else is stopped
             said = fault.words(error)
             if said != self.failing:
                 log.error("the event log cannot be written: %s; its lines stay in the spool", said)

@@ -3,7 +3,8 @@
 Between: admission puts messages in, outcome settles recipients, the scheduler leases and reads.
 Contract: `put`, `settle`, `lease` and `report` only note (`spool.notes`); `run` commits what is noted, and
     calls back. Reads are coroutines on a connection of their own. Times are wall-clock seconds.
-Raises: SpoolError at `open`; a commit that fails reaches each `done`, and what it settled stays noted.
+Raises: SpoolError at `open`; a commit that fails reaches each `done`, and what it settled stays noted. What
+    no disk would take (a bug of ours) costs the message that it is about: the rest of its batch is committed.
 Standards: RFC 5321 6.1 (a 250 after the dot is a promise).
 Why: one writer and group commit; the attempt is recorded with the message itself, so a crash loop
     cannot hammer a peer, and first attempts need no second write. What is on disk wherever we are stopped
@@ -20,15 +21,16 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
-from mta.clock import Clock
-from mta.core.model import Message
-from mta.core.queueid import QueueIds
+from mta.clock import Clock, Every
+from mta.core.event import Event
+from mta.core.model import Line, Message
+from mta.core.queueid import QueueIds, text
 from mta.metrics import Metrics
-from mta.spool import database, fault
+from mta.spool import database, fault, slack
 from mta.spool.bodies import Bodies
-from mta.spool.commit import Batch, Result, commit
+from mta.spool.commit import Batch, Done, Put, Result, Unwritable, commit, defer
 from mta.spool.notes import Notes
 from mta.spool.outbox import RETRY_AFTER_FAILURE, Outbox
 from mta.spool.reader import Reader
@@ -37,6 +39,13 @@ from mta.spool.tally import Tally
 from mta.spool.wal import Wal
 
 TURNS = 8  # of the event loop before a commit
+ASIDE = 1024 * 1024  # octets; a content from there on is on disk before its commit begins
+UNWRITABLE_WAIT = (
+    3600.0  # seconds until mail is tried again whose outcome could not be written: it may be there
+)
+REMOVE_AGAIN = 60.0  # seconds until files are removed that could not be
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +72,18 @@ class Spool(Notes):
         self._memory_used = 0
         self.tally = Tally()
         self._wal = Wal(self._place, clock)
+        self.free_pages = 0  # octets of the database that mail can use without a larger file
+        self._slack = Every(clock, slack.LOOK, self._look_for_slack, self._bug)
+        self._is_quiet = False  # nothing was committed since the last look
+        self._looking: asyncio.Task[None] | None = None
         self._next_seq = 1
         self._again = asyncio.Event()  # a commit that failed may be tried again
         self._closing = False
+        self._writing = 0  # large contents on their way to the disk
+        self._unneeded: set[int] = set()  # messages whose file is to be removed
+        self._removing: asyncio.Task[None] | None = None
         self.on_room: Callable[[], None] = lambda: None  # outcomes may be noted again
+        self.on_due: Callable[[Line, float], None] = lambda line, due: None  # mail waits that nobody noted
 
     # Opening and closing
 
@@ -100,6 +117,7 @@ class Spool(Notes):
         connection = self._writer._conn
         found = recover(connection, self._directory, self._mode, self._bodies, self._clock, first_retry)
         self._place.note()
+        self.free_pages = slack.octets(connection)
         self._outbox.found(found.outbox)
         self._next_seq = found.next_seq
         self._ids = QueueIds(found.last_id)
@@ -110,6 +128,27 @@ class Spool(Notes):
         await self.reader.close()
         await self._writer.close()
         os.close(self._lock)
+
+    def put(self, message: Message, events: list[Event], done: Done) -> None:
+        assert message.content is not None
+        if len(message.content) < ASIDE:
+            self._put(Put(message, events, done))
+        else:
+            self._tasks.create_task(self._put_large(message, events, done))
+
+    async def _put_large(self, message: Message, events: list[Event], done: Done) -> None:
+        """To write and sync it takes its time, in which the others' commits go on."""
+        assert message.content is not None
+        self._writing += 1
+        try:
+            await asyncio.to_thread(self._bodies.write, [(message.id, message.content)])
+        except Exception as error:
+            self._safely(done, error)
+        else:
+            self._put(Put(message, events, done, written=True))
+        finally:
+            self._writing -= 1
+            self._wake.set()
 
     # What there is
 
@@ -147,8 +186,9 @@ class Spool(Notes):
         """Commit what is noted until `stop`; the last commit and the last drain are done then."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            self._slack.start()
             draining = tasks.create_task(self._outbox.run())
-            while not self._closing or self._batch:
+            while not self._closing or self._batch or self._writing:
                 if not self._batch and self.failing is None:
                     await self._wake.wait()
                     self._wake.clear()
@@ -168,6 +208,7 @@ class Spool(Notes):
     def stop(self) -> None:
         """Let `run` come to its end."""
         self._closing = True
+        self._slack.stop()
         self._wake.set()
         self._again.set()
         self._outbox.stop()
@@ -184,7 +225,9 @@ class Spool(Notes):
         started = self._clock.monotonic()
         try:
             result = await asyncio.shield(self._in_thread(batch))
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
+            if fault.is_of_the_data(error):
+                return await self._commit_apart(batch)
             self._refuse(batch, error)
             return False
         finally:
@@ -196,37 +239,132 @@ class Spool(Notes):
             await self._wal.look(self._writer)
         return True
 
+    async def _commit_apart(self, batch: Batch) -> bool:
+        """Something in it can never be written: halves, until that stands alone and the rest is on disk."""
+        whole = Batch(waiters=batch.waiters, outcomes=batch.outcomes, fresh=batch.fresh, since=batch.since)
+        groups = [batch.parts()]
+        while groups:
+            group = groups.pop()
+            joined = Batch()
+            for part in group:
+                joined.join(part)
+            try:
+                self._committed(joined, await asyncio.shield(self._in_thread(joined)))
+            except Exception as error:
+                if not fault.is_of_the_data(error):
+                    for part in (part for group in reversed(groups) for part in group):
+                        joined.join(part)
+                    joined.join(whole)
+                    self._refuse(joined, error)
+                    return False
+                if len(group) > 1:
+                    middle = len(group) // 2
+                    groups += [group[middle:], group[:middle]]
+                    continue
+                try:
+                    await self._give_up(joined, error)
+                except Exception as again:
+                    self._bug(again)
+        self._committed(whole, Result(None, [], 0, []))
+        return True
+
+    async def _give_up(self, part: Batch, error: Exception) -> None:
+        """This one thing cannot be written: it is told, whoever brought it hears so, its mail waits."""
+        shown = ", ".join(map(_shown, part.messages)) or "no message"
+        self._metrics.bug("spool", f"what was noted of {shown} cannot be written", error)
+        self._unneeded.update(put.message.id for put in part.puts if put.written)
+        self._remove_files()
+        for put in part.puts:
+            self._safely(put.done, Unwritable(f"{shown} cannot be written: {error!r}"))
+        due = self._clock.now() + UNWRITABLE_WAIT
+        for line in await asyncio.shield(self._run_in_thread(partial(defer, self._writer._conn, part, due))):
+            self.on_due(line, due)
+
     def _committed(self, batch: Batch, result: Result) -> None:
         """The batch is on disk: keep the books, and tell who waits."""
         if self.failing is not None:
             log.info("the spool can be written again")
             self.failing = None
-        if result.files:
-            self._tasks.create_task(asyncio.to_thread(self._bodies.remove, result.files))
+        self._is_quiet = False
+        self._unneeded.update(result.files)
         if result.committed is not None:
             self._next_seq = result.committed.next_seq
             self._outbox.add(result.committed)
         self._unsettled -= batch.outcomes
-        self.tally.went(batch.fresh, result.gone, result.left)
+        self._safely(self.tally.went, batch.fresh, result.gone, result.left)
         for put in batch.puts:
             self.tally.came(put.message)
             self._keep(put.message)
-            self._tell(put.done, None)
+            self._safely(put.done, None)
         for waiter in batch.waiters:
-            self._tell(waiter, None)
+            self._safely(waiter, None)
+        if result.files:
+            self._remove_files()
         if batch.outcomes:
-            self.on_room()
+            self._safely(self.on_room)
+
+    def _look_for_slack(self) -> None:
+        """Free pages are counted after commits, and given back when there are none."""
+        quiet, self._is_quiet = self._is_quiet, True
+        if self._looking is None and (not quiet or self.free_pages > slack.KEPT):
+            self._looking = self._tasks.create_task(self._use_leisure(quiet))
+
+    async def _use_leisure(self, quiet: bool) -> None:
+        try:
+            run, connection = self._run_in_thread, self._writer._conn
+            self.free_pages = await run(partial(slack.octets, connection))
+            steps = slack.STEPS if quiet and self.free_pages > slack.KEPT else 0
+            while steps and not self._batch and self.free_pages > slack.KEPT and not self._closing:
+                self.free_pages = await run(partial(slack.give_back, connection))
+                steps -= 1
+                if self.free_pages <= slack.KEPT:
+                    await run(partial(database.checkpoint, connection))  # which makes the file shorter
+        except Exception as error:  # a disk that fails is told by the next commit
+            if fault.is_of_the_data(error):
+                self._bug(error)
+        finally:
+            self._looking = None
+
+    def _bug(self, error: Exception) -> None:
+        self._metrics.bug("spool", "a bug in the spool", error)
+
+    def _remove_files(self) -> None:
+        """Contents of messages that have left, in a thread; what stays is tried again, and by a start."""
+        if self._removing is None and self._unneeded:
+            self._removing = self._tasks.create_task(self._remove_all())
+
+    async def _remove_all(self) -> None:
+        unneeded, self._unneeded = self._unneeded, set()
+        try:
+            left = await asyncio.to_thread(self._bodies.remove, unneeded)
+        except Exception as error:
+            self._metrics.bug("spool", "contents that are of no more use cannot be removed", error)
+            left = {}
+        finally:
+            self._removing = None
+        if left:
+            message, why = next(iter(left.items()))
+            words = "contents that are of no more use stay on disk, %d of them, as %s: %s"
+            log.error(words, len(left), text(message), fault.words(why))
+            self._unneeded.update(left)
+            self._clock.call_later(REMOVE_AGAIN, self._remove_files)
+        else:
+            self._remove_files()
 
     async def _in_thread(self, batch: Batch) -> Result:
         def write() -> Result:
             self._place.check()
             return commit(self._writer._conn, self._bodies, batch, self._next_seq)
 
-        return cast(Result, await self._writer._execute(write))  # type: ignore[no-untyped-call]
+        return await self._run_in_thread(write)
+
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
+        return cast(T, await self._writer._execute(work))  # type: ignore[no-untyped-call]
 
     def _keep(self, message: Message) -> None:
         assert message.content is not None
-        if self._memory_used + len(message.content) <= self._memory_budget:
+        fits = self._memory_used + len(message.content) <= self._memory_budget
+        if fits and len(message.content) < ASIDE:  # larger ones are made ready for their peer in a thread
             self._memory_used += len(message.content)
         else:
             message.content = None
@@ -241,6 +379,11 @@ class Spool(Notes):
             self.reader.damaged = said
         self._take_back(batch)
         for put in batch.puts:
-            self._tell(put.done, error)
+            self._safely(put.done, error)
         for waiter in batch.waiters:
-            self._tell(waiter, error)
+            self._safely(waiter, error)
+
+
+def _shown(message: int) -> str:
+    """A queue id, whatever it is."""
+    return text(message) if 0 <= message < 1 << 63 else str(message)

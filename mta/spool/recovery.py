@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from mta.clock import Clock
 from mta.core.lifecycle import Cause, State, move
-from mta.spool import database
+from mta.spool import database, slack
 from mta.spool import statements as sql
 from mta.spool.backup import keep_former
 from mta.spool.bodies import Bodies, contents
@@ -55,6 +55,7 @@ def recover(
     if former is not None:
         log.warning("this version changes the spool; as it was before it is kept in %s", former)
     database.migrate(connection)
+    slack.convert(connection)
     database.claim_mode(connection, mode)
     outbox = [
         Committed(seq, seq + max(lines.count(b"\n"), 1), lines, json.loads(finished))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 PRAGMAS = (
     "PRAGMA page_size = 8192",  # 20.5 -> 13.7 us a message of 2 KiB
+    "PRAGMA auto_vacuum = INCREMENTAL",  # after the page size; `spool.slack` converts older files
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # a commit is on disk when it returns: our 250 rests on that
     "PRAGMA secure_delete = OFF",  # Debian compiles it ON: it would write every freed page again
@@ -39,6 +40,12 @@ DELETE_RECIPIENTS = (
 )
 # Write the next attempt of a recipient.
 UPDATE_RECIPIENT = "UPDATE recipient SET state = ?, attempts = ?, due = ? WHERE message = ? AND n = ?"
+# Whose outcome cannot be written: all of these messages, and pairs of (message, n).
+DEFER = (
+    "UPDATE recipient SET state = ?, due = ? WHERE message IN (SELECT value FROM json_each(?)) "
+    "OR (message, n) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)) "
+    "RETURNING domain, priority, tenant"
+)
 # Of these messages, those that have no recipient left.
 FINISHED = (
     "SELECT json_group_array(value) FROM json_each(?) "
