@@ -13,6 +13,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mta.clock import Clock
@@ -24,6 +25,7 @@ from mta.config.sources import sources
 from mta.core.event import rfc3339
 from mta.core.queueid import text
 from mta.core.retry import Schedule
+from mta.core.sparing import Sparing
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.intake.admission import Admission
@@ -31,7 +33,7 @@ from mta.intake.authentication import Authenticator
 from mta.intake.capacity import Capacity
 from mta.intake.submission import Intake, Submission
 from mta.metrics import ListenerName, Metrics
-from mta.ops import logs
+from mta.ops import descriptors, logs
 from mta.ops.addresses import local_addresses
 from mta.ops.admin import Admin
 from mta.ops.control import Control, ControlError
@@ -79,6 +81,7 @@ class Daemon:
             {"queue": self._queue, "status": self._status, "explain": self._explain},
         )
         self.listeners: list[Listener] = []
+        self._stray = Sparing()
         self._stopping = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
 
@@ -91,7 +94,16 @@ class Daemon:
         with logs.aside():
             await self._run(ready)
 
+    def _stray_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What ends nowhere else: a callback of the loop, a task that nobody waits for."""
+        message, error = str(context.get("message", "")), context.get("exception")
+        if self._stray.may_tell(message, self.clock.monotonic()):
+            log.error("%s", message, exc_info=error)
+        if error is not None and not isinstance(error, OSError):
+            self.metrics.bugs["loop"].inc()
+
     async def _run(self, ready: Callable[[Daemon], None]) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._stray_error)
         self.notify.starting()
         self._tls = _server_context(self.settings)
         first_retry = max(schedule.first for schedule in self.schedules.values())
@@ -146,7 +158,9 @@ class Daemon:
             self.spool,
             self.clock,
             self.metrics,
+            self._places(),
         )
+        self.intake.strangers.start()
         await self.capacity.measure()
         self._watching.append(tasks.create_task(self.capacity.watch()))
         self._watch()
@@ -154,6 +168,14 @@ class Daemon:
         await self.control.start()
         for door in self.settings.listeners:
             self.listeners.append(await self._open_listener(door, tasks))
+
+    def _places(self) -> int:
+        """Connections that clients may hold."""
+        asked, granted = self.settings.limits.connections, descriptors.places(descriptors.raise_limit())
+        if asked > granted:
+            words = "limits.connections is %d; the system's files are enough for %d: raise LimitNOFILE="
+            log.warning(words, asked, granted)
+        return min(asked, granted)
 
     async def _open_sandbox(self, tasks: asyncio.TaskGroup) -> Endpoint | None:
         self.sandbox: Listener | None = None
@@ -165,7 +187,7 @@ class Daemon:
             self.settings.sandbox.bind,
             tasks,
             hostname=f"sandbox.{self.settings.hostname}",
-            bug=lambda error: self.metrics.bugs["sandbox"].inc(),
+            bug=partial(self.metrics.bug, "sandbox", "a bug in the sandbox's server"),
             connect=lambda listener: SandboxMX.listening(listener, directory),
         )
         await sandbox.start()
@@ -183,7 +205,8 @@ class Daemon:
             implicit_tls=door.tls == "implicit",
             offers_auth=door.auth == "password",
             use_tls=door.tls != "none",
-            bug=lambda error: self.metrics.bugs["intake"].inc(),
+            bug=partial(self.metrics.bug, "intake", "a bug in an SMTP connection"),
+            handshake_failed=self.intake.strangers.handshake_failed,
             connect=lambda listener: Submission.listening(listener, self.intake, name),
         )
         await listener.start()
@@ -222,6 +245,8 @@ class Daemon:
             await self.sandbox.drain(grace)
         for task in self._watching:
             task.cancel()
+        if hasattr(self, "intake"):
+            self.intake.strangers.stop()
         await self.control.stop()
         await self.admin.stop()
 
@@ -275,7 +300,10 @@ class Daemon:
     def _watch(self) -> None:
         metrics = self.metrics
         metrics.lanes.set_function(lambda: self.pool.lanes)
-        metrics.connections_in.set_function(lambda: self.intake.connections)
+        places = self.intake.places
+        metrics.connections_in.set_function(lambda: len(places))
+        metrics.places_stranger.set_function(lambda: places.strangers)
+        metrics.places_client.set_function(lambda: len(places) - places.strangers)
         metrics.connections_out.set_function(lambda: self.pool.connections)
         metrics.memory_receiving_bytes.set_function(lambda: self.capacity.memory.used)
         metrics.disk_free_bytes.set_function(lambda: self.capacity.free)

@@ -30,7 +30,7 @@ from mta.core.model import Kind
 
 # IANA's service names for 587 and 465; "network" is where the client's address is the credential.
 ListenerName = Literal["submission", "submissions", "network"]
-Room = Literal["intake", "spool", "outbound", "events", "smtp", "dns", "ops", "sandbox"]
+Room = Literal["intake", "spool", "outbound", "events", "smtp", "dns", "ops", "sandbox", "loop"]
 
 COMMIT_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 COMMIT_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
@@ -78,6 +78,19 @@ class Metrics:
         )
         self.authenticated = authentications.labels("success")
         self.authentication_failed = authentications.labels("failure")
+        self.handshakes_failed = Counter(
+            "mta_handshakes_failed", "TLS handshakes of clients that came to nothing.", registry=registry
+        )
+        places = Gauge(
+            "mta_places",
+            "Connections of clients, by what holds them.",
+            ["holder"],  # client (logged in), stranger (not yet)
+            registry=registry,
+        )
+        self.places_client, self.places_stranger = places.labels("client"), places.labels("stranger")
+        self.places_refused = Counter(
+            "mta_places_refused", "Clients that found no place, or lost theirs to another.", registry=registry
+        )
         self.memory_receiving_bytes = Gauge(
             "mta_memory_receiving_bytes", "Contents of messages on their way in.", registry=registry
         )

@@ -31,6 +31,7 @@ FLOORS = (
         "intake.admission",
         "intake.authentication",
         "intake.capacity",
+        "intake.strangers",
         "outbound.clockwatch",
         "outbound.leases",
         "outbound.outcome",

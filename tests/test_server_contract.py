@@ -119,7 +119,7 @@ async def test_a_bug_of_ours_at_the_connection_sends_the_client_away() -> None:
             assert await client.rest() == b"421 4.3.0 An error of ours, not of yours; please try again\r\n"
         await desk.until(gone=1)
         assert not listener.connections
-        assert not listener.clients
+        assert not listener.connections
 
 
 # What is said
@@ -451,7 +451,7 @@ async def test_a_handshake_that_fails_leaves_no_connection_behind(how: str) -> N
             await desk.until(gone=1)
         assert desk.gone == 1
         assert not listener.connections
-        assert not listener.clients
+        assert not listener.connections
 
 
 # Clients in a hurry, and clients without

@@ -91,6 +91,14 @@ def client_address(ip: str) -> IPv4Address | IPv6Address:
     return address
 
 
+def client_network(ip: str) -> str:
+    """What one client counts as: an IPv4 address, an IPv6 /64, for a customer has a whole one."""
+    address = client_address(ip)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return str(address)
+
+
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """`192.0.2.0/24`, `2001:db8::/32`, `192.0.2.1` -> networks, none of them the whole internet."""
     return tuple(dict.fromkeys(_network(text) for text in texts))

@@ -89,6 +89,9 @@ class Authenticator:
             self._bound = lru_cache(BOUND)(_Bindings(current).find)
         return self._bound(client_ip)
 
+    def has_proved(self, client_ip: str) -> bool:
+        return False
+
     async def verify(self, login: bytes, secret: bytes, client_ip: str) -> Credential | Refusal:
         """Whose login and secret are these?"""
         stored = self._find(login, client_ip)

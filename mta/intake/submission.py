@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import math
 from datetime import UTC, datetime
+from functools import partial
 
 from aiosmtpd.smtp import MISSING, AuthResult
 
@@ -23,13 +23,15 @@ from mta.clock import Clock
 from mta.config.settings import Limits
 from mta.core import options
 from mta.core.address import Path, PathError
-from mta.core.credential import Credential
+from mta.core.credential import Credential, client_network
 from mta.core.model import Option, Reply, Wait
+from mta.core.places import Places
 from mta.core.throttle import RateLimit
 from mta.intake import admission
 from mta.intake.admission import Admission
 from mta.intake.authentication import Authenticator, Refusal
 from mta.intake.capacity import Capacity
+from mta.intake.strangers import MAX_NAME, Strangers
 from mta.metrics import ListenerName, Metrics
 from mta.smtp.listener import Listener
 from mta.smtp.server import Server
@@ -42,8 +44,7 @@ TLS_REQUIRED = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
 NO_NETWORK = Reply(554, "5.7.1", "No credential is bound to your address")
 NOT_YOURS = Refusal(Reply(535, "5.7.8", "You may act as nobody else: leave the identity empty"), "other")
 TOO_MANY = Reply(421, "4.7.0", "Too many connections; close some and try again in 5 seconds")
-
-log = logging.getLogger(__name__)
+NO_PLACE = Reply(421, "4.7.0", "Others wait for your place; log in sooner, or try again in 5 seconds")
 
 
 class Intake:
@@ -58,6 +59,7 @@ class Intake:
         spool: Spool,
         clock: Clock,
         metrics: Metrics,
+        places: int,
     ) -> None:
         self.limits = limits
         self.authenticator = authenticator
@@ -66,8 +68,14 @@ class Intake:
         self.spool = spool
         self.clock = clock
         self.metrics = metrics
-        self.connections = 0
+        self.places: Places[Submission] = Places(places, limits.connections_per_client)
+        self.strangers = Strangers(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}
+
+    @property
+    def connections(self) -> int:
+        """Clients that hold a place."""
+        return len(self.places)
 
     def rate(self, credential: Credential) -> RateLimit:
         """How much the credential has sent lately."""
@@ -108,15 +116,17 @@ class Intake:
             return self._refuse(connection, login, answer)
         self.metrics.authenticated.inc()
         connection.credential = answer
+        connection.logged_in()
         return AuthResult(success=True, message="235 2.7.0 Authentication successful")
 
     def _refuse(self, connection: Submission, login: bytes, refusal: Refusal) -> AuthResult:
         self.metrics.authentication_failed.inc()
-        name = login[:255].decode("utf-8", "replace")
+        name = login[:MAX_NAME].decode("utf-8", "replace")
         connection.count(refusal.reply)
         connection.note(refusal.reply, f"authentication: {refusal.reason}", login=name)
-        if refusal.reason == "wrong":  # so it is bounded: after 5 they are limited
-            log.info("%s: the login %r was refused", connection.client, name)
+        if refusal.reason == "wrong":
+            words = "%s: the login %r was refused"
+            self.strangers.say("logins that were refused", words, connection.client, name)
         return AuthResult(success=False, handled=False, message=str(refusal.reply))
 
 
@@ -152,23 +162,40 @@ class Submission(Server):
 
     def on_connect(self) -> Reply | None:
         intake = self.event_handler
-        self.credential = None
-        intake.connections += 1
-        limits = intake.limits
-        alike = self.policy.clients.get(self.client, 0)
-        if intake.connections > limits.connections or alike >= limits.connections_per_client:
+        self.credential = intake.authenticator.bound_to(self.client) if self.network_auth else None
+        self.is_stranger = self.credential is None
+        if self.network_auth and self.is_stranger:
+            self.count(NO_NETWORK)
+            self.note(NO_NETWORK, f"no credential is bound to {self.client}", cause="no credential")
+            return NO_NETWORK
+        known = not self.is_stranger or intake.authenticator.has_proved(self.client)
+        arrival = intake.places.arrive(self, client_network(self.client), is_known=known)
+        if arrival.is_refused:
+            intake.metrics.places_refused.inc()
             self.count(TOO_MANY)
             return TOO_MANY
-        if self.network_auth:
-            self.credential = intake.authenticator.bound_to(self.client)
-            if self.credential is None:
-                self.count(NO_NETWORK)
-                self.note(NO_NETWORK, f"no credential is bound to {self.client}")
-                return NO_NETWORK
+        if arrival.leaves is not None:
+            intake.metrics.places_refused.inc()
+            arrival.leaves.give_way()
         return None
 
+    def give_way(self) -> None:
+        """Somebody else gets its place, now."""
+        self.event_handler.places.leave(self)
+        self.hang_up(NO_PLACE)
+        self.deadline = self.policy.clock.monotonic()  # there is no time to linger
+
+    def get_on(self) -> None:
+        super().get_on()
+        self.event_handler.places.got_on(self)
+
+    def logged_in(self) -> None:
+        """It is no stranger any more."""
+        self.is_stranger = False
+        self.event_handler.places.logged_in(self)
+
     def on_disconnect(self) -> None:
-        self.event_handler.connections -= 1
+        self.event_handler.places.leave(self)
 
     def on_mail(self, sender: Path) -> Reply | None:
         credential = self.credential
@@ -284,12 +311,17 @@ class Submission(Server):
         metrics = self.event_handler.metrics
         (metrics.rejected_5yz if reply.code >= 500 else metrics.rejected_4yz).inc()
 
-    def note(self, reply: Reply, reason: str, sender: str | None = None, login: str = "") -> None:
-        """Report a refusal."""
+    def note(
+        self, reply: Reply, reason: str, sender: str | None = None, login: str = "", cause: str = ""
+    ) -> None:
+        """Report a refusal; `cause` where the reason of a stranger's is not always the same."""
         intake = self.event_handler
         login = login or (self.credential.login if self.credential else "")
-        event = admission.rejection(reply, reason, intake.clock.now(), sender=sender, login=login)
-        intake.spool.report([event])
+        event = partial(admission.rejection, reply, reason, intake.clock.now(), sender=sender, login=login)
+        if self.credential is None:
+            intake.strangers.refused(cause or reason, event)
+        else:
+            intake.spool.report([event()])
 
     def _protocol(self) -> str:
         """RFC 3848, RFC 6531 4.3."""

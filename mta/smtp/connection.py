@@ -2,8 +2,10 @@
 
 Between: `smtp.listener` makes one for each client and looks at its deadlines; `smtp.stream` is one, and
     takes the octets that come in.
-Contract: a subclass answers `on_connect` with a Reply that refuses, or None. Replies are noted, and go out
-    in one write. Deadlines are monotonic seconds. A bug of ours is 451 4.3.0.
+Contract: a subclass answers `on_connect` with a Reply that refuses, or None; under implicit TLS before the
+    handshake, so that a connection counts from its first packet on. Replies are noted, and go out in one
+    write. Deadlines are monotonic seconds. A stranger (`is_stranger`) has `STRANGER` seconds for each step
+    towards a login, and what is none wins no time. A bug of ours is 451 4.3.0.
 Raises: nothing to the loop.
 Standards: RFC 5321 3.8 (421), 4.5.3.2 (time-outs), RFC 2034 (enhanced codes).
 Why: aiosmtpd's SMTP is the base: its session, its AUTH exchange and its plain verbs. But it costs a task and
@@ -27,6 +29,7 @@ from mta.core.model import Reply
 
 MAX_ERRORS = 20  # commands refused with 5yz before we hang up
 LINGER = 10.0  # seconds for a client to read our last words
+STRANGER = 30.0  # seconds that who has not logged in may take for a step
 BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
 GOING_DOWN = Reply(421, "4.3.2", "The service is going down; please come back")
 
@@ -51,6 +54,7 @@ class Policy(Protocol):
     session_timeout: float
     normalise: bool  # bare newlines are mended instead of refused
     tls_context: ssl.SSLContext | None  # for STARTTLS
+    implicit_tls: ssl.SSLContext | None  # the handshake comes first
     offers_auth: bool
     draining: bool  # idle clients are sent away
     memory: Share  # of contents on their way in, over all listeners
@@ -63,12 +67,15 @@ class Policy(Protocol):
 
     def bug(self, error: BaseException) -> None: ...
 
+    handshake_failed: Callable[[str, BaseException], object]  # a client's address, and why
+
 
 class Connection(SMTP):
     """The server's end of it, below the octets that come in."""
 
     policy: Policy
     transport: asyncio.Transport
+    is_stranger = False  # has not logged in, where one has to
 
     @classmethod
     def template(cls, policy: Policy, handler: object) -> Self:
@@ -93,8 +100,8 @@ class Connection(SMTP):
         self.session: Session = Session(self.loop)
         self.session.peer = peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if peer else ""
-        # The base knows only the TLS that it started itself; implicit TLS has to be told.
-        self._tls_protocol = transport.get_extra_info("sslcontext")
+        self._tls_protocol = None
+        self._shaking = False  # a TLS handshake is under way: nothing can be said
         self._mode = Mode.COMMAND
         self._held = 0  # octets of the message at hand, as counted in the policy's memory
         self._out: list[bytes] = []
@@ -115,10 +122,20 @@ class Connection(SMTP):
             policy.bug(error)
             refusal = BUG._replace(code=421)
         policy.joined(self)
+        if self.is_stranger:
+            self.deadline = now + STRANGER
+        self._shaking = policy.implicit_tls is not None
         if refusal is not None:
             self.hang_up(refusal)
-            return
-        self.transport.write(b"220 %b ESMTP\r\n" % policy.hostname.encode())
+        elif policy.implicit_tls is not None:
+            self._pause_reading()  # until the octets go to the handshake, not one to us
+            self.secure(policy.implicit_tls)
+        else:
+            self.greet()
+
+    def greet(self) -> None:
+        """The first words."""
+        self.transport.write(b"220 %b ESMTP\r\n" % self.policy.hostname.encode())
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._lost:
@@ -130,6 +147,11 @@ class Connection(SMTP):
         self._let_go()
         if self._task is not None:
             self._task.cancel()
+        self._part()
+
+    def _part(self) -> None:
+        """Break the circles that hold it and its TLS session in memory until a collection: 25 KB each."""
+        self.__dict__.pop("_reader", None)
 
     def eof_received(self) -> bool:
         """A client that shuts its side after the dot still gets its answer."""
@@ -150,9 +172,16 @@ class Connection(SMTP):
         """No transaction is under way."""
         return self._mode is Mode.COMMAND and self.sender is None
 
+    @property
+    def is_shaking(self) -> bool:
+        """A TLS handshake is under way."""
+        return self._shaking
+
     def hang_up(self, reply: Reply) -> None:
-        """Say why, and close."""
-        if self._mode is not Mode.CLOSED:
+        """Say why, and close; in a handshake there is nothing that could be said."""
+        if self._shaking:
+            self.abort()
+        elif self._mode is not Mode.CLOSED:
             self.reply(reply)
             self._close()
 
@@ -163,9 +192,16 @@ class Connection(SMTP):
                 self.abort()
         elif self.deadline < float("inf") and now >= min(self.deadline, self.session_deadline):
             phase = "message" if self._mode is Mode.DATA else "command"
+            if self.is_stranger:
+                phase = "login"
             if now >= self.session_deadline:
                 phase = "session"
             self.hang_up(Reply(421, "4.4.2", f"Timed out: the {phase} took too long"))
+
+    def get_on(self) -> None:
+        """A stranger has made a step towards a login."""
+        if self.is_stranger:
+            self.deadline = self.policy.clock.monotonic() + STRANGER
 
     def abort(self) -> None:
         """Drop the connection without a word."""
@@ -244,6 +280,10 @@ class Connection(SMTP):
         self.recipients: list[Path] = []
 
     # What a subclass does
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Begin the handshake of implicit TLS."""
+        raise NotImplementedError
 
     def on_connect(self) -> Reply | None:
         """May this client stay?"""

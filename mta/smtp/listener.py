@@ -11,21 +11,17 @@ Why: one sweep a second over all connections instead of a timer for each command
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from mta.clock import Clock, Timer
+from mta.clock import Clock, Every
 from mta.core.capacity import Share
 from mta.smtp.connection import GOING_DOWN, Connection
 
 SWEEP = 1.0  # seconds
 BACKLOG = 1024
-
-log = logging.getLogger(__name__)
 
 
 class Listener:
@@ -49,6 +45,7 @@ class Listener:
         offers_auth: bool = False,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         bug: Callable[[BaseException], None],
+        handshake_failed: Callable[[str, BaseException], object] = lambda client, error: None,
         connect: Callable[[Listener], Connection],
     ) -> None:
         self._host, self._port = host, port
@@ -61,15 +58,15 @@ class Listener:
         self.session_timeout = session_timeout
         self.normalise = normalise
         self.tls_context = None if implicit_tls else tls_context
-        self._implicit = tls_context if implicit_tls else None
+        self.implicit_tls = tls_context if implicit_tls else None
         self.offers_auth = offers_auth
         self.draining = False
         self.spawn = spawn  # runs a verb that waits; the verb answers for its own errors
         self._bug = bug
+        self.handshake_failed = handshake_failed
         self._connect = connect
         self.connections: set[Connection] = set()
-        self.clients: Counter[str] = Counter()  # connections by client address
-        self._sweep_timer: Timer | None = None
+        self._sweeps = Every(clock, SWEEP, self._sweep, self.bug)
         self._empty = asyncio.Event()
 
     async def start(self) -> None:
@@ -81,9 +78,7 @@ class Listener:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self._host, self._port))
-            self._server = await loop.create_server(
-                template.copy, sock=listening, ssl=self._implicit, backlog=BACKLOG
-            )
+            self._server = await loop.create_server(template.copy, sock=listening, backlog=BACKLOG)
         except BaseException as error:
             listening.close()
             if isinstance(error, OSError):
@@ -91,21 +86,20 @@ class Listener:
                 raise OSError(error.errno, words) from error
             raise
         self.host, self.port = listening.getsockname()[:2]
-        self._sweep_timer = self.clock.call_later(SWEEP, self._sweep)
+        self._sweeps.start()
 
     async def drain(self, grace: float) -> None:
         """Stop accepting and let transactions under way come to their end."""
         self._server.close()
         self.draining = True
         for connection in list(self.connections):
-            if connection.is_idle:
+            if connection.is_idle or connection.is_shaking:
                 connection.hang_up(GOING_DOWN)
         if self.connections:
             overdue = self.clock.call_later(grace, self._abort_all)
             await self._empty.wait()
             overdue.cancel()
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
+        self._sweeps.stop()
 
     def _abort_all(self) -> None:
         for connection in list(self.connections):
@@ -114,25 +108,22 @@ class Listener:
     def _sweep(self) -> None:
         now = self.clock.monotonic()
         for connection in list(self.connections):
-            connection.time_out(now)
-        self._sweep_timer = self.clock.call_later(SWEEP, self._sweep)
+            try:
+                connection.time_out(now)
+            except Exception as error:
+                self.bug(error)
 
     # What connections ask
 
     def joined(self, connection: Connection) -> None:
         self.connections.add(connection)
-        self.clients[connection.client] += 1
         self._empty.clear()
 
     def left(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        self.clients[connection.client] -= 1
-        if not self.clients[connection.client]:
-            del self.clients[connection.client]
         if not self.connections:
             self._empty.set()
 
     def bug(self, error: BaseException) -> None:
         """An error of ours in a connection."""
-        log.error("a bug in an SMTP connection", exc_info=error)
         self._bug(error)

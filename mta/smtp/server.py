@@ -11,7 +11,6 @@ Why: the verbs of the hot path are our own; the exchange of AUTH, NOOP and RSET 
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections.abc import Callable
 from typing import ClassVar
@@ -26,8 +25,6 @@ from mta.smtp.stream import Stream
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
 MECHANISMS = ("PLAIN", "LOGIN")
-
-log = logging.getLogger(__name__)
 
 
 class Server(Stream):
@@ -60,6 +57,7 @@ class Server(Stream):
             self.refuse(Reply(501, "5.5.4", "Syntax: EHLO name"))
             return
         self._set_rset_state()
+        self._introduced()
         self.session.extended_smtp = True
         self.session.host_name = name
         policy = self.policy
@@ -79,9 +77,14 @@ class Server(Stream):
             self.refuse(Reply(501, "5.5.4", "Syntax: HELO name"))
             return
         self._set_rset_state()
+        self._introduced()
         self.session.extended_smtp = False
         self.session.host_name = name
         self._out.append(f"250 {self.policy.hostname}\r\n".encode())
+
+    def _introduced(self) -> None:
+        if not self.session.host_name:  # to say it again is no step
+            self.get_on()
 
     def _mail(self, argument: bytes) -> None:
         if not self.session.host_name:
@@ -177,6 +180,7 @@ class Server(Stream):
         elif words[0].upper() not in MECHANISMS:
             self.refuse(Reply(504, "5.5.4", f"The mechanism is not known; use {' or '.join(MECHANISMS)}"))
         else:
+            self.get_on()
             # The base compares mechanisms by case; RFC 4954 3 does not.
             self._start(SMTP.smtp_AUTH(self, " ".join([words[0].upper(), *words[1:]])))
 
@@ -205,6 +209,8 @@ class Server(Stream):
             # What stands behind STARTTLS in the clear may be an attacker's (RFC 3207 4.2).
             self.hang_up(Reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake"))
         else:
+            self.get_on()
+            self._shaking = True
             self._out.append(b"220 2.0.0 Ready to start TLS\r\n")
             # Cleared before the handshake: on asyncio what the client says first under TLS can
             # arrive before `start_tls` returns.
@@ -212,15 +218,20 @@ class Server(Stream):
             self._pause_reading()  # until the octets go to the handshake, not one more to us
             self._start(self._handshake(self.policy.tls_context))
 
-    async def _handshake(self, context: ssl.SSLContext) -> None:
+    def secure(self, context: ssl.SSLContext) -> None:
+        self._start(self._handshake(context, greets=True))
+
+    async def _handshake(self, context: ssl.SSLContext, *, greets: bool = False) -> None:
         try:
             upgraded = await self.loop.start_tls(
                 self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
             )
         except OSError as error:  # ssl.SSLError is one
-            log.info("%s: the TLS handshake failed: %s", self.client, error)
+            self.policy.handshake_failed(self.client, error)
             self._vanish()
             return
+        finally:
+            self._shaking = False
         if upgraded is None or upgraded.is_closing():
             self._vanish()
             return
@@ -230,6 +241,9 @@ class Server(Stream):
         self.session.extended_smtp = False
         self.session.authenticated = None
         self._set_rset_state()
+        self.get_on()
+        if greets:
+            self.greet()
 
     def _vanish(self) -> None:
         """Both loops keep it to themselves if the connection is lost during the handshake."""

@@ -100,7 +100,8 @@ class Stream(Connection):
         if len(line) > (MAX_AUTH if verb == b"AUTH" else MAX_COMMAND):
             self.refuse(Reply(500, "5.5.6", "The command line is too long"))
             return
-        self.deadline = self.policy.clock.monotonic() + self.policy.command_timeout
+        if not self.is_stranger:
+            self.deadline = self.policy.clock.monotonic() + self.policy.command_timeout
         try:
             self.on_command(verb, argument.strip())
         except PathError as error:
@@ -127,7 +128,8 @@ class Stream(Connection):
         if self._mode is not Mode.BUSY:
             return
         self._mode = Mode.COMMAND
-        self.deadline = self.policy.clock.monotonic() + self.policy.command_timeout
+        if not self.is_stranger:
+            self.deadline = self.policy.clock.monotonic() + self.policy.command_timeout
         self._pump()
         if self._mode is Mode.COMMAND and self._ended:
             self._close()
