@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from mta.clock import Clock
+from mta.clock import Clock, Every
 from mta.config import providers
 from mta.config.rules import shipped
 from mta.config.settings import Endpoint, Settings
@@ -37,6 +37,7 @@ from mta.ops import descriptors, logs
 from mta.ops.addresses import local_addresses
 from mta.ops.admin import Admin
 from mta.ops.control import Control, ControlError
+from mta.ops.memory import LOOK, Tide
 from mta.ops.notify import Notify
 from mta.outbound.delivery import Delivery
 from mta.outbound.explanation import explain
@@ -75,7 +76,7 @@ class Daemon:
         self.schedules = {
             name: Schedule(stream.retry_first, stream.retry_max) for name, stream in settings.streams.items()
         }
-        self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready)
+        self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready, clock, settings.hostname)
         self.control = Control(
             settings.control_socket,
             {"queue": self._queue, "status": self._status, "explain": self._explain},
@@ -84,6 +85,8 @@ class Daemon:
         self._stray = Sparing()
         self._stopping = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
+        tide = Tide(lambda: self.intake.connections + self.pool.connections)
+        self._tides = Every(clock, LOOK, tide.look, partial(self.metrics.bug, "ops", "a bug in the tides"))
 
     def stop(self) -> None:
         """Begin the drain."""
@@ -164,6 +167,7 @@ class Daemon:
         await self.capacity.measure()
         self._watching.append(tasks.create_task(self.capacity.watch()))
         self._watch()
+        self._tides.start()
         await self.admin.start()
         await self.control.start()
         for door in self.settings.listeners:
@@ -243,6 +247,7 @@ class Daemon:
             await self.pool.drain(grace)
         if self.sandbox is not None:
             await self.sandbox.drain(grace)
+        self._tides.stop()
         for task in self._watching:
             task.cancel()
         if hasattr(self, "intake"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from mta.config.settings import ANY_LOOPBACK
 from mta.core.model import Kind
 from mta.metrics import Metrics
-from mta.ops.admin import Admin
+from mta.ops.admin import CONNECTIONS, SILENCE, SWEEP, Admin
+from tests.fakes.clock import HandClock
 
 
 class Daemon:
@@ -18,18 +21,20 @@ class Daemon:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
+        self.clock = HandClock()
         self.reasons: list[str] | Exception = []
-        self.admin = Admin(ANY_LOOPBACK, self.metrics, self._reasons)
+        self.admin = Admin(ANY_LOOPBACK, self.metrics, self._reasons, self.clock, "mta.test")
 
     def _reasons(self) -> list[str]:
         if isinstance(self.reasons, Exception):
             raise self.reasons
         return self.reasons
 
-    async def get(self, path: str) -> tuple[int, str]:
+    async def get(self, path: str, host: str = "") -> tuple[int, str]:
+        headers = {"Host": host} if host else {}
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"http://{self.admin.endpoint}{path}") as it,
+            session.get(f"http://{self.admin.endpoint}{path}", headers=headers) as it,
         ):
             return it.status, await it.text()
 
@@ -104,7 +109,7 @@ async def test_two_daemons_in_one_process_do_not_share_metrics() -> None:
 
 
 async def test_a_taken_port_fails_the_start_and_leaves_nothing_open(daemon: Daemon) -> None:
-    second = Admin(daemon.admin.endpoint, Metrics(), list)
+    second = Admin(daemon.admin.endpoint, Metrics(), list, daemon.clock, "mta.test")
     with pytest.raises(OSError):
         await second.start()
     assert (await daemon.get("/healthz"))[0] == 200
@@ -114,3 +119,47 @@ async def test_after_stop_nobody_answers(daemon: Daemon) -> None:
     await daemon.admin.stop()
     with pytest.raises(aiohttp.ClientConnectorError):
         await daemon.get("/healthz")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8025", "127.0.0.1", "[::1]:8025", "mta.test"])
+async def test_names_of_our_own_are_answered(daemon: Daemon, host: str) -> None:
+    assert await daemon.get("/healthz", host) == (200, "ok\n")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8025", "127.0.0.1.evil.example", "a@b", "x y"]
+)
+async def test_a_page_in_a_browser_that_leads_a_name_of_its_own_here_reads_nothing(
+    daemon: Daemon, host: str
+) -> None:
+    status, said = await daemon.get("/metrics", host)
+    assert status == 421
+    assert "mta_" not in said
+
+
+async def half_open(daemon: Daemon) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(*daemon.admin.endpoint)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: local")
+    await writer.drain()
+    return reader, writer
+
+
+async def test_requests_that_never_end_are_few_and_monitoring_is_answered(daemon: Daemon) -> None:
+    opened = [await half_open(daemon) for _ in range(CONNECTIONS * 2)]
+    async with asyncio.timeout(10):
+        assert await daemon.get("/readyz") == (200, "ok\n")
+        for reader, _ in opened[:CONNECTIONS]:
+            with suppress(ConnectionResetError):
+                await reader.read()  # they were cut
+    for _, writer in opened:
+        writer.close()
+
+
+async def test_a_request_that_never_ends_is_cut_after_its_time(daemon: Daemon) -> None:
+    reader, writer = await half_open(daemon)
+    await daemon.get("/healthz")
+    await daemon.clock.advance(SILENCE + SWEEP)
+    async with asyncio.timeout(10):
+        with suppress(ConnectionResetError):
+            await reader.read()
+    writer.close()

@@ -11,9 +11,10 @@ Why: the verbs of the hot path are our own; the exchange of AUTH, NOOP and RSET 
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -222,6 +223,10 @@ class Server(Stream):
         self._start(self._handshake(context, greets=True))
 
     async def _handshake(self, context: ssl.SSLContext, *, greets: bool = False) -> None:
+        if self._in:
+            # uvloop reads what is there before anybody can ask it not to.
+            self.loop.call_soon(_hand_over, self.transport, self._in)
+            self._in = b""
         try:
             upgraded = await self.loop.start_tls(
                 self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
@@ -284,3 +289,14 @@ class Server(Stream):
         b"QUIT": _quit,
         b"STARTTLS": _starttls,
     }
+
+
+def _hand_over(transport: asyncio.Transport, octets: bytes) -> None:
+    """What came before the handshake began is the handshake's."""
+    protocol = cast(asyncio.BufferedProtocol, transport.get_protocol())
+    while octets:
+        buffer = memoryview(protocol.get_buffer(len(octets)))
+        count = min(len(buffer), len(octets))
+        buffer[:count] = octets[:count]
+        protocol.buffer_updated(count)
+        octets = octets[count:]
