@@ -107,7 +107,7 @@ class Intake:
         if isinstance(answer, Refusal):
             return self._refuse(connection, login, answer)
         self.metrics.authenticated.inc()
-        connection.credential = answer
+        connection.credential = answer.credential
         return AuthResult(success=True, message="235 2.7.0 Authentication successful")
 
     def _refuse(self, connection: Submission, login: bytes, refusal: Refusal) -> AuthResult:
