@@ -1,10 +1,11 @@
 """Who is the client: a login and its secret, or its address alone -> a credential.
 
 Between: the submission listener asks at AUTH, at the connection where the address is the credential, and by
-    `revision` and `still` before each message whether an open session may go on.
-Contract: `verify` answers from the store as it is at that moment. `revision` is up to LOOK old, and so is
-    `bound_to` for a network that is gone or has other terms. One that was added counts at once where they
-    are few; of many it may take READ more, and the time to read them in a thread.
+    `look` and `still` before each message whether an open session may go on.
+Contract: `verify` answers from the store as it is now. `look` is up to LOOK old (`revision` is what it said,
+    so who has seen that need not ask), and so is `bound_to` for what is gone or has other terms. A network
+    that was added counts at once where they are few; of many it may take READ more, and the time to read
+    them in a thread.
     A wrong login, a wrong secret and a wrong network read the same and take the same time. What was proved
     from this very network is compared before any limit and costs no hash; a key is exempt, for nobody
     guesses 192 bits. Others are limited by `core.guesses`: 454 with seconds to wait, and no hash is computed.
@@ -40,7 +41,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from mta.clock import Clock, Every
+from mta.clock import Clock, Every, Timer
 from mta.core.credential import LONGEST_LOGIN, Credential, client_network
 from mta.core.guesses import Guesses
 from mta.core.model import Reply, Wait
@@ -100,8 +101,8 @@ class Authenticator:
         self._waiting: list[_Hash] = []
         self._running: list[_Hash] = []
         self._number = 0
-        self._looked = -LOOK
-        self._revision = 0  # of the store, at the last look
+        self.revision = 0  # of the store, at a look in the last LOOK seconds; 0: one has to look again
+        self._stale: Timer | None = None
         self._networks = Networks()
         self._read = 0  # revision that the networks were read at
         self._reading: asyncio.Future[Networks] | None = None
@@ -116,14 +117,16 @@ class Authenticator:
 
     def close(self) -> None:
         self._reader.stop()
+        if self._stale is not None:
+            self._stale.cancel()
         self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # Open sessions
 
-    def revision(self) -> int:
-        """Another number than before if a credential was changed; up to LOOK seconds late."""
-        return self._revision if self._clock.monotonic() < self._looked + LOOK else self._look()
+    def look(self) -> int:
+        """Another number than before if any credential was changed; up to LOOK seconds late."""
+        return self.revision or self._look()
 
     def still(self, login: str, verifier: str, client_ip: str) -> Credential | None:
         """The credential of an open session as it is by now; None: it is over."""
@@ -138,20 +141,24 @@ class Authenticator:
         return bool(client_ip) and self._proofs.has_any(client_network(client_ip), now)
 
     def _look(self) -> int:
-        self._revision = self._store.look()
-        self._looked = self._clock.monotonic()
-        return self._revision
+        self.revision = self._store.look()
+        if self._stale is None:
+            self._stale = self._clock.call_later(LOOK, self._forget)
+        return self.revision
+
+    def _forget(self) -> None:
+        self._stale, self.revision = None, 0
 
     # Addresses
 
     def bound_to(self, client_ip: str) -> Credential | None:
         """The credential of the most specific network that the client is in."""
-        self.revision()
+        self.look()
         found = self._find_bound(client_ip)
         if found is None and self._read != self._look():  # it may have been added a moment ago
             networks = self._store.bound(FEW + 1)
             if len({login for _, login in networks}) <= FEW:
-                self._take(self._revision, Networks(networks))
+                self._take(self.revision, Networks(networks))
                 found = self._find_bound(client_ip)
         return found
 

@@ -145,7 +145,7 @@ class Submission(Server):
     network_auth: bool
     credential: Credential | None
     verifier = ""  # what the credential was proved against
-    revision = 0  # of the store, when the credential was last looked at
+    revision = -1  # of the store, when the credential was last looked at; no answer of `look` is that
     was_limited = False  # AUTH
     limit_told: bool  # of this transaction
 
@@ -182,13 +182,12 @@ class Submission(Server):
         self.limit_told = False
         if credential is None:
             return AUTH_REQUIRED
-        revision = self.event_handler.authenticator.revision()
-        if revision != self.revision:
+        if self.revision != self.event_handler.authenticator.revision:
             credential = self._still(credential)
             if credential is None:
                 self.note(ENDED, ENDED.text, sender=sender.address)
                 return ENDED
-            self.credential, self.revision = credential, revision
+            self.credential, self.revision = credential, self.event_handler.authenticator.revision
         if self.policy.tls_context is not None and not self._tls_protocol:
             return TLS_REQUIRED  # a client known by its address alone still may not send in the clear
         if not credential.allows(sender.address):
@@ -204,7 +203,10 @@ class Submission(Server):
 
     def _still(self, credential: Credential) -> Credential | None:
         """The credential as it is by now; where it is no more the connection ends."""
-        still = self.event_handler.authenticator.still(credential.login, self.verifier, self.client)
+        authenticator = self.event_handler.authenticator
+        if authenticator.look() == self.revision:
+            return credential
+        still = authenticator.still(credential.login, self.verifier, self.client)
         if still is None:
             self.hang_up(ENDED)
         return still
@@ -280,7 +282,7 @@ class Submission(Server):
         credential, sender = self.credential, self.sender
         assert credential is not None
         assert sender is not None
-        if self.revision != self.event_handler.authenticator.revision() and not self._still(credential):
+        if self.revision != self.event_handler.authenticator.revision and self._still(credential) is None:
             return ENDED
         return self.event_handler.admission.submit(
             admission.Submission(

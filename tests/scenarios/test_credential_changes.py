@@ -78,7 +78,8 @@ class Open:
 
 
 @asynccontextmanager
-async def session(directory: Path, door: str) -> AsyncIterator[Open]:
+async def session(directory: Path, door: str, *, used: bool = True) -> AsyncIterator[Open]:
+    """On a door; `used`: it has sent a message."""
     clock = HandClock()
     terms = settings(directory, sandbox=Sandbox(directory / "sandbox"))
     login = "network" if door == "network" else "app"
@@ -92,7 +93,8 @@ async def session(directory: Path, door: str) -> AsyncIterator[Open]:
             await client.ehlo()
         if door != "network":
             assert await client.auth("app", KEY) == "235 2.7.0 Authentication successful"
-        assert (await client.deliver()).startswith("250 ")
+        if used:
+            assert (await client.deliver()).startswith("250 ")
         with CredentialStore(terms.spool.path / "credentials.db") as store:
             yield Open(house, client, clock, store, login)
 
@@ -120,6 +122,14 @@ async def test_a_session_ends_at_mail_when_its_credential_has(
         assert len(it.house.of(type="reception")) == 1
         counted = it.house.daemon.metrics.registry.get_sample_value("mta_rejections_total", {"code": "4yz"})
         assert counted == 1
+
+
+@pytest.mark.parametrize(("door", "change"), ENDS)
+async def test_a_session_ends_that_has_sent_nothing_yet(tmp_path: Path, door: str, change: Change) -> None:
+    async with session(tmp_path, door, used=False) as it:
+        await it.change(change)
+        it.client.say(*ENVELOPE)
+        assert await it.client.rest() == ENDED
 
 
 @pytest.mark.parametrize(("door", "change"), ENDS)
