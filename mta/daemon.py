@@ -118,6 +118,7 @@ class Daemon:
         try:
             self.event_log.open()
             self.credentials.open()
+            await self.authenticator.open()
             async with asyncio.TaskGroup() as tasks:
                 committing = tasks.create_task(self.spool.run())
                 try:

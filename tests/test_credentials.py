@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,45 @@ def test_everything_that_was_added_comes_back(path: Path, store: CredentialStore
         assert [stored.credential for stored in other.current().values()] == [full, KEY]
 
 
-def test_a_change_elsewhere_is_seen_at_the_next_question(path: Path, store: CredentialStore) -> None:
+def test_a_change_elsewhere_is_seen_at_the_next_look(path: Path, store: CredentialStore) -> None:
     with CredentialStore(path) as other:
         other.add(KEY, generate("key"))
-        before = store.current()
-        assert store.current() is before
+        before = store.look()
+        assert store.look() == before
+        assert store.find("app").credential == KEY
         other.remove("app")
+        assert store.look() != before
+        assert store.find("app") is None
         assert store.get("app") is None
-        assert "app" in before  # what was handed out is never changed under its reader
+
+
+def test_what_was_found_is_kept_until_a_look(path: Path, store: CredentialStore) -> None:
+    """So a session that is looked at twice between two looks hears the same twice."""
+    store.add(KEY, "mta_1")
+    store.look()
+    found = store.find("app")
+    with CredentialStore(path) as other:
+        other.replace_secret("app", "mta_2")
+    assert store.find("app") is found
+    store.look()
+    assert proves_key(b"mta_2", store.find("app").verifier)
+
+
+def test_one_row_that_is_damaged_takes_no_other_with_it(path: Path, store: CredentialStore) -> None:
+    rack = Credential("rack", "acme", "bulk", networks=("10.0.0.0/8",), kind="network")
+    row = Credential("row", "acme", "bulk", networks=("10.1.0.0/16",), kind="network")
+    for credential in (KEY, rack, row):
+        store.add(credential, "mta_1")
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE credential SET networks = '[\"10\"]', senders = '{' WHERE login = 'rack'")
+    connection.close()
+    with pytest.raises(CredentialError, match="'rack' cannot be read"):
+        store.get("rack")
+    assert store.get("app") == KEY
+    assert store.bound() == [(ip_network("10.1.0.0/16"), "row")]
+    store.add(Credential("new", "acme", "bulk", networks=("10.2.0.0/16",), kind="network"))
+    store.remove("rack")
 
 
 def test_own_changes_are_seen_too(store: CredentialStore) -> None:

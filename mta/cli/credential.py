@@ -1,6 +1,7 @@
 """`mta credential`: who may submit.
 
-Between: the operator and the store of credentials; a running daemon sees a change at its next AUTH.
+Between: the operator and the store of credentials; a running daemon sees a change at once, and ends the
+    sessions of a credential that is gone.
 Contract: a generated secret is printed once, by the command that made it, and kept nowhere. `--json`
     gives one JSON document on standard output; complaints go to standard error.
 Raises: click.ClickException (exit 1) where the store refuses, click.UsageError (2) for wrong arguments.
@@ -147,7 +148,7 @@ def list_(settings: Callable[[], Settings], as_json: bool) -> None:
 @_json
 @click.pass_obj
 def remove(settings: Callable[[], Settings], login: str, as_json: bool) -> None:
-    """Stop LOGIN from submitting; a running daemon refuses its next login."""
+    """Stop LOGIN from submitting; a running daemon refuses its next login and its next message."""
     with _store(settings()) as store:
         store.remove(login)
     _answer({"login": login, "removed": True}, "", as_json, f"{login} is removed")

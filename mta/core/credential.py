@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
@@ -91,8 +92,9 @@ def client_address(ip: str) -> IPv4Address | IPv6Address:
     return address
 
 
+@lru_cache(4096)
 def client_network(ip: str) -> str:
-    """What one client counts as: an IPv4 address, an IPv6 /64, for a customer has a whole one."""
+    """Whom the deeds of a client are held against: one IPv6 customer has a whole /64 to come from."""
     address = client_address(ip)
     if isinstance(address, IPv6Address):
         return str(IPv6Network((int(address) >> 64 << 64, 64)))

@@ -2,8 +2,11 @@
 
 Between: `smtp.server` speaks; the authenticator knows clients; admission takes complete messages.
 Contract: a client needs a credential before MAIL: by AUTH under TLS, or by its address on a listener
-    with `auth: network`. An over-limit client gets 4yz with the seconds to wait, never 5yz. Refusals are
-    counted; an event tells of a refused login, sender or message, and of a limit once a transaction.
+    with `auth: network`. It is looked at again at MAIL and when a message is complete: a session whose
+    credential was removed, re-keyed or narrowed ends with 421, at most a tenth of a second later; other
+    terms hold from the next MAIL on. A client that goes on guessing where it is limited hears 421 as well.
+    An over-limit client gets 4yz with the seconds to wait, never 5yz. Refusals are counted; an event tells
+    of a refused login, sender or message, and of a limit once a transaction.
 Raises: nothing to the loop.
 Standards: RFC 6409 (submission), RFC 8314 (implicit TLS), RFC 4954 (AUTH), RFC 5321 4.5.3.1.10 (452),
     RFC 6710 (MT-PRIORITY), RFC 4865 (FUTURERELEASE).
@@ -43,6 +46,7 @@ AUTH_REQUIRED = Reply(530, "5.7.0", "Authentication required")
 TLS_REQUIRED = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
 NO_NETWORK = Reply(554, "5.7.1", "No credential is bound to your address")
 NOT_YOURS = Refusal(Reply(535, "5.7.8", "You may act as nobody else: leave the identity empty"), "other")
+ENDED = Reply(421, "4.7.0", "Your credential was removed or changed; connect again and log in anew")
 TOO_MANY = Reply(421, "4.7.0", "Too many connections; close some and try again in 5 seconds")
 NO_PLACE = Reply(421, "4.7.0", "Others wait for your place; log in sooner, or try again in 5 seconds")
 
@@ -115,19 +119,19 @@ class Intake:
         if isinstance(answer, Refusal):
             return self._refuse(connection, login, answer)
         self.metrics.authenticated.inc()
-        connection.credential = answer
+        connection.credential, connection.verifier = answer
         connection.logged_in()
         return AuthResult(success=True, message="235 2.7.0 Authentication successful")
 
     def _refuse(self, connection: Submission, login: bytes, refusal: Refusal) -> AuthResult:
         self.metrics.authentication_failed.inc()
         name = login[:MAX_NAME].decode("utf-8", "replace")
-        connection.count(refusal.reply)
-        connection.note(refusal.reply, f"authentication: {refusal.reason}", login=name)
+        reply = connection.refuse_login(refusal)
+        connection.note(reply, f"authentication: {refusal.reason}", login=name)
         if refusal.reason == "wrong":
             words = "%s: the login %r was refused"
             self.strangers.say("logins that were refused", words, connection.client, name)
-        return AuthResult(success=False, handled=False, message=str(refusal.reply))
+        return AuthResult(success=False, handled=True)
 
 
 async def _initial(connection: Submission, words: list[str], challenge: str) -> bytes | None:
@@ -150,6 +154,9 @@ class Submission(Server):
     listener_name: ListenerName
     network_auth: bool
     credential: Credential | None
+    verifier = ""  # what the credential was proved against
+    revision = -1  # of the store, when the credential was last looked at; no answer of `look` is that
+    was_limited = False  # AUTH
     limit_told: bool  # of this transaction
 
     @classmethod
@@ -202,6 +209,12 @@ class Submission(Server):
         self.limit_told = False
         if credential is None:
             return AUTH_REQUIRED
+        if self.revision != self.event_handler.authenticator.revision:
+            credential = self._still(credential)
+            if credential is None:
+                self.note(ENDED, ENDED.text, sender=sender.address)
+                return ENDED
+            self.credential, self.revision = credential, self.event_handler.authenticator.revision
         if self.policy.tls_context is not None and not self._tls_protocol:
             return TLS_REQUIRED  # a client known by its address alone still may not send in the clear
         if not credential.allows(sender.address):
@@ -214,6 +227,16 @@ class Submission(Server):
             self.note(refusal, refusal.text, sender=sender.address)
             return refusal
         return None if self.priority is None else self._lowered(credential, self.priority)
+
+    def _still(self, credential: Credential) -> Credential | None:
+        """The credential as it is by now; where it is no more the connection ends."""
+        authenticator = self.event_handler.authenticator
+        if authenticator.look() == self.revision:
+            return credential
+        still = authenticator.still(credential.login, self.verifier, self.client)
+        if still is None:
+            self.hang_up(ENDED)
+        return still
 
     def extensions(self) -> list[str]:
         if self.credential is None:
@@ -286,6 +309,8 @@ class Submission(Server):
         credential, sender = self.credential, self.sender
         assert credential is not None
         assert sender is not None
+        if self.revision != self.event_handler.authenticator.revision and self._still(credential) is None:
+            return ENDED
         return self.event_handler.admission.submit(
             admission.Submission(
                 credential, self._protocol(), sender, self.recipients, self.options, content, dotted,
@@ -305,6 +330,20 @@ class Submission(Server):
     def refuse(self, reply: Reply) -> None:
         self.count(reply)
         super().refuse(reply)
+
+    def refuse_login(self, refusal: Refusal) -> Reply:
+        """Tell why; who goes on guessing where it is limited is sent away with the same words."""
+        reply = refusal.reply
+        if refusal.reason == "limited" and self.was_limited:
+            reply = reply._replace(code=421)
+            self.count(reply)
+            self.hang_up(reply)
+            return reply
+        self.refuse(reply)
+        if refusal.reason == "limited":
+            self.was_limited = True
+            self._count_error()
+        return reply
 
     def count(self, reply: Reply) -> None:
         """Count a refusal."""

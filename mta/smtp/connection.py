@@ -257,9 +257,11 @@ class Connection(SMTP):
         enhanced = _ENHANCED.get(code)
         if enhanced is not None and text[:2] != code[:1] + b".":
             line = b"%b %b %b" % (code, enhanced, text)
-        self._out.append(line + b"\r\n")
         if line[:1] == b"5":
-            self._count_error()
+            said = line.decode("utf-8", "replace").split(" ", 2)
+            self.refuse(Reply(int(said[0]), said[1], said[2]))
+        else:
+            self._out.append(line + b"\r\n")
 
     def _flush(self) -> None:
         if self._out and self._mode is not Mode.CLOSED:

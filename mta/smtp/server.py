@@ -233,6 +233,7 @@ class Server(Stream):
             )
         except OSError as error:  # ssl.SSLError is one
             self.policy.handshake_failed(self.client, error)
+            error.__traceback__ = None  # asyncio keeps the error, and by its frames it would keep us
             self._vanish()
             return
         finally:

@@ -146,29 +146,31 @@ async def test_garbage_instead_of_a_handshake_is_counted_and_told_sparingly(
 @pytest.mark.parametrize("ending", ["quit", "vanishes", "garbage"])
 async def test_a_session_that_is_over_leaves_nothing_for_the_collector(tmp_path: Path, ending: str) -> None:
     """2,500 of them would hold 67 MB until the next full collection, which takes 0.1 s of the loop."""
-    async with running(settings(tmp_path), credentials=(APP,)) as house:
-        async with await Client.connect(house.submissions, tls=ending != "garbage") as client:
-            if ending != "garbage":
-                await client.reply()
-                await client.ehlo()
-                await client.auth("app", KEY)
-            await until(house, 1)
-            (connection,) = house.daemon.listeners[1].connections
-            remembered = weakref.ref(connection)
-            del connection
-            gc.disable()
-            try:
-                if ending == "vanishes":
-                    client.reset()
-                else:
-                    client.say("QUIT" if ending == "quit" else "no hello")
-                    await client.rest()
-                await until(house, 0)
-                for _ in range(20):
-                    await asyncio.sleep(0)
-                assert remembered() is None
-            finally:
-                gc.enable()
+    async with (
+        running(settings(tmp_path), credentials=(APP,)) as house,
+        await Client.connect(house.submissions, tls=ending != "garbage") as client,
+    ):
+        if ending != "garbage":
+            await client.reply()
+            await client.ehlo()
+            await client.auth("app", KEY)
+        await until(house, 1)
+        (connection,) = house.daemon.listeners[1].connections
+        remembered = weakref.ref(connection)
+        del connection
+        gc.disable()
+        try:
+            if ending == "vanishes":
+                client.reset()
+            else:
+                client.say("QUIT" if ending == "quit" else "no hello")
+                await client.rest()
+            await until(house, 0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert remembered() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_stop_does_not_wait_for_handshakes(tmp_path: Path) -> None:
