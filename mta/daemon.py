@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -232,9 +232,16 @@ class Daemon:
             session_timeout=limits.session_timeout,
             normalise=self.settings.bare_newlines == "normalise",
             tls_context=self._tls if use_tls else None,
-            spawn=tasks.create_task,
+            spawn=lambda work: tasks.create_task(self._guarded(work)),
             **terms,
         )
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """One connection's work; what it raises ends here."""
+        try:
+            await work
+        except Exception as error:
+            self.metrics.bug("smtp", "a bug in a connection's task", error)
 
     async def _drain(self) -> None:
         """Doors, then mail under way, then the rest; what waits stays on disk."""
