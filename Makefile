@@ -12,7 +12,7 @@ COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extra
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run venv test lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-scale soak bench-relay lock
+.PHONY: help run venv test lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-scale bench-attacks soak bench-relay lock
 
 help:
 	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
@@ -26,6 +26,7 @@ help:
 	@echo 'make bench-memory         memory with many clients, many connections, large messages'
 	@echo 'make bench-throttle       hostile sites in virtual time: is their limit found? plots; 4 minutes'
 	@echo 'make bench-scale          a queue of up to a million: cost, start, latency, memory; 10 minutes'
+	@echo 'make bench-attacks          hostile clients and peers: what does each cost the others? 7 minutes'
 	@echo 'make soak [MINUTES=n]     a steady load: does anything grow?'
 	@echo 'make bench-fleet          a dozen servers with hidden limits, as root; MINUTES=$(MINUTES)'
 	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
@@ -64,6 +65,9 @@ bench-fleet: $(VENV)/.run
 
 bench-scale: $(VENV)/.run
 	$(PYTHON) -m benchmarks.scale $(ARGS)
+
+bench-attacks: $(VENV)/.run
+	$(PYTHON) -m benchmarks.attacks $(ARGS)
 
 soak: $(VENV)/.run
 	$(PYTHON) -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
