@@ -11,11 +11,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from prometheus_client import generate_latest
 
 from mta import __version__
 from mta.cli.main import main
 from mta.config.load import load
 from mta.config.settings import Settings
+from mta.metrics import Metrics
 from mta.sandbox.actors import ACTORS
 from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
 
@@ -101,10 +103,31 @@ def test_the_command_of_the_unit_is_one() -> None:
 
 
 def test_every_file_that_is_linked_to_is_there() -> None:
-    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("*/README.md")]
+    documents = [*PAGES, ROOT / "CHANGELOG.md", *ROOT.glob("*/README.md")]
     for document in documents:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    named = set(re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8")))
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"(?m)^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert named <= there
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_metric_that_a_page_names_is_there(page: Path) -> None:
+    shown = generate_latest(Metrics().registry).decode()
+    there = set(re.findall(r"(?m)^# TYPE (\w+) ", shown))
+    assert set(re.findall(r"`(mta_\w+)`", page.read_text(encoding="utf-8"))) <= there
 
 
 def test_the_changelog_knows_this_version() -> None:

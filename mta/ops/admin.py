@@ -30,7 +30,7 @@ from mta.metrics import Metrics
 SHUTDOWN = 1.0  # seconds for answers under way; a scrape takes milliseconds
 CONNECTIONS = 64
 SILENCE = 120.0  # seconds; a scrape is more frequent
-SWEEP = 5.0  # seconds
+SWEEP = 15.0  # seconds
 
 
 class Admin:
