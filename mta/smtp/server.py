@@ -12,6 +12,7 @@ Why: the verbs of the hot path are our own; the exchange of AUTH, NOOP and RSET 
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Callable
 from typing import ClassVar
@@ -26,6 +27,8 @@ from mta.smtp.stream import Stream
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
 MECHANISMS = ("PLAIN", "LOGIN")
+_DIGITS = re.compile("[0-9]+")
+_BODY = re.compile("7BIT|(8BITMIME)", re.I | re.A)
 
 log = logging.getLogger(__name__)
 
@@ -110,13 +113,13 @@ class Server(Stream):
     def _mail_options(self, parameters: address.Parameters) -> int:
         options = 0
         for name, value in parameters.items():
-            if name == "SIZE" and value is not None and value.isdecimal():
-                self.declared = int(value[:20])
+            if name == "SIZE" and value is not None and _DIGITS.fullmatch(value):
+                self.declared = int(value)
                 if self.declared > self.policy.message_size:
                     limit = self.policy.message_size
                     raise PathError(552, "5.3.4", f"The message is larger than {limit} octets")
-            elif name == "BODY" and value is not None and value.upper() in ("7BIT", "8BITMIME"):
-                if value.upper() == "8BITMIME":
+            elif name == "BODY" and value is not None and (body := _BODY.fullmatch(value)):
+                if body[1]:
                     options |= Option.EIGHTBIT
             elif name == "SMTPUTF8" and value is None:
                 options |= Option.SMTPUTF8
@@ -167,7 +170,7 @@ class Server(Stream):
                 self._collect(rest)
 
     def _auth(self, argument: bytes) -> None:
-        words = argument.decode("utf-8", "replace").split()
+        words = argument.decode("ascii", "replace").split()
         if not self.policy.offers_auth:
             self.refuse(Reply(502, "5.5.1", "AUTH is not offered here"))
         elif not self.session.extended_smtp:
