@@ -24,11 +24,17 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from ipaddress import IPv6Address, IPv6Network
 from typing import NamedTuple, TypeVar
 
 from mta.clock import Clock
-from mta.core.credential import LONGEST_LOGIN, Credential, Network, client_address, parse_networks
+from mta.core.credential import (
+    LONGEST_LOGIN,
+    Credential,
+    Network,
+    client_address,
+    client_network,
+    parse_networks,
+)
 from mta.core.model import Go, Reply, Wait
 from mta.core.throttle import GO, Rate, RateLimit
 from mta.spool.credentials import CredentialStore, StoredCredential, proves_key, proves_password
@@ -96,7 +102,7 @@ class Authenticator:
             return stored.credential
         # Every failure costs one hash, whether the login exists or not.
         verifier = stored.verifier if stored and stored.credential.kind == "password" else self._impossible
-        client, name, now = _client(client_ip), login[:LONGEST_LOGIN], self._clock.monotonic()
+        client, name, now = client_network(client_ip), login[:LONGEST_LOGIN], self._clock.monotonic()
         if isinstance(wait := self._clients.ask(client, now), Wait):
             return _limited(wait.until - now)
         fingerprint = self._fingerprint(login, verifier.encode(), client_ip.encode(), secret)
@@ -189,14 +195,6 @@ def _keep(table: OrderedDict[_K, _V], key: _K, value: _V) -> None:
     table.move_to_end(key)
     if len(table) > BOUND:
         table.popitem(last=False)
-
-
-def _client(client_ip: str) -> str:
-    """Whom failures are counted against: one IPv6 customer has a whole /64 to try from."""
-    address = client_address(client_ip)
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address) >> 64 << 64, 64)))
-    return str(address)
 
 
 def _limited(seconds: float) -> Refusal:
