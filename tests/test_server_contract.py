@@ -610,3 +610,51 @@ async def test_a_client_that_pipelines_without_end_waits_outside_of_our_memory()
             assert len(desk.connections[0]._in) <= MAX_PENDING + CHUNK
             desk.waiting[-1].answer(OK)
         reading.cancel()
+
+
+# Errors, and what makes up for them
+
+
+async def test_a_long_list_with_wrong_addresses_goes_one_recipient_a_message() -> None:
+    desk = Desk()
+    async with probing(desk) as listener, await greeted(listener.port) as client:
+        for number in range(1000):
+            wrong = number % 20 == 7
+            client.say(ENVELOPE[0], "RCPT TO:<b@>" if wrong else ENVELOPE[1], "DATA")
+            replies = await client.replies(3)
+            if wrong:
+                assert [said[:3] for said in replies] == ["250", "501", "554"]
+                client.say("RSET")
+            else:
+                client.send(stuffed(CONTENT))
+            assert (await client.reply()).code == 250
+    assert len(desk.contents) == 950
+
+
+async def test_a_long_list_with_wrong_addresses_goes_in_one_transaction() -> None:
+    desk = Desk()
+    async with probing(desk) as listener, await greeted(listener.port) as client:
+        lines = ["RCPT TO:<b@>" if number % 20 == 7 else ENVELOPE[1] for number in range(1000)]
+        client.say(ENVELOPE[0], *lines, "DATA")
+        codes = [said[:3] for said in await client.replies(1002)]
+        assert (codes.count("250"), codes.count("501"), codes[-1]) == (951, 50, "354")
+        client.send(stuffed(CONTENT))
+        assert str(await client.reply()) == str(OK)
+
+
+async def test_errors_are_made_up_for_and_never_saved_up() -> None:
+    desk = Desk()
+    async with probing(desk) as listener, await greeted(listener.port) as client:
+        client.say(*["XYZZY"] * 20, ENVELOPE[0], *[ENVELOPE[1]] * 10)  # all but one again
+        await client.replies(31)
+        client.say("XYZZY", "DATA")
+        await client.replies(2)
+        client.send(stuffed(CONTENT))
+        assert str(await client.reply()) == str(OK)
+        client.say(*["XYZZY"] * 5)
+        await client.replies(5)
+        for _ in range(20):
+            assert await client.deliver() == str(OK)
+        client.say(*["XYZZY"] * 21)
+        assert len(await client.replies(21)) == 21
+        assert await client.rest() == b"421 4.7.0 Too many errors\r\n"

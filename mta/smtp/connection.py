@@ -25,7 +25,9 @@ from mta.core.address import Path
 from mta.core.capacity import Share
 from mta.core.model import Reply
 
-MAX_ERRORS = 20  # commands refused with 5yz before we hang up
+MAX_ERRORS = 20  # commands refused with 5yz before we hang up; in tenths below
+TAKEN = 50  # tenths of an error that a message which is taken makes up for ...
+ACCEPTED = 1  # ... and a recipient
 LINGER = 10.0  # seconds for a client to read our last words
 BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
 GOING_DOWN = Reply(421, "4.3.2", "The service is going down; please come back")
@@ -98,7 +100,7 @@ class Connection(SMTP):
         self._mode = Mode.COMMAND
         self._held = 0  # octets of the message at hand, as counted in the policy's memory
         self._out: list[bytes] = []
-        self._errors = 0
+        self._errors = 0  # tenths
         self._reading = True
         self._choked = False  # the client does not read its replies
         self._ended = False  # the client has shut its side
@@ -210,9 +212,13 @@ class Connection(SMTP):
             self._count_error()
 
     def _count_error(self) -> None:
-        self._errors += 1
-        if self._errors > MAX_ERRORS:
+        self._errors += 10
+        if self._errors > MAX_ERRORS * 10:
             self.hang_up(Reply(421, "4.7.0", "Too many errors"))
+
+    def forgive(self, tenths: int) -> None:
+        """What went well makes up for errors: who sends to a long list meets addresses that are wrong."""
+        self._errors = max(self._errors - tenths, 0)
 
     async def push(self, status: str | bytes) -> None:
         """Replies of the base: the enhanced code is put in where it has none."""

@@ -22,7 +22,7 @@ from aiosmtpd.smtp import SMTP
 from mta.core import address
 from mta.core.address import Path, PathError
 from mta.core.model import Option, Reply
-from mta.smtp.connection import Mode
+from mta.smtp.connection import ACCEPTED, Mode
 from mta.smtp.stream import Stream
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
@@ -146,6 +146,8 @@ class Server(Stream):
             self.refuse(refusal)
             return
         self.recipients.append(path)
+        if self._errors:
+            self.forgive(ACCEPTED)
         self._out.append(b"250 2.1.5 Ok\r\n")
 
     def _data_verb(self, argument: bytes) -> None:

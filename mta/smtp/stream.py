@@ -20,7 +20,7 @@ from typing import Any
 from mta.core import message
 from mta.core.address import PathError
 from mta.core.model import Reply
-from mta.smtp.connection import BUG, GOING_DOWN, Connection, Mode
+from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, Connection, Mode
 
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512, extensions for more
 MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
@@ -235,6 +235,8 @@ class Stream(Connection):
         self._set_rset_state()
         if self._mode is Mode.CLOSED:
             return
+        if self._errors and reply.code == 250:
+            self.forgive(TAKEN)
         self.reply(reply)
         self._go_on()
 
