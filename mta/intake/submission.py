@@ -23,11 +23,12 @@ from mta.clock import Clock
 from mta.config.settings import Limits
 from mta.core import options
 from mta.core.address import Path, PathError
-from mta.core.credential import Credential
+from mta.core.capacity import Share
+from mta.core.credential import Credential, client_network
 from mta.core.model import Option, Reply, Wait
 from mta.core.throttle import RateLimit
 from mta.intake import admission
-from mta.intake.admission import Admission
+from mta.intake.admission import Admission, Answered
 from mta.intake.authentication import Authenticator, Refusal
 from mta.intake.capacity import Capacity
 from mta.metrics import ListenerName, Metrics
@@ -244,9 +245,11 @@ class Submission(Server):
                 return self._limited(Reply(450, "4.7.1", words))
         return None
 
-    def on_data(self) -> Reply | None:
-        crowded = self.event_handler.capacity.at_data(self.declared)
-        return None if crowded is None else self._limited(crowded)
+    def on_data(self) -> Share | Reply:
+        assert self.credential is not None
+        capacity = self.event_handler.capacity
+        share = capacity.at_data(self.credential.tenant, client_network(self.client), self.declared)
+        return share if isinstance(share, Share) else self._limited(share)
 
     def _limited(self, reply: Reply) -> Reply:
         """Tell of a limit, but not again for each further recipient of this message."""
@@ -255,13 +258,13 @@ class Submission(Server):
             self.note(reply, reply.text, sender=self.sender.address if self.sender else None)
         return reply
 
-    def on_message(self, content: bytes, dotted: bool) -> Reply | None:
+    def on_message(self, pieces: list[bytes], dotted: bool) -> Answered:
         credential, sender = self.credential, self.sender
         assert credential is not None
         assert sender is not None
         return self.event_handler.admission.submit(
             admission.Submission(
-                credential, self._protocol(), sender, self.recipients, self.options, content, dotted,
+                credential, self._protocol(), sender, self.recipients, self.options, pieces, dotted,
                 self.priority, self.hold,
             ),
             self.answer,

@@ -98,7 +98,7 @@ class Connection(SMTP):
         # The base knows only the TLS that it started itself; implicit TLS has to be told.
         self._tls_protocol = transport.get_extra_info("sslcontext")
         self._mode = Mode.COMMAND
-        self._held = 0  # octets of the message at hand, as counted in the policy's memory
+        self._share: Share | None = None  # of memory, for the message at hand
         self._out: list[bytes] = []
         self._errors = 0  # tenths
         self._reading = True
@@ -133,19 +133,10 @@ class Connection(SMTP):
         if self._task is not None:
             self._task.cancel()
 
-    def eof_received(self) -> bool:
-        """A client that shuts its side after the dot still gets its answer."""
-        self._ended = True
-        return self._mode is Mode.BUSY and self._tls_protocol is None
-
     def pause_writing(self) -> None:
         """A client that does not read its replies gets no new ones: stop taking commands."""
         self._choked = True
         self._pause_reading()
-
-    def resume_writing(self) -> None:
-        self._choked = False
-        self._resume_reading()
 
     @property
     def is_idle(self) -> bool:
@@ -191,8 +182,9 @@ class Connection(SMTP):
 
     def _let_go(self) -> None:
         """The octets of the message at hand are no longer ours to hold."""
-        self.policy.memory.used -= self._held
-        self._held = 0
+        if self._share is not None:
+            self._share.close()
+            self._share = None
 
     # Replies
 

@@ -155,7 +155,8 @@ TWO = "550 5.6.0 The message has 2 From fields; it needs exactly one"
 FROMS = {
     "somebody else's": (b"From: evil@evil.test", EVIL),
     "somebody else's, named as ours": (b'From: "a@src.test" <evil@evil.test>', EVIL),
-    "somebody else's, named as ours without quotes": (b"From: a@src.test <evil@evil.test>", UNREADABLE),
+    "somebody else's, named as ours without quotes": (b"From: a@src.test <evil@evil.test>", EVIL),
+    "ours, named as somebody else's without quotes": (b"From: evil@evil.test <a@src.test>", EVIL),
     "somebody else's with our comment": (b"From: evil@evil.test (a@src.test)", EVIL),
     "somebody else's behind our comment": (b"From: (<a@src.test>) evil@evil.test", EVIL),
     "a comment within a comment": (b"From: (a(b)) evil@evil.test (c)", EVIL),
@@ -222,6 +223,10 @@ async def test_an_author_who_is_not_allowed_or_cannot_be_told(tmp_path: Path) ->
         b"From: us: a@src.test, b@src.test;",
         b"From: J\xc3\xb6rg <a@src.test>",
         b'From: "a b"@src.test',
+        b"From: a@src.test <a@src.test>",
+        b"From: John Q. Public (x) <a@src.test>",
+        b"From: " + b"(a)" * 2720 + b"a@src.test",
+        b"From: " + b"a" * 16_000 + b" <a@src.test>",
         b"From: a\r\n @src.test",
     ],
 )
