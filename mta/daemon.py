@@ -225,7 +225,7 @@ class Daemon:
             host=bind.host,
             port=bind.port,
             clock=self.clock,
-            message_size=limits.message_size,
+            message_size=self.capacity.largest,
             memory=self.capacity.memory,
             command_timeout=limits.command_timeout,
             data_timeout=limits.data_timeout,

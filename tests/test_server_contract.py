@@ -20,7 +20,7 @@ from aiosmtplib.protocol import SMTPProtocol
 from mta.config.settings import Sandbox
 from mta.core.credential import Credential
 from mta.smtp.connection import LINGER
-from mta.smtp.stream import CROWDED, MAX_AUTH, MAX_COMMAND, MAX_PENDING
+from mta.smtp.stream import CROWDED, MAX_AUTH, MAX_COMMAND, MAX_PENDING, TURN
 from tests.fakes.client import CONTENT, Client, greeted, plain, stuffed
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, running, settings
@@ -267,15 +267,15 @@ async def test_a_message_that_is_too_large_ends_wherever_the_wire_is_cut(split: 
     assert desk.contents == []
 
 
-async def test_a_message_that_finds_no_memory_at_its_first_octet_ends_too() -> None:
+async def test_a_message_that_finds_no_memory_at_its_first_octets_ends_too() -> None:
     desk = Desk()
     async with probing(desk, memory=0) as listener, await greeted(listener.port) as client:
         for line in ENVELOPE:
             await client.ask(line)
         octets = desk.octets
-        for part in (b".", b"\r", b"\n"):
+        for part in (b"a\r\n", b".", b"\r", b"\n"):
             client.send(part)
-            octets += 1
+            octets += len(part)
             await desk.until(octets=octets)
         assert str(await client.reply()) == str(CROWDED)
         assert await client.ask("NOOP") == "250 2.0.0 OK"
@@ -589,7 +589,8 @@ async def test_a_client_that_does_not_read_is_not_read_either_when_its_message_i
     desk.hold = True
     async with probing(desk, buffer=4096) as listener:
         async with await Client.connect(listener.port, buffer=4096) as client:
-            client.send(FLOOD, b"\r\n".join(map(str.encode, ENVELOPE)), b"\r\n.\r\n")
+            desk.connections[0].transport.set_write_buffer_limits(0)
+            client.send(FLOOD[: 8 * (TURN - 4)], b"\r\n".join(map(str.encode, ENVELOPE)), b"\r\n.\r\n")
             await desk.until(choked=1, waiting=1)
             desk.waiting[0].answer(OK)
             assert not desk.connections[0].transport.is_reading()
@@ -610,3 +611,117 @@ async def test_a_client_that_pipelines_without_end_waits_outside_of_our_memory()
             assert len(desk.connections[0]._in) <= MAX_PENDING + CHUNK
             desk.waiting[-1].answer(OK)
         reading.cancel()
+
+
+# Nobody keeps the loop from the others
+
+
+def waiting(desk: Desk) -> int:
+    """Octets of commands that the first connection has read and not answered yet."""
+    connection = desk.connections[0]
+    return len(connection._in) - connection._position
+
+
+@pytest.mark.parametrize("line", ["NOOP", "RSET", "MAIL FROM:<a@src.test>\r\nRSET"])
+async def test_a_flood_of_commands_lets_others_in_between(line: str) -> None:
+    desk = Desk()
+    flood = (line.encode() + b"\r\n") * (CHUNK // len(line))
+    async with probing(desk) as listener:
+        hasty, other = await greeted(listener.port), await greeted(listener.port)
+        before = desk.octets
+        hasty.send(flood)
+        await desk.until(octets=before + 1)
+        for _ in range(3):
+            assert await other.ask("NOOP") == "250 2.0.0 OK"
+            assert waiting(desk)
+        assert len(await hasty.replies(flood.count(b"\n"))) == flood.count(b"\n")
+        assert waiting(desk) == 0
+        assert await hasty.ask("NOOP") == "250 2.0.0 OK"
+        for client in (hasty, other):
+            client.writer.close()
+
+
+async def test_a_client_that_shuts_its_side_behind_many_commands_gets_all_its_answers() -> None:
+    desk = Desk()
+    async with probing(desk) as listener, await greeted(listener.port) as client:
+        client.send(b"NOOP\r\n" * 2000)
+        client.finish()
+        assert await client.rest() == b"250 2.0.0 OK\r\n" * 2000
+    assert desk.ended == 1
+
+
+@pytest.mark.parametrize("end", ["QUIT", "NOOP and no more"])
+async def test_a_client_that_reads_again_gets_the_answers_to_all_that_waited(end: str) -> None:
+    desk = Desk()
+    async with (
+        probing(desk, buffer=4096) as listener,
+        await Client.connect(listener.port, buffer=4096) as client,
+    ):
+        client.send(FLOOD, end.encode(), b"\r\n")
+        if end != "QUIT":
+            client.finish()
+        await desk.until(choked=1)
+        assert waiting(desk)
+        rest = await client.rest()
+        assert rest.count(b"250-mta.test\r\n") == 4000
+        assert rest.endswith(b"\r\n221 2.0.0 Bye\r\n" if end == "QUIT" else b"\r\n250 2.0.0 OK\r\n")
+
+
+async def test_a_drain_sends_away_who_has_got_the_answers_to_many_commands() -> None:
+    desk = Desk()
+    async with probing(desk) as listener, await greeted(listener.port) as client:
+        client.send(b"MAIL FROM:<a@src.test>\r\n", b"NOOP\r\n" * 2000, b"RSET\r\n")
+        await desk.until(octets=12_000)
+        draining = asyncio.ensure_future(listener.drain(60.0))
+        rest = await client.rest()
+        assert rest.count(b"250 2.0.0 OK\r\n") == 2001
+        assert rest.endswith(b"\r\n421 4.3.2 The service is going down; please come back\r\n")
+        await draining
+
+
+# Errors, and what makes up for them
+
+
+async def test_a_long_list_with_wrong_addresses_goes_one_recipient_a_message() -> None:
+    desk = Desk()
+    async with probing(desk) as listener, await greeted(listener.port) as client:
+        for number in range(1000):
+            wrong = number % 20 == 7
+            client.say(ENVELOPE[0], "RCPT TO:<b@>" if wrong else ENVELOPE[1], "DATA")
+            replies = await client.replies(3)
+            if wrong:
+                assert [said[:3] for said in replies] == ["250", "501", "554"]
+                client.say("RSET")
+            else:
+                client.send(stuffed(CONTENT))
+            assert (await client.reply()).code == 250
+    assert len(desk.contents) == 950
+
+
+async def test_a_long_list_with_wrong_addresses_goes_in_one_transaction() -> None:
+    desk = Desk()
+    async with probing(desk) as listener, await greeted(listener.port) as client:
+        lines = ["RCPT TO:<b@>" if number % 20 == 7 else ENVELOPE[1] for number in range(1000)]
+        client.say(ENVELOPE[0], *lines, "DATA")
+        codes = [said[:3] for said in await client.replies(1002)]
+        assert (codes.count("250"), codes.count("501"), codes[-1]) == (951, 50, "354")
+        client.send(stuffed(CONTENT))
+        assert str(await client.reply()) == str(OK)
+
+
+async def test_errors_are_made_up_for_and_never_saved_up() -> None:
+    desk = Desk()
+    async with probing(desk) as listener, await greeted(listener.port) as client:
+        client.say(*["XYZZY"] * 20, ENVELOPE[0], *[ENVELOPE[1]] * 10)  # all but one again
+        await client.replies(31)
+        client.say("XYZZY", "DATA")
+        await client.replies(2)
+        client.send(stuffed(CONTENT))
+        assert str(await client.reply()) == str(OK)
+        client.say(*["XYZZY"] * 5)
+        await client.replies(5)
+        for _ in range(20):
+            assert await client.deliver() == str(OK)
+        client.say(*["XYZZY"] * 21)
+        assert len(await client.replies(21)) == 21
+        assert await client.rest() == b"421 4.7.0 Too many errors\r\n"

@@ -23,17 +23,19 @@ from mta.core.model import Reply
 # The ninety-nine in a hundred: an atom or dotted atoms at a name. Dots are not policed: a..b@ is no
 # Dot-string, but carriers have given such addresses out and their servers take them.
 _PLAIN = re.compile(
-    rb"(FROM|TO): ?<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64})@([A-Za-z0-9._-]{1,255})>(?: +(.*))?", re.I | re.S
+    rb"(FROM|TO): ?<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64})@([A-Za-z0-9._-]{1,255})>(?: ++(.*+))?+",
+    re.I | re.S,
 )
-_COMMAND = re.compile(rb"(FROM|TO):[ \t]*<(.*)", re.I | re.S)
+_COMMAND = re.compile(rb"(FROM|TO):[ \t]*+<(.*+)", re.I | re.S)
 # A source route: accepted and ignored, RFC 5321 appendix F.2. Each @ begins a host and nothing else:
 # otherwise a line of them is tried in every way there is, before anybody has authenticated.
-_ROUTE = re.compile(r"@[^@,:<>\s]+(?:,@[^@,:<>\s]+)*:")
-_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u0080-\U0010ffff-]+")
-_QUOTED = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*"')
+_ROUTE = re.compile(r"@[^@,:<>\s]++(?:,@[^@,:<>\s]++)*+:")
+_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u0080-\U0010ffff-]++")
+_QUOTED = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*+"')
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,255}}$){_LABEL}(?:\.{_LABEL})*")
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u0080-\U0010ffff]+))?")
+_WORD = re.compile(r"[^ \t]++")
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~\u0080-\U0010ffff]++))?+")
 
 
 class Path(NamedTuple):
@@ -110,6 +112,8 @@ def a_label(domain: str) -> str:
 def _literal(domain: str) -> str:
     inner = domain[1:-1] if domain.endswith("]") else ""
     try:
+        if "%" in inner:  # a zone means something on one host only, and takes any text
+            raise ValueError(inner)
         if inner[:5].upper() == "IPV6:":
             return f"[IPv6:{ipaddress.IPv6Address(inner[5:])}]"
         return f"[{ipaddress.IPv4Address(inner)}]"
@@ -120,7 +124,7 @@ def _literal(domain: str) -> str:
 def parameters(text: str) -> Parameters:
     """`NAME=value NAME` -> {"NAME": "value", "NAME": None}; names are upper-cased, values are kept."""
     found: Parameters = {}
-    for word in text.split():
+    for word in _WORD.findall(text):
         parameter = _PARAMETER.fullmatch(word)
         if parameter is None:
             raise PathError(501, "5.5.4", f"Not a parameter: {word[:40]}")

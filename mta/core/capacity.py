@@ -117,39 +117,47 @@ class Share:
             if part is None:
                 part = share._parts[key] = Share(self.limit, share, key)
             share = part
-        made = Share(self.limit, share)
-        made._count(1, 0)
-        return made
+        made: Share | None
+        made = share = Share(self.limit, share)
+        while made is not None:
+            made._users += 1
+            made = made._parent
+        return share
 
     def close(self) -> None:
         """It holds nothing any more; what was made for it alone is forgotten."""
-        self._count(-1, -self.used)
-
-    def take(self, size: int) -> None:
-        """Hold so many octets more; whether there is room is asked before, or after."""
-        self._count(0, size)
-
-    def _count(self, users: int, octets: int) -> None:
+        octets = self.used
         share: Share | None = self
         while share is not None:
-            share._users += users
-            share.used += octets
+            share.used -= octets
+            share._users -= 1
             above = share._parent
             if above is not None and not share._users:
                 above._parts.pop(share._key, None)
             share = above
 
+    def take(self, size: int) -> None:
+        """Hold so many octets more; whether there is room is asked before, or after."""
+        share: Share | None = self
+        while share is not None:
+            share.used += size
+            share = share._parent
+
     @property
     def free(self) -> int:
         """Octets that its parts have not taken."""
-        return (self.limit if self._parent is None else self._parent.free) - self.used
+        left = self.limit
+        share: Share | None = self
+        while share is not None:
+            left -= share.used
+            share = share._parent
+        return left
 
     def has_room(self, size: int = 0) -> bool:
         """May it hold so many octets more?"""
-        if self._parent is None:
-            return self.used + size <= self.limit
-        left = self._parent.free
-        share: Share | None = self._parent
+        left = self.limit
+        share: Share | None = self
         while share is not None:  # each of these takes it, too
-            left, share = left - size, share._parent
-        return self.used + size <= left
+            left -= share.used + size
+            share = share._parent
+        return left >= 0

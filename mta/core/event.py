@@ -13,7 +13,7 @@ Why: msgspec encodes a batch in one C call and leaves defaults out, so the recor
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -97,8 +97,9 @@ def about(kind: Type, message: Message, recipient: Recipient, now: float) -> Eve
 _encoder = msgspec.json.Encoder()
 
 
-def encode_lines(events: Sequence[Event]) -> bytes:
+def encode_lines(events: Iterable[Event]) -> bytes:
     """The events as JSON lines, each ended by a line feed. A text that is no Unicode is mended."""
+    events = list(events)
     try:
         return _encoder.encode_lines(events)
     except UnicodeEncodeError:  # a lone surrogate: octets that somebody else sent, decoded to be lossless

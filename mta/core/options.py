@@ -37,8 +37,8 @@ def hold_until(value: str | None, now: float) -> float:
     """The value of HOLDUNTIL, as seconds from now; a time that has passed is no wait."""
     try:
         until = datetime.fromisoformat(value or "")
-        if until.tzinfo is None:
-            raise ValueError("without a zone")
+        if until.tzinfo is None or not str(value).isascii():
+            raise ValueError("without a zone, or with a sign between date and time that is none")
     except ValueError:
         raise PathError(501, "5.5.4", "HOLDUNTIL is a time like 2026-12-24T18:00:00Z") from None
     return max(until.timestamp() - now, 0.0)

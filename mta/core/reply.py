@@ -18,8 +18,8 @@ from mta.core.model import Reply
 
 MAX_LINE = 2048  # octets
 MAX_REPLY = 32 * 1024  # octets; generous over any EHLO, and a bound on what a peer makes us hold
-_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*))?\r?")
-_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)")
+_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*+))?\r?")
+_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]++|$)")
 
 
 class ReplyError(Exception):

@@ -3,18 +3,21 @@
 Between: the submission listener hands in a transaction that is complete; the spool commits what is
     accepted; the scheduler hears of it then.
 Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the
-    reply. Of the content only the header block changes: Received on top, Date and Message-ID where
-    they are missing or empty, Bcc out. The body goes on byte for byte.
+    reply; for a large message with work to wait for, and then the same. Of the content only the header
+    block changes: Received on top, Date and Message-ID where they are missing or empty, Bcc out. The body
+    goes on byte for byte.
 Raises: nothing for what a client can do.
 Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
+Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from email.utils import formatdate
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mta.clock import Clock
 from mta.config.settings import Settings
@@ -22,13 +25,18 @@ from mta.core import message as octets
 from mta.core.address import Path
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
+from mta.core.mailbox import addresses
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
 from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool
 
+MAX_MESSAGE_ID = 4096  # octets that are looked at; an event keeps fewer
+LARGE = 1024 * 1024  # octets; to put the pieces of more together takes milliseconds
+
 Answer = Callable[[Reply], None]
+Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
 FULL = Reply(452, "4.3.1", "The spool cannot take the message now; it was not kept, please try again")
 
 
@@ -40,7 +48,7 @@ class Submission(NamedTuple):
     sender: Path
     recipients: list[Path]
     options: int
-    content: bytes
+    pieces: list[bytes]  # of the content
     dotted: bool  # lines of the content may start with a dot
     priority: int | None = None  # None: that of the stream
     hold: float = 0.0  # seconds until it may go
@@ -53,6 +61,7 @@ class Admission:
         self, settings: Settings, spool: Spool, clock: Clock, accepted: Callable[[Message], None]
     ) -> None:
         self._hostname = settings.hostname
+        self._header = settings.limits.header
         self._hops = settings.limits.hops
         self._expire: Mapping[str, float] = {name: stream.expire for name, stream in settings.streams.items()}
         self._windows = {name: stream.hours for name, stream in settings.streams.items() if stream.hours}
@@ -65,27 +74,34 @@ class Admission:
         """The priority of a stream's mail; an unknown stream is refused at the end of the message."""
         return self._priority.get(stream, 0)
 
-    def submit(self, submission: Submission, answer: Answer) -> Reply | None:
+    def submit(self, submission: Submission, answer: Answer) -> Answered:
         """Refuse now, or own it and answer later."""
-        header = octets.scan(submission.content)
-        refusal = self._judge(submission, header)
+        credential = submission.credential
+        size = sum(map(len, submission.pieces))
+        if credential.message_size is not None and size > credential.message_size:
+            return Reply(552, "5.3.4", f"The message is larger than your {credential.message_size} octets")
+        if credential.stream not in self._expire:
+            return Reply(451, "4.3.5", f"The stream {credential.stream} of your credential is not configured")
+        pieces = submission.pieces
+        if len(pieces) > 1:
+            pieces = octets.begun(pieces, self._header)
+        try:
+            header = octets.scan(pieces[0], self._header)
+        except octets.HeaderError as limit:
+            return Reply(552, "5.6.0", f"The header block is larger than {limit}")
+        refusal = self._judge(credential, header)
         if refusal is not None:
             return refusal
         now = self._clock.now()
         queue_id = self._spool.mint()
-        message = self._message(submission, header, queue_id, now)
-        self._spool.put(message, self._receptions(message, now), partial(self._committed, message, answer))
+        fields, message_id = self._fields(submission, header, queue_id, now)
+        stamped = octets.stamp(pieces, header, fields)
+        if size > LARGE:
+            return self._own_large(submission, queue_id, message_id, now, answer, stamped)
+        self._own(submission, queue_id, message_id, now, answer, b"".join(stamped))
         return None
 
-    def _judge(self, submission: Submission, header: octets.Header) -> Reply | None:
-        credential = submission.credential
-        content = submission.content
-        if credential.message_size is not None and len(content) > credential.message_size:
-            return Reply(552, "5.3.4", f"The message is larger than your {credential.message_size} octets")
-        if credential.stream not in self._expire:
-            return Reply(451, "4.3.5", f"The stream {credential.stream} of your credential is not configured")
-        if b"\0" in content:
-            return Reply(550, "5.6.0", "The message holds a NUL octet; encode it (RFC 5321 4.5.2)")
+    def _judge(self, credential: Credential, header: octets.Header) -> Reply | None:
         if len(header.froms) != 1:
             return Reply(
                 550, "5.6.0", f"The message has {len(header.froms)} From fields; it needs exactly one"
@@ -94,17 +110,46 @@ class Admission:
             return Reply(554, "5.4.6", f"The message has passed {header.hops} servers: this is a loop")
         return _judge_from(credential, header.froms[0])
 
-    def _message(self, submission: Submission, header: octets.Header, queue_id: int, now: float) -> Message:
+    def _fields(
+        self, submission: Submission, header: octets.Header, queue_id: int, now: float
+    ) -> tuple[bytes, str]:
+        """What goes on top, and the Message-ID."""
         shown = text(queue_id)
         date = _date(int(now))
         fields = f"Received: by {self._hostname} with {submission.protocol} id {shown};\r\n\t{date}\r\n"
         if not header.has_date:
             fields += f"Date: {date}\r\n"
-        message_id = " ".join((header.message_id or b"").decode("utf-8", "replace").split())  # unfolded
+        told = (header.message_id or b"")[:MAX_MESSAGE_ID]
+        message_id = " ".join(told.decode("utf-8", "replace").split())  # unfolded
         if not message_id:
             message_id = f"<{shown}@{self._hostname}>"
             fields += f"Message-ID: {message_id}\r\n"
-        content = octets.stamp(submission.content, header, fields.encode())
+        return fields.encode(), message_id
+
+    def _own(
+        self,
+        submission: Submission,
+        queue_id: int,
+        message_id: str,
+        now: float,
+        answer: Answer,
+        content: bytes,
+    ) -> None:
+        message = self._message(submission, queue_id, message_id, now, content)
+        self._spool.put(message, self._receptions(message, now), partial(self._committed, message, answer))
+
+    async def _own_large(
+        self, submission: Submission, queue_id: int, message_id: str, now: float, answer: Answer,
+        pieces: list[bytes],
+    ) -> None:  # fmt: skip
+        submission.pieces.clear()  # of so many octets one copy is enough
+        content = await asyncio.to_thread(b"".join, pieces)
+        pieces.clear()
+        self._own(submission, queue_id, message_id, now, answer, content)
+
+    def _message(
+        self, submission: Submission, queue_id: int, message_id: str, now: float, content: bytes
+    ) -> Message:
         credential = submission.credential
         options = submission.options
         if credential.notify:
@@ -158,10 +203,10 @@ def _judge_from(credential: Credential, value: bytes) -> Reply | None:
     """May the author's address be used? RFC 6409 6.1."""
     if ANY in credential.senders:
         return None
-    addresses = octets.from_addresses(value)
-    if not addresses:
+    found = addresses(value)
+    if not found:
         return Reply(550, "5.6.0", "The From field cannot be read: write Name <user@domain>")
-    for address in addresses:
+    for address in found:
         if not credential.allows(address):
             return Reply(550, "5.7.1", f"You may not send as {_shown(address)} (From field)")
     return None

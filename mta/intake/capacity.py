@@ -1,8 +1,8 @@
 """Room for one more message: measured here, asked before a client sends it.
 
 Between: the daemon starts `watch`; the submission listener asks at MAIL and at DATA; /readyz asks too.
-Contract: `at_mail` and `at_data` answer with a Reply that refuses (452, with a time), or None, and never
-    touch the disk: it was looked at within the last second. Sizes are octets.
+Contract: `at_mail` and `at_data` answer with a Reply that refuses (452, with a time), or None and a share of
+    memory, and never touch the disk: it was looked at within the last second. Sizes are octets.
 Raises: OSError from `measure` where the spool or the event log has gone.
 Standards: RFC 1870 6.1 (a declared size may be refused at MAIL with 452).
 """
@@ -25,6 +25,7 @@ from mta.spool.queue import Spool
 INTERVAL = 1.0  # seconds between two looks at the disk
 MUCH = 16  # an N-th of the reserve, taken since the last look, is a reason for the next
 DEFAULT = "default"
+PARTS = 4  # a message behind a tenant and a client has a quarter of memory when it is alone (`Share`)
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,10 @@ class Capacity:
         self._quotas = settings.limits.tenants
         self._spool = spool
         self._clock = clock
-        self.memory = Share(settings.limits.memory)
+        limits = settings.limits
+        self.memory = Share(limits.memory)
+        # What memory has no room for even alone must not be told to try again.
+        self.largest = min(limits.message_size, limits.memory // PARTS)
 
     async def watch(self) -> None:
         """Look at the disk for ever, sooner where much mail comes."""
@@ -98,10 +102,12 @@ class Capacity:
                 return Reply(452, "4.3.1", f"The quota is used up: {over}; try again when some are delivered")
         return None
 
-    def at_data(self, declared: int) -> Reply | None:
-        """May it come now, beside all others that are on their way in?"""
-        if self.memory.has_room(declared):
-            return None
+    def at_data(self, tenant: str, network: str, declared: int) -> Share | Reply:
+        """May it come now, beside all others that are on their way in? Its share of memory, to be closed."""
+        share = self.memory.open(tenant, network)
+        if share.has_room(declared):
+            return share
+        share.close()
         return CROWDED
 
 

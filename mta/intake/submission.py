@@ -26,12 +26,13 @@ from mta.clock import Clock
 from mta.config.settings import Limits
 from mta.core import options
 from mta.core.address import Path, PathError
+from mta.core.capacity import Share
 from mta.core.credential import Credential, client_network
 from mta.core.model import Option, Reply, Wait
 from mta.core.places import Places
 from mta.core.throttle import RateLimit
 from mta.intake import admission
-from mta.intake.admission import Admission
+from mta.intake.admission import Admission, Answered
 from mta.intake.authentication import Authenticator, Refusal
 from mta.intake.capacity import Capacity
 from mta.intake.strangers import MAX_NAME, Strangers
@@ -294,9 +295,11 @@ class Submission(Server):
                 return self._limited(Reply(450, "4.7.1", words))
         return None
 
-    def on_data(self) -> Reply | None:
-        crowded = self.event_handler.capacity.at_data(self.declared)
-        return None if crowded is None else self._limited(crowded)
+    def on_data(self) -> Share | Reply:
+        assert self.credential is not None
+        capacity = self.event_handler.capacity
+        share = capacity.at_data(self.credential.tenant, client_network(self.client), self.declared)
+        return share if isinstance(share, Share) else self._limited(share)
 
     def _limited(self, reply: Reply) -> Reply:
         """Tell of a limit, but not again for each further recipient of this message."""
@@ -305,7 +308,7 @@ class Submission(Server):
             self.note(reply, reply.text, sender=self.sender.address if self.sender else None)
         return reply
 
-    def on_message(self, content: bytes, dotted: bool) -> Reply | None:
+    def on_message(self, pieces: list[bytes], dotted: bool) -> Answered:
         credential, sender = self.credential, self.sender
         assert credential is not None
         assert sender is not None
@@ -313,7 +316,7 @@ class Submission(Server):
             return ENDED
         return self.event_handler.admission.submit(
             admission.Submission(
-                credential, self._protocol(), sender, self.recipients, self.options, content, dotted,
+                credential, self._protocol(), sender, self.recipients, self.options, pieces, dotted,
                 self.priority, self.hold,
             ),
             self.answer,

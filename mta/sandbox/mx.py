@@ -10,11 +10,13 @@ Standards: RFC 5321 (server side), 4.4 (Return-Path).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from itertools import count
 from pathlib import Path as File
+from typing import Any
 
 from mta.core.address import Path
+from mta.core.capacity import Share
 from mta.core.model import Go, Reply
 from mta.core.throttle import RateLimit
 from mta.sandbox.actors import ACTORS, Actor, actor_for, name_of
@@ -70,20 +72,19 @@ class SandboxMX(Server):
             return None if isinstance(granted, Go) else actor.rcpt
         return actor.rcpt
 
-    def on_data(self) -> Reply | None:
-        return None
+    def on_data(self) -> Share | Reply:
+        return self.policy.memory.open()
 
-    def on_message(self, content: bytes, dotted: bool) -> Reply | None:
+    def on_message(self, pieces: list[bytes], dotted: bool) -> Coroutine[Any, Any, None]:
         assert self.sender is not None
         recipients = [recipient.address for recipient in self.recipients]
-        self.policy.spawn(self._keep(self.sender.address, recipients, content))
-        return None
+        return self._keep(self.sender.address, recipients, pieces)
 
-    async def _keep(self, sender: str, recipients: list[str], content: bytes) -> None:
+    async def _keep(self, sender: str, recipients: list[str], pieces: list[bytes]) -> None:
         name = f"{int(self.policy.clock.now() * 1000):x}-{next(self.numbers):x}"
         head = f"Return-Path: <{sender}>\r\n" + "".join(f"Delivered-To: {each}\r\n" for each in recipients)
         try:
-            await asyncio.to_thread(_write, self.directory / name, head.encode() + content)
+            await asyncio.to_thread(_write, self.directory / name, [head.encode(), *pieces])
         except OSError as error:
             self.answer(Reply(452, "4.3.1", f"The sandbox cannot write: {error.strerror}"))
             return
@@ -96,7 +97,8 @@ class SandboxMX(Server):
             self.answer(Reply(250, "2.0.0", f"Ok: kept as {name}.eml"))
 
 
-def _write(path: File, octets: bytes) -> None:
+def _write(path: File, pieces: list[bytes]) -> None:
     """Whole or not at all: who watches the folder never sees half a message."""
-    path.write_bytes(octets)
+    with path.open("wb") as file:
+        file.writelines(pieces)
     path.rename(path.with_suffix(".eml"))

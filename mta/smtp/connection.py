@@ -27,7 +27,9 @@ from mta.core.address import Path
 from mta.core.capacity import Share
 from mta.core.model import Reply
 
-MAX_ERRORS = 20  # commands refused with 5yz before we hang up
+MAX_ERRORS = 20  # commands refused with 5yz before we hang up; in tenths below
+TAKEN = 50  # tenths of an error that a message which is taken makes up for ...
+ACCEPTED = 1  # ... and a recipient
 LINGER = 10.0  # seconds for a client to read our last words
 STRANGER = 30.0  # seconds that who has not logged in may take for a step
 BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
@@ -103,9 +105,9 @@ class Connection(SMTP):
         self._tls_protocol = None
         self._shaking = False  # a TLS handshake is under way: nothing can be said
         self._mode = Mode.COMMAND
-        self._held = 0  # octets of the message at hand, as counted in the policy's memory
+        self._share: Share | None = None  # of memory, for the message at hand
         self._out: list[bytes] = []
-        self._errors = 0
+        self._errors = 0  # tenths
         self._reading = True
         self._choked = False  # the client does not read its replies
         self._ended = False  # the client has shut its side
@@ -153,19 +155,10 @@ class Connection(SMTP):
         """Break the circles that hold it and its TLS session in memory until a collection: 25 KB each."""
         self.__dict__.pop("_reader", None)
 
-    def eof_received(self) -> bool:
-        """A client that shuts its side after the dot still gets its answer."""
-        self._ended = True
-        return self._mode is Mode.BUSY and self._tls_protocol is None
-
     def pause_writing(self) -> None:
         """A client that does not read its replies gets no new ones: stop taking commands."""
         self._choked = True
         self._pause_reading()
-
-    def resume_writing(self) -> None:
-        self._choked = False
-        self._resume_reading()
 
     @property
     def is_idle(self) -> bool:
@@ -225,8 +218,9 @@ class Connection(SMTP):
 
     def _let_go(self) -> None:
         """The octets of the message at hand are no longer ours to hold."""
-        self.policy.memory.used -= self._held
-        self._held = 0
+        if self._share is not None:
+            self._share.close()
+            self._share = None
 
     # Replies
 
@@ -246,9 +240,13 @@ class Connection(SMTP):
             self._count_error()
 
     def _count_error(self) -> None:
-        self._errors += 1
-        if self._errors > MAX_ERRORS:
+        self._errors += 10
+        if self._errors > MAX_ERRORS * 10:
             self.hang_up(Reply(421, "4.7.0", "Too many errors"))
+
+    def forgive(self, tenths: int) -> None:
+        """What went well makes up for errors: who sends to a long list meets addresses that are wrong."""
+        self._errors = max(self._errors - tenths, 0)
 
     async def push(self, status: str | bytes) -> None:
         """Replies of the base: the enhanced code is put in where it has none."""

@@ -1,8 +1,9 @@
 """The server's side of SMTP: what each command is answered with.
 
 Between: `smtp.stream` hands in commands; a subclass decides (submission, the sandbox's MX).
-Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, or None; `on_mail` may also
-    accept in words of its own. Every reply has an enhanced code.
+Contract: `on_mail` and `on_rcpt` answer with a Reply that refuses, or None; `on_mail` may also accept in
+    words of its own; `on_data` gives the message its share of memory, or refuses. Every reply has an
+    enhanced code.
 Raises: PathError, which `smtp.stream` turns into its reply.
 Standards: RFC 5321 3.3, 4.1.1 (commands), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
     RFC 2034 (ENHANCEDSTATUSCODES), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
@@ -12,6 +13,7 @@ Why: the verbs of the hot path are our own; the exchange of AUTH, NOOP and RSET 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
 from typing import ClassVar, cast
@@ -20,12 +22,15 @@ from aiosmtpd.smtp import SMTP
 
 from mta.core import address
 from mta.core.address import Path, PathError
+from mta.core.capacity import Share
 from mta.core.model import Option, Reply
-from mta.smtp.connection import Mode
+from mta.smtp.connection import ACCEPTED
 from mta.smtp.stream import Stream
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
 MECHANISMS = ("PLAIN", "LOGIN")
+_DIGITS = re.compile("[0-9]+")
+_BODY = re.compile("7BIT|(8BITMIME)", re.I | re.A)
 
 
 class Server(Stream):
@@ -114,13 +119,13 @@ class Server(Stream):
     def _mail_options(self, parameters: address.Parameters) -> int:
         options = 0
         for name, value in parameters.items():
-            if name == "SIZE" and value is not None and value.isdecimal():
-                self.declared = int(value[:20])
+            if name == "SIZE" and value is not None and _DIGITS.fullmatch(value):
+                self.declared = int(value)
                 if self.declared > self.policy.message_size:
                     limit = self.policy.message_size
                     raise PathError(552, "5.3.4", f"The message is larger than {limit} octets")
-            elif name == "BODY" and value is not None and value.upper() in ("7BIT", "8BITMIME"):
-                if value.upper() == "8BITMIME":
+            elif name == "BODY" and value is not None and (body := _BODY.fullmatch(value)):
+                if body[1]:
                     options |= Option.EIGHTBIT
             elif name == "SMTPUTF8" and value is None:
                 options |= Option.SMTPUTF8
@@ -147,6 +152,8 @@ class Server(Stream):
             self.refuse(refusal)
             return
         self.recipients.append(path)
+        if self._errors:
+            self.forgive(ACCEPTED)
         self._out.append(b"250 2.1.5 Ok\r\n")
 
     def _data_verb(self, argument: bytes) -> None:
@@ -156,22 +163,15 @@ class Server(Stream):
             self.refuse(Reply(503, "5.5.1", "Send MAIL first"))
         elif not self.recipients:
             self.refuse(Reply(554, "5.5.1", "No valid recipients"))
-        elif (refusal := self.on_data()) is not None:
-            self.refuse(refusal)
+        elif isinstance(share := self.on_data(), Reply):
+            self.refuse(share)
         else:
+            self._share = share
             self._out.append(b"354 End with <CR><LF>.<CR><LF>\r\n")
-            self._mode = Mode.DATA
-            self._dropped = None
-            self._dotted = False
-            self.deadline = self.policy.clock.monotonic() + self.policy.data_timeout
-            rest = self._in[self._position :]
-            self._in, self._position = b"", 0
-            if rest:
-                self._flush()
-                self._collect(rest)
+            self._await_message()
 
     def _auth(self, argument: bytes) -> None:
-        words = argument.decode("utf-8", "replace").split()
+        words = argument.decode("ascii", "replace").split()
         if not self.policy.offers_auth:
             self.refuse(Reply(502, "5.5.1", "AUTH is not offered here"))
         elif not self.session.extended_smtp:
@@ -274,8 +274,8 @@ class Server(Stream):
         """May it send there?"""
         raise NotImplementedError
 
-    def on_data(self) -> Reply | None:
-        """May it send now?"""
+    def on_data(self) -> Share | Reply:
+        """May it send now? The memory that the message may have."""
         raise NotImplementedError
 
     _VERBS: ClassVar[dict[bytes, Callable[[Server, bytes], None]]] = {

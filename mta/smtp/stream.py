@@ -2,16 +2,21 @@
 
 Between: `smtp.connection` is the connection itself; `smtp.server` answers the commands.
 Contract: a subclass answers `on_command` with replies that it notes; `on_message` with a Reply, or None
-    and a call of `answer` later. A content is normalised: CRLF line ends, dots unstuffed.
+    and a call of `answer` later, or work to wait for that calls it. A content is handed over in pieces, one
+    if it is small, checked and mended: CRLF line ends, dots unstuffed, no NUL. No dialogue and no message
+    keeps the loop from other connections: so many commands are answered in one turn, so many octets mended.
 Raises: nothing to the loop.
 Standards: RFC 5321 2.3.8 (line ends), 4.5.2 (transparency), RFC 2920 (groups).
 Why: aiosmtpd's stream reader goes line by line through DATA (35 MB/s), so octets are taken here, in bulk,
-    and a command is answered without a task.
+    and a command is answered without a task. A large message is mended while it comes, slice by slice, and
+    not in a thread at its end: the work is the same, but it comes in small parts, nobody waits for the GIL,
+    what is wrong is known at once, and the message never stands in memory twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -19,12 +24,19 @@ from typing import Any
 
 from mta.core import message
 from mta.core.address import PathError
+from mta.core.message import Mending
 from mta.core.model import Reply
-from mta.smtp.connection import BUG, GOING_DOWN, Connection, Mode
+from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, Connection, Mode
 
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512, extensions for more
 MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
 MAX_PENDING = 64 * 1024  # octets that may wait while we are busy; then reading pauses
+TURN = 100  # commands of one connection that are answered before others have their turn
+TURN_TIME = 0.005  # seconds for them
+REST = 0.001  # seconds between two turns, of the loop's own time: this is about threads, not about hours
+SLICE = 256 * 1024  # octets; of a message that is larger so many at a time are mended, as it comes
+BARE_NEWLINE = Reply(550, "5.6.11", "A CR or LF stands alone; lines end with CRLF (RFC 5321 2.3.8)")
+NUL = Reply(550, "5.6.0", "The message holds a NUL octet; encode it (RFC 5321 4.5.2)")
 CROWDED = Reply(452, "4.3.1", "Too much is being received at once; try again in 30 seconds")
 _END = b"\r\n.\r\n"
 _QUICK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
@@ -39,7 +51,9 @@ class Stream(Connection):
         self._pumping = False
         self._line: asyncio.Future[bytes] | None = None
         self._reader: Any = self  # for the AUTH exchange of the base, which reads a line at a time
-        self._data = bytearray()
+        self._has_turn = False  # the loop will come back
+        self._data = bytearray()  # of the message that comes: all, or what is not mended yet
+        self._mending: Mending | None = None  # of a large one
         self._dropped: Reply | None = None  # why the message is not kept while it still comes
         self._dotted = False
         super().connection_made(transport)
@@ -52,17 +66,34 @@ class Stream(Connection):
             if self._mode is Mode.DATA:
                 self._acknowledge()
             self._pump()
-        elif self._mode is Mode.COMMAND:
-            self._in = self._in[self._position :] + data
-            self._position = 0
+            return
+        if self._mode is Mode.CLOSED:
+            return
+        self._in = self._in[self._position :] + data
+        self._position = 0
+        if self._mode is Mode.COMMAND and not self._has_turn:
             self._pump()
-        elif self._mode is Mode.BUSY:
-            self._in = self._in[self._position :] + data
-            self._position = 0
-            if self._line is not None:
-                self._offer_line()
-            elif len(self._in) > MAX_PENDING:
-                self._pause_reading()
+        elif self._line is not None:
+            self._offer_line()
+        elif len(self._in) > MAX_PENDING:
+            self._pause_reading()
+
+    def eof_received(self) -> bool:
+        """A client that shuts its side after the dot, or behind many commands, still gets its answers."""
+        self._ended = True
+        works = self._mode is Mode.BUSY or (self._mode is Mode.COMMAND and self._has_turn)
+        return works and self._tls_protocol is None
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        if self._mode is Mode.COMMAND:
+            self._yield()  # commands that wait come before more is read
+        else:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if len(self._in) - self._position <= MAX_PENDING:  # or there is work enough
+            super()._resume_reading()
 
     def _acknowledge(self) -> None:
         """Part of a message is here: a client with the Nagle algorithm waits for this to send the next one.
@@ -73,24 +104,54 @@ class Stream(Connection):
             with suppress(OSError):  # gone meanwhile
                 self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _QUICK, 1)
 
+    def _yield(self) -> None:
+        """Go on, and read on, when others have had their turn: connections, and threads too.
+
+        A thread that waits asks for the GIL when nobody has let go of it for 5 ms; turns are shorter, so
+        without a rest between them a commit can take 300 ms.
+        """
+        if not self._has_turn:
+            self._has_turn = True
+            self.loop.call_later(REST, self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._has_turn = False
+        self._pump()
+
     def _pump(self) -> None:
-        """Answer every whole command that is here; the replies go out in one write."""
+        """Answer the whole commands that are here, as many as one turn has; their replies go in one write."""
         if self._pumping:
             return  # a message was answered at once: the loop below goes on, not deeper
         self._pumping = True
+        left, until = TURN, math.inf
         while self._mode is Mode.COMMAND:
             end = self._in.find(b"\n", self._position) + 1
             if not end:
                 if len(self._in) - self._position > MAX_AUTH:
                     self.hang_up(Reply(421, "4.5.2", "The command line does not end"))
                 break
+            now = self.policy.clock.monotonic()
+            if not left or now > until or self._choked:
+                if not self._choked:
+                    self._yield()
+                break
+            if left == TURN:
+                until = now + TURN_TIME
+            left -= 1
             line = self._in[self._position : end]
             self._position = end
-            self._command(line)
+            self._command(line, now)
         self._pumping = False
         self._flush()
+        if self._mode is Mode.COMMAND and not self._has_turn and not self._choked:  # all is done
+            if self._ended:
+                self._close()
+            elif self.policy.draining and self.is_idle:
+                self.hang_up(GOING_DOWN)
+        if not self._reading and not self._has_turn and self._mode is not Mode.BUSY:
+            self._resume_reading()
 
-    def _command(self, line: bytes) -> None:
+    def _command(self, line: bytes, now: float) -> None:
         if line[-2:] != b"\r\n" or line.find(b"\r") != len(line) - 2:
             # Who ends lines otherwise may have been made to by somebody else (smuggling).
             self.hang_up(Reply(500, "5.5.2", "A command ends with CRLF (RFC 5321 2.3.8)"))
@@ -101,7 +162,7 @@ class Stream(Connection):
             self.refuse(Reply(500, "5.5.6", "The command line is too long"))
             return
         if not self.is_stranger:
-            self.deadline = self.policy.clock.monotonic() + self.policy.command_timeout
+            self.deadline = now + self.policy.command_timeout
         try:
             self.on_command(verb, argument.strip())
         except PathError as error:
@@ -131,12 +192,6 @@ class Stream(Connection):
         if not self.is_stranger:
             self.deadline = self.policy.clock.monotonic() + self.policy.command_timeout
         self._pump()
-        if self._mode is Mode.COMMAND and self._ended:
-            self._close()
-        elif self.policy.draining and self.is_idle:
-            self.hang_up(GOING_DOWN)
-        if len(self._in) - self._position <= MAX_PENDING:  # or there is work enough
-            self._resume_reading()
 
     async def readline(self) -> bytes:
         """The next line of an AUTH exchange."""
@@ -160,76 +215,151 @@ class Stream(Connection):
 
     # DATA
 
-    def _collect(self, data: bytes) -> None:
-        """Take octets of a message until its final dot."""
-        held = self._data
-        start = max(len(held) - 4, 0)
-        held += data
-        self._held += len(data)
-        self.policy.memory.used += len(data)
-        if held[:3] == b".\r\n" and self._dropped is None:
-            content, rest = b"", bytes(held[3:])
+    def _await_message(self) -> None:
+        """What comes now is a message, as far as it is not here yet."""
+        self._mode = Mode.DATA
+        self._dropped = None
+        self._dotted = False
+        self.deadline = self.policy.clock.monotonic() + self.policy.data_timeout
+        if self._position < len(self._in):
+            self._flush()
+            self._collect(self._in, self._position)
         else:
-            end = self._find_end(held, start)
-            if end < 0:
-                self._keep_or_drop(held)
-                return
-            content, rest = bytes(memoryview(held)[: end + 2]), bytes(memoryview(held)[end + 5 :])
-        self._data = bytearray()
-        self._in, self._position = rest, 0
+            self._in, self._position = b"", 0
+
+    def _collect(self, data: bytes, begin: int = 0) -> None:
+        """Take the octets of a message, from `begin` on, until its final dot."""
+        held = self._data
+        octets: bytes | bytearray = data
+        start = begin
+        if held:
+            start = max(len(held) - 4, 0)
+            held += data
+            octets = held
+        dot = self._find_dot(octets, begin, start)
+        if dot < 0:
+            if not held:
+                held += memoryview(data)[begin:] if begin else data
+                self._in, self._position = b"", 0
+            self._keep_or_drop(held, len(data) - begin)
+            return
+        if octets is data:
+            content = data[begin:dot]
+            self._in, self._position = data, dot + 3
+            new = dot - begin
+        else:
+            with memoryview(held) as view:
+                content = bytes(view[:dot])
+                self._in, self._position = bytes(view[dot + 3 :]), 0
+            new = dot + len(data) - len(held)
+            self._data = bytearray()
+        if self._share is not None:
+            self._share.take(new)
         self._mode = Mode.BUSY
         self.deadline = float("inf")  # from here on it is our turn
         try:
-            reply = self._complete(content)
+            said = self._complete(content)
         except Exception as error:
             self.policy.bug(error)
-            reply = BUG
-        if reply is not None:
-            self.answer(reply)
+            said = BUG
+        if isinstance(said, Reply):
+            self.answer(said)
+        elif said is not None:
+            self.policy.spawn(self._wait_for(said))
 
-    def _keep_or_drop(self, held: bytearray) -> None:
+    def _keep_or_drop(self, held: bytearray, new: int) -> None:
         """A message that is too much is heard to its end, but not held."""
-        policy = self.policy
-        if self._dropped is None:
-            if len(held) > policy.message_size:
-                self._dropped = self._too_large()
-            elif not policy.memory.has_room(0):
-                self._dropped = CROWDED
+        share = self._share
+        if share is not None and self._dropped is None:
+            share.take(new)
+            if len(held) > SLICE:
+                self._dropped = self._set_aside(held)
+            if self._dropped is None:
+                # Of what is held the last octets may be the final dot's line, and no content.
+                size = len(held) - len(b".\r")
+                if size + (0 if self._mending is None else self._mending.size) > self.policy.message_size:
+                    self._dropped = self._too_large()
+                elif not share.has_room(-len(b".\r")):
+                    self._dropped = CROWDED
+            if self._dropped is not None:
+                self._let_go()
         if self._dropped is not None:
-            # Where the content begins is behind a CRLF, too: the final dot may be all that is still to come.
-            held[:] = (b"\r\n" + held[-4:])[-4:]
-            self._let_go()
+            del held[:-4]
+
+    def _set_aside(self, held: bytearray) -> Reply | None:
+        """Mend what has come of a large message, but for what may begin its final dot; or refuse it."""
+        try:
+            with memoryview(held) as view:
+                first = bytes(view[:-4])
+            del held[:-4]
+            self._pause_reading()
+            self._yield()  # libuv would read 32 times before anybody else has a turn
+            return self._mend(first)
+        except Exception as error:
+            self.policy.bug(error)
+            return BUG
+
+    def _mend(self, data: bytes) -> Reply | None:
+        """Mend the next slice of a large message, or refuse what no message may hold."""
+        mending = self._mending
+        if mending is None:
+            mending = self._mending = Mending(self.policy.normalise)
+        before = mending.size
+        mending.feed(data)
+        if self._share is not None:
+            self._share.take(mending.size - before - len(data))
+        if mending.has_bare_newline and not self.policy.normalise:
+            return BARE_NEWLINE
+        return NUL if mending.has_nul else None
 
     def _too_large(self) -> Reply:
         return Reply(552, "5.3.4", f"The message is larger than {self.policy.message_size} octets")
 
-    def _find_end(self, held: bytearray, start: int) -> int:
-        """Where the final dot's line begins, less its CRLF; -1 if it is not here yet.
+    def _find_dot(self, octets: bytes | bytearray, begin: int, start: int) -> int:
+        """Where the final dot is; -1 if it is not here yet. Before `start` there is none.
 
         One pass for two questions: the first line that starts with a dot is the final one, or else the
         message has dots to unstuff. Each pass over 100 KiB costs 60 us.
         """
-        if not self._dotted and self._dropped is None:  # what is held of a dropped one begins anywhere
-            at = -2 if held[:1] == b"." else held.find(b"\r\n.", start)
-            if at == -1 or len(held) < at + 5:
+        # What is held of one that is dropped, or mended as it comes, begins anywhere.
+        if not self._dotted and self._dropped is None and self._mending is None:
+            dot = begin if octets.startswith(b".", begin) else octets.find(b"\r\n.", start) + 2
+            if dot == 1 or len(octets) < dot + 3:
                 return -1
-            if held[at + 3 : at + 5] == b"\r\n":
-                return at
+            if octets.startswith(b"\r\n", dot + 1):
+                return dot
             self._dotted = True
-        return held.find(_END, start)
+        end = octets.find(_END, start)
+        return end if end < 0 else end + 2
 
-    def _complete(self, content: bytes) -> Reply | None:
-        """A message is here as a whole: check and mend its octets, then ask."""
+    def _complete(self, content: bytes) -> Reply | Coroutine[Any, Any, None] | None:
+        """A message is here as a whole: check and mend what is not yet, then ask."""
         if self._dropped is not None:
             return self._dropped
-        if len(content) > self.policy.message_size:
-            return self._too_large()
-        if message.has_bare_newline(content):
-            if not self.policy.normalise:
-                return Reply(550, "5.6.11", "A CR or LF stands alone; lines end with CRLF (RFC 5321 2.3.8)")
-            content = message.normalise_newlines(content)
-            self._dotted = True
-        return self.on_message(message.unstuff(content) if self._dotted else content, self._dotted)
+        if self._mending is not None:
+            if (refusal := self._mend(content)) is not None:
+                return refusal
+            dotted, size = self._mending.dotted, self._mending.size
+            pieces, self._mending = self._mending.pieces, None
+        else:
+            dotted = self._dotted
+            if message.has_bare_newline(content):
+                if not self.policy.normalise:
+                    return BARE_NEWLINE
+                content, dotted = message.normalise_newlines(content), True
+            if b"\0" in content:
+                return NUL
+            if dotted:
+                content = message.unstuff(content)
+            pieces, size = [content], len(content)
+        return self._too_large() if size > self.policy.message_size else self.on_message(pieces, dotted)
+
+    async def _wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.policy.bug(error)
+            self.answer(BUG)
 
     def answer(self, reply: Reply) -> None:
         """The reply to a message; the transaction is over."""
@@ -237,8 +367,14 @@ class Stream(Connection):
         self._set_rset_state()
         if self._mode is Mode.CLOSED:
             return
+        if self._errors and reply.code == 250:
+            self.forgive(TAKEN)
         self.reply(reply)
         self._go_on()
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._mending = None
 
     # What a subclass does
 
@@ -246,6 +382,6 @@ class Stream(Connection):
         """Answer one command."""
         raise NotImplementedError
 
-    def on_message(self, content: bytes, dotted: bool) -> Reply | None:
+    def on_message(self, pieces: list[bytes], dotted: bool) -> Reply | Coroutine[Any, Any, None] | None:
         """Take the message; `dotted`: lines of it may start with a dot."""
         raise NotImplementedError

@@ -84,6 +84,8 @@ CLOSED = (501, "5.5.4", "The address is not closed by >")
         (b"FROM:<a@[192.0.2.1>", LITERAL),
         (b"FROM:<a@[b.test]>", LITERAL),
         (b"FROM:<a@[IPv6:192.0.2.1]>", LITERAL),
+        (b"FROM:<a@[IPv6:fe80::1%eth0]>", LITERAL),
+        ("FROM:<a@[1\u0669.0.2.1]>".encode(), LITERAL),
         (b"FROM:<a\xff@b.test>", (501, "5.5.4", "The address is not UTF-8")),
         (b"FROM:<a@b.test> =x", (501, "5.5.4", "Not a parameter: =x")),
         (b"FROM:<a@b.test> X=1 x", (501, "5.5.4", "X is given twice")),

@@ -45,13 +45,16 @@ class Client:
         self.socket = own
 
     @classmethod
-    async def connect(cls, port: int, *, tls: bool = False, buffer: int | None = None) -> Self:
-        """Dial; `buffer` is how many octets of replies the kernel keeps for a client that does not read."""
+    async def connect(
+        cls, port: int, *, tls: bool = False, buffer: int | None = None, address: str = "127.0.0.1"
+    ) -> Self:
+        """Dial from `address`; `buffer`: so much does the kernel keep for a client that does not read."""
         own = socket.socket()
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if buffer is not None:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         own.setblocking(False)
+        own.bind((address, 0))
         limit = 2**16 if buffer is None else buffer
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", port))
@@ -176,9 +179,9 @@ def stuffed(content: bytes) -> bytes:
     return (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
 
 
-async def greeted(port: int, *, tls: bool = False, ehlo: bool = True) -> Client:
+async def greeted(port: int, *, tls: bool = False, ehlo: bool = True, address: str = "127.0.0.1") -> Client:
     """A client that has heard the greeting and said EHLO."""
-    client = await Client.connect(port, tls=tls)
+    client = await Client.connect(port, tls=tls, address=address)
     said = await client.reply()
     assert str(said) == "220 mta.test ESMTP", said
     if ehlo:

@@ -105,14 +105,14 @@ class Probe(Server):
         self.event_handler.at("rcpt")
         return None
 
-    def on_data(self) -> Reply | None:
+    def on_data(self) -> Share | Reply:
         self.event_handler.at("data")
-        return None
+        return self.policy.memory.open()
 
-    def on_message(self, content: bytes, dotted: bool) -> Reply | None:
+    def on_message(self, pieces: list[bytes], dotted: bool) -> Reply | None:
         desk = self.event_handler
         desk.at("message")
-        desk.contents.append(content)
+        desk.contents.append(b"".join(pieces))
         if desk.hold:
             desk.waiting.append(self)
         desk.changed()
