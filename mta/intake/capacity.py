@@ -1,8 +1,9 @@
 """Room for one more message: measured here, asked before a client sends it.
 
-Between: the daemon starts `watch`; the submission listener asks at MAIL and at DATA; /readyz asks too.
-Contract: `at_mail` and `at_data` answer with a Reply that refuses (452, with a time), or None and a share of
-    memory, and never touch the disk: it was looked at within the last second. Sizes are octets.
+Between: the daemon starts `watch`; the submission listener asks at MAIL, and takes from `memory` from DATA
+    on; /readyz asks too.
+Contract: `at_mail` answers with a Reply that refuses (452, with a time), or None, and never touches the disk:
+    it was looked at within the last second. Sizes are octets.
 Raises: OSError from `measure` where the spool or the event log has gone.
 Standards: RFC 1870 6.1 (a declared size may be refused at MAIL with 452).
 """
@@ -18,7 +19,6 @@ from mta.clock import Clock
 from mta.config.settings import Settings
 from mta.core.capacity import Free, Reserve, Share, over_quota
 from mta.core.model import Reply
-from mta.smtp.stream import CROWDED
 from mta.spool.bodies import THRESHOLD
 from mta.spool.queue import Spool
 
@@ -101,14 +101,6 @@ class Capacity:
             if over is not None:
                 return Reply(452, "4.3.1", f"The quota is used up: {over}; try again when some are delivered")
         return None
-
-    def at_data(self, tenant: str, network: str, declared: int) -> Share | Reply:
-        """May it come now, beside all others that are on their way in? Its share of memory, to be closed."""
-        share = self.memory.open(tenant, network)
-        if share.has_room(declared):
-            return share
-        share.close()
-        return CROWDED
 
 
 def _free(folder: Path) -> Free:

@@ -39,6 +39,7 @@ from mta.intake.strangers import MAX_NAME, Strangers
 from mta.metrics import ListenerName, Metrics
 from mta.smtp.listener import Listener
 from mta.smtp.server import Server
+from mta.smtp.stream import CROWDED, SMALL
 from mta.spool.queue import Spool
 
 MAX_RATES = 10_000  # credentials whose rate is remembered
@@ -295,11 +296,19 @@ class Submission(Server):
                 return self._limited(Reply(450, "4.7.1", words))
         return None
 
-    def on_data(self) -> Share | Reply:
+    def on_data(self) -> Reply | None:
+        """Beside all others that are on their way in? What is small has its share when it comes in pieces."""
+        if self.declared <= SMALL and self.event_handler.capacity.memory.has_room(16 * SMALL):
+            return None
+        self._share = self.open_share()
+        if self._share.has_room(self.declared):
+            return None
+        self._let_go()
+        return self._limited(CROWDED)
+
+    def open_share(self) -> Share:
         assert self.credential is not None
-        capacity = self.event_handler.capacity
-        share = capacity.at_data(self.credential.tenant, client_network(self.client), self.declared)
-        return share if isinstance(share, Share) else self._limited(share)
+        return self.event_handler.capacity.memory.open(self.credential.tenant, client_network(self.client))
 
     def _limited(self, reply: Reply) -> Reply:
         """Tell of a limit, but not again for each further recipient of this message."""

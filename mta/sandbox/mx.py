@@ -72,7 +72,10 @@ class SandboxMX(Server):
             return None if isinstance(granted, Go) else actor.rcpt
         return actor.rcpt
 
-    def on_data(self) -> Share | Reply:
+    def on_data(self) -> Reply | None:
+        return None
+
+    def open_share(self) -> Share:
         return self.policy.memory.open()
 
     def on_message(self, pieces: list[bytes], dotted: bool) -> Coroutine[Any, Any, None]:

@@ -1,9 +1,9 @@
 """The server's side of SMTP: what each command is answered with.
 
 Between: `smtp.stream` hands in commands; a subclass decides (submission, the sandbox's MX).
-Contract: `on_mail` and `on_rcpt` answer with a Reply that refuses, or None; `on_mail` may also accept in
-    words of its own; `on_data` gives the message its share of memory, or refuses. Every reply has an
-    enhanced code.
+Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, or None; `on_mail` may also
+    accept in words of its own. `open_share` gives a message that is not small its share of
+    memory. Every reply has an enhanced code.
 Raises: PathError, which `smtp.stream` turns into its reply.
 Standards: RFC 5321 3.3, 4.1.1 (commands), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
     RFC 2034 (ENHANCEDSTATUSCODES), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
@@ -22,7 +22,6 @@ from aiosmtpd.smtp import SMTP
 
 from mta.core import address
 from mta.core.address import Path, PathError
-from mta.core.capacity import Share
 from mta.core.model import Option, Reply
 from mta.smtp.connection import ACCEPTED
 from mta.smtp.stream import Stream
@@ -163,10 +162,9 @@ class Server(Stream):
             self.refuse(Reply(503, "5.5.1", "Send MAIL first"))
         elif not self.recipients:
             self.refuse(Reply(554, "5.5.1", "No valid recipients"))
-        elif isinstance(share := self.on_data(), Reply):
-            self.refuse(share)
+        elif (refusal := self.on_data()) is not None:
+            self.refuse(refusal)
         else:
-            self._share = share
             self._out.append(b"354 End with <CR><LF>.<CR><LF>\r\n")
             self._await_message()
 
@@ -274,8 +272,8 @@ class Server(Stream):
         """May it send there?"""
         raise NotImplementedError
 
-    def on_data(self) -> Share | Reply:
-        """May it send now? The memory that the message may have."""
+    def on_data(self) -> Reply | None:
+        """May it send now?"""
         raise NotImplementedError
 
     _VERBS: ClassVar[dict[bytes, Callable[[Server, bytes], None]]] = {

@@ -24,6 +24,7 @@ from typing import Any
 
 from mta.core import message
 from mta.core.address import PathError
+from mta.core.capacity import Share
 from mta.core.message import Mending
 from mta.core.model import Reply
 from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, Connection, Mode
@@ -34,6 +35,7 @@ MAX_PENDING = 64 * 1024  # octets that may wait while we are busy; then reading 
 TURN = 100  # commands of one connection that are answered before others have their turn
 TURN_TIME = 0.005  # seconds for them
 REST = 0.001  # seconds between two turns, of the loop's own time: this is about threads, not about hours
+SMALL = 64 * 1024  # octets; a message that is whole in one read and no larger needs no share of memory
 SLICE = 256 * 1024  # octets; of a message that is larger so many at a time are mended, as it comes
 BARE_NEWLINE = Reply(550, "5.6.11", "A CR or LF stands alone; lines end with CRLF (RFC 5321 2.3.8)")
 NUL = Reply(550, "5.6.0", "The message holds a NUL octet; encode it (RFC 5321 4.5.2)")
@@ -255,6 +257,9 @@ class Stream(Connection):
             self._data = bytearray()
         if self._share is not None:
             self._share.take(new)
+        elif new > SMALL:
+            self._share = self.open_share()
+            self._share.take(new)
         self._mode = Mode.BUSY
         self.deadline = float("inf")  # from here on it is our turn
         try:
@@ -269,8 +274,10 @@ class Stream(Connection):
 
     def _keep_or_drop(self, held: bytearray, new: int) -> None:
         """A message that is too much is heard to its end, but not held."""
-        share = self._share
-        if share is not None and self._dropped is None:
+        if self._dropped is None:
+            share = self._share
+            if share is None:
+                share = self._share = self.open_share()
             share.take(new)
             if len(held) > SLICE:
                 self._dropped = self._set_aside(held)
@@ -377,6 +384,10 @@ class Stream(Connection):
         self._mending = None
 
     # What a subclass does
+
+    def open_share(self) -> Share:
+        """The memory that the message at hand may have."""
+        raise NotImplementedError
 
     def on_command(self, verb: bytes, argument: bytes) -> None:
         """Answer one command."""

@@ -105,8 +105,11 @@ class Probe(Server):
         self.event_handler.at("rcpt")
         return None
 
-    def on_data(self) -> Share | Reply:
+    def on_data(self) -> Reply | None:
         self.event_handler.at("data")
+        return None
+
+    def open_share(self) -> Share:
         return self.policy.memory.open()
 
     def on_message(self, pieces: list[bytes], dotted: bool) -> Reply | None:
