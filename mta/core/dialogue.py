@@ -5,8 +5,9 @@ Contract: pure. `begin` and `feed` give the octets to write and the transactions
     transaction carries its own replies. `take` is asked for the next transaction where one may follow.
     A transaction that is dropped (421, a lost connection) says by `after_dot` whether it may have arrived.
     `fault` says why a connection must never be used again: the peer answers what was not asked, or
-    speaks no SMTP. What was answered before counts.
-Raises: nothing that a peer can cause.
+    speaks no SMTP; or there is a bug of ours (`is_bug`). What was answered before counts, and no transaction
+    is forgotten: `abandon` gives all that have no final reply, also one that could not be begun.
+Raises: nothing that a peer can cause; what `begin` raises is a bug of ours.
 Standards: RFC 5321 3.3 (mail transaction), 4.2.1 (421), RFC 2920 3.1 (pipelining: DATA is the last of a
     group, and the next MAIL may follow the final dot), RFC 1870 (SIZE), RFC 6152, RFC 6531.
 Why: in the steady state one write carries a body and the next envelope, and one read brings all its
@@ -113,6 +114,11 @@ class Dialogue:
         return not self._expected
 
     @property
+    def is_bug(self) -> bool:
+        """Is it our own fault that the connection is of no more use?"""
+        return self.fault is not None and not isinstance(self.fault, Desync | ReplyError)
+
+    @property
     def awaited(self) -> int:
         """How many replies are."""
         return len(self._expected)
@@ -124,8 +130,12 @@ class Dialogue:
 
     def begin(self, transaction: Transaction) -> bytes:
         """The octets that open a transaction."""
-        envelope = transaction.envelope = envelope_lines(transaction, self._capabilities)
         expected = self._expected
+        try:
+            envelope = transaction.envelope = envelope_lines(transaction, self._capabilities)
+        except Exception:
+            expected.append((Stage.MAIL, transaction))
+            raise
         if not self._pipelining:
             # A RSET goes alone; its reply is followed by MAIL.
             first = Stage.RSET if self._reset_first else Stage.MAIL
@@ -147,7 +157,7 @@ class Dialogue:
         step = Step([], [])
         try:
             self._feed(replies, step, take)
-        except (Desync, ReplyError) as error:
+        except Exception as error:
             self.fault = error
         if self.fault is None and self.closing is None:
             self._withheld = None
@@ -174,7 +184,7 @@ class Dialogue:
                 return
             try:
                 _HANDLERS[stage](self, transaction, reply, step, take)
-            except Desync:
+            except Exception:
                 self._expected.appendleft((stage, transaction))  # it has no final reply
                 raise
 
