@@ -32,6 +32,7 @@ FLOORS = (
         "intake.authentication",
         "intake.capacity",
         "outbound.clockwatch",
+        "outbound.contents",
         "outbound.leases",
         "outbound.outcome",
         "outbound.traffic",

@@ -37,6 +37,13 @@ EXPIRED = Outcome(
     Reply(554, "5.4.7", "The message was not delivered before its time was over"),
 )
 
+OUR_FAULT = Outcome(
+    Kind.DEFERRED,
+    Subject.UNKNOWN,
+    Scope.SITE,
+    Reply(451, "4.3.0", "An error of ours; it is counted and the mail is tried again"),
+)
+
 
 def outcomes(transaction: Transaction, host: str, judge: Judge | None = None) -> list[Outcome]:
     """The outcomes of a transaction that was answered to its end."""

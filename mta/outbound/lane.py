@@ -3,8 +3,8 @@
 Between: the pool pushes batches and opens connections; connections take transactions and tell their
     ends; outcomes go to the settler.
 Contract: bounded by recipients for each tenant and priority (`core.turns`), and as a whole. `gate` answers
-    Go, or Wait with the reason. Every batch is settled or postponed once. A content that is only on disk
-    is read by the pool first.
+    Go, or Wait with the reason. Every batch is settled or postponed once, whatever bug of ours is met on the
+    way. A content that is only on disk is read first (`outbound.contents`), when there is memory for it.
 Raises: nothing.
 Why: connections pull. Nobody assigns work to connections, so nothing is searched; tasks grow with
     connections, memory with lanes, and the backlog stays on disk.
@@ -13,18 +13,19 @@ Why: connections pull. Nobody assigns work to connections, so nothing is searche
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import EXPIRED, Judge, broken, outcomes, shared, surplus, unsendable
+from mta.core.classify import EXPIRED, OUR_FAULT, Judge, broken, outcomes, shared, surplus, unsendable
 from mta.core.dialogue import Transaction
-from mta.core.message import header_block, stuff
+from mta.core.message import stuff
 from mta.core.model import Batch, Go, Kind, Message, Outcome, Reaction, Scope, Subject, Wait
 from mta.core.routing import Route
 from mta.core.source import Source
 from mta.core.throttle import GO, DeadSite, RateLimit
 from mta.core.turns import LOW, Share, Turns
+from mta.outbound.contents import Contents
 from mta.outbound.outcome import Settler, Trace
 from mta.outbound.traffic import SLICE, Traffic, is_refusal
 from mta.smtp.client import Connection
@@ -44,13 +45,14 @@ class Host(Protocol):
     """What a lane needs of its pool."""
 
     draining: bool
+    contents: Contents
 
     @property
     def may_take(self) -> bool: ...
 
     def open(self, lane: Lane) -> None: ...
 
-    def read(self, lane: Lane, connection: Connection, batch: Batch) -> None: ...
+    def bug(self, error: Exception) -> None: ...
 
     def starved(self, lane: Lane) -> None: ...
 
@@ -157,14 +159,17 @@ class Lane:
 
     def kick(self, stalled: bool = False) -> None:
         """Give idle connections work, and ask for more connections where that is not enough."""
-        while self.idle and self._turns.batches:
-            connection = self.idle.pop()
-            if not self._start(connection):
-                self.idle.append(connection)
-                break
-        while self._wants_connection(stalled):
-            self.connections += 1
-            self._pool.open(self)
+        try:
+            while self.idle and self._turns.batches:
+                connection = self.idle.pop()
+                if not self._start(connection):
+                    self.idle.append(connection)
+                    break
+            while self._wants_connection(stalled):
+                self.connections += 1
+                self._pool.open(self)
+        except Exception as error:  # who kicks has work of his own to go on with; the next sweep comes
+            self._pool.bug(error)
 
     def _wants_connection(self, stalled: bool) -> bool:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
@@ -191,17 +196,27 @@ class Lane:
         if transaction is not None:
             connection.send(transaction)
             return True
-        batch = self._head(connection)
-        if batch is None or batch.message.content is not None or not self._granted(len(batch.recipients)):
+        contents, batch = self._pool.contents, None
+        try:
+            batch = self._head(connection)
+            if batch is None or batch.message.content is not None:
+                return False
+            if not contents.has_room(self, connection, batch.message):
+                return False
+            if not self._granted(len(batch.recipients)):
+                return False
+            self._pop()
+            contents.read(self, connection, batch)
+        except Exception as error:
+            self._fail(batch, error)
             return False
-        self._pop()
-        self._pool.read(self, connection, batch)
         return True
 
-    def begin(self, connection: Connection, batch: Batch, content: bytes) -> None:
+    def begin(self, connection: Connection, batch: Batch, body: bytes, head: bytes) -> None:
         """The content of a batch was read: send it, if the connection is still there."""
-        batch.head = header_block(content)
-        transaction = self._transaction(batch, content)
+        batch.head = head
+        transaction = Transaction(batch.message, batch.recipients, body)
+        self._under_way[transaction] = batch
         if connection.ended.done():
             transaction.started = self._clock.monotonic()
             transaction.ended_by = connection.last_word
@@ -210,36 +225,60 @@ class Lane:
         else:
             connection.send(transaction)
 
+    def unread(self, connection: Connection, batch: Batch, error: Exception) -> None:
+        """The content of a batch cannot be read."""
+        self._pool.contents.give_back(batch)
+        self._settler.fail(batch, error, self._trace(connection.tls))
+        if not connection.ended.done():
+            self.idle_again(connection)
+
     # What a connection asks and tells
 
     def take(self, connection: Connection) -> Transaction | None:
         """The next transaction, if its content is in memory and it may go now."""
-        batch = self._head(connection) if self._turns.batches else None
-        content = None if batch is None else batch.message.content
-        if batch is None or content is None or not self._granted(len(batch.recipients)):
+        batch = None
+        try:
+            batch = self._head(connection) if self._turns.batches else None
+            content = None if batch is None else batch.message.content
+            if batch is None or content is None or not self._granted(len(batch.recipients)):
+                return None
+            self._pop()
+            body = content if batch.message.dotless else stuff(content)
+            transaction = Transaction(batch.message, batch.recipients, body)
+        except Exception as error:
+            self._fail(batch, error)
             return None
-        self._pop()
-        return self._transaction(batch, content)
+        self._under_way[transaction] = batch
+        return transaction
 
     def finished(self, connection: Connection, transaction: Transaction) -> None:
-        if self._dead.failures:
-            self._dead.answered()
-            self._pool.tell(self, "mail is answered again")
-        self._losses = 0
-        batch = self._under_way.pop(transaction)
+        batch = self._under_way.pop(transaction, None)
+        if batch is None:
+            return  # after a bug it may be told twice
         now = self._clock.monotonic()
-        duration = now - transaction.started
-        results = outcomes(transaction, connection.host, self.judge)
-        extra = surplus(transaction)
+        extra: set[int] = set()
+        try:
+            if self._dead.failures:
+                self._dead.answered()
+                self._pool.tell(self, "mail is answered again")
+            self._losses = 0
+            results = outcomes(transaction, connection.host, self.judge)
+            extra = surplus(transaction)
+            if extra:
+                results = [result for position, result in enumerate(results) if position not in extra]
+            self.traffic.ended(transaction.started, now, results, connection.carried)
+            connection.carried += 1
+            if any(result.verdict is not None for result in results):
+                self._react(batch.message.tenant, results, connection)
+                results = [self._elsewhere(batch.message, result) for result in results]
+        except Exception as error:
+            self._pool.bug(error)
+            results, extra = _despite(transaction, connection.host), set()
+        if batch.message.content is None:
+            self._pool.contents.give_back(batch)
         if extra:
             self._turns.put_back(batch.split(extra))
-            results = [result for position, result in enumerate(results) if position not in extra]
-        self.traffic.ended(transaction.started, now, results, connection.carried)
-        connection.carried += 1
-        if any(result.verdict is not None for result in results):
-            self._react(batch.message.tenant, results, connection)
-            results = [self._elsewhere(batch.message, result) for result in results]
-        self._settler.settle(batch, results, self._trace(connection.tls, duration))
+        self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
 
     def idle_again(self, connection: Connection) -> None:
         if self._is_used_up(connection) or self._pool.draining:
@@ -253,36 +292,51 @@ class Lane:
             self.idle.remove(connection)
         self._losses += bool(left)
         for transaction, after_dot in left:
-            batch = self._under_way.pop(transaction)
-            outcome = broken(transaction, after_dot, connection.host, self.judge)
-            if outcome.verdict is not None:
-                now = self._clock.monotonic()
-                self.traffic.ended(transaction.started, now, [outcome], connection.carried)
-                self._react(batch.message.tenant, [outcome], connection)
-            # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
-            # that refuses us in words on a new connection.
-            refused = is_refusal(outcome) and not connection.carried
-            if not (after_dot or refused or batch.requeued) and self._pool.may_take:
-                batch.requeued = True
-                self._turns.put_back(batch)
-            else:
-                duration = self._clock.monotonic() - transaction.started
-                outcome = self._elsewhere(batch.message, outcome)
-                results = shared(outcome, transaction, self.judge)
-                self._settler.settle(batch, results, self._trace(connection.tls, duration))
-                # Whoever says why he refuses us is not dead, nor is who takes mail between two goodbyes.
-                if batch.requeued and self._losses >= GOODBYES and not is_refusal(outcome):
-                    self._dead.failed(self._clock.now())
-                    self._tell_dead(outcome)
-        self._leave_if_shut()
+            batch = self._under_way.pop(transaction, None)
+            if batch is None:
+                continue  # it was answered, and a bug came behind it
+            if batch.message.content is None:
+                self._pool.contents.give_back(batch)
+            try:
+                self._lost(connection, transaction, batch, after_dot)
+            except Exception as error:
+                self._settler.fail(batch, error, self._trace(connection.tls))
+        try:
+            self._leave_if_shut()
+        except Exception as error:
+            self._pool.bug(error)
+
+    def _lost(self, connection: Connection, transaction: Transaction, batch: Batch, after_dot: bool) -> None:
+        now = self._clock.monotonic()
+        outcome = broken(transaction, after_dot, connection.host, self.judge)
+        if outcome.verdict is not None:
+            self.traffic.ended(transaction.started, now, [outcome], connection.carried)
+            self._react(batch.message.tenant, [outcome], connection)
+        # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
+        # that refuses us in words on a new connection.
+        refused = is_refusal(outcome) and not connection.carried
+        if not (after_dot or refused or batch.requeued) and self._pool.may_take:
+            batch.requeued = True
+            self._turns.put_back(batch)
+            return
+        outcome = self._elsewhere(batch.message, outcome)
+        results = shared(outcome, transaction, self.judge)
+        # Whoever says why he refuses us is not dead, nor is who takes mail between two goodbyes.
+        if batch.requeued and self._losses >= GOODBYES and not is_refusal(outcome):
+            self._dead.failed(self._clock.now())
+            self._tell_dead(outcome)
+        self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
+
+    def bug(self, error: Exception) -> None:
+        self._pool.bug(error)
 
     # What the pool tells
 
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
-        self.traffic.opened()
         self.serving.add(connection)
         connection.serve(self)
+        self.traffic.opened()
         self.idle_again(connection)
 
     def failed(self, outcome: Outcome, started: float) -> None:
@@ -296,9 +350,12 @@ class Lane:
             return
         self._dead.failed(self._clock.now())
         self._bar(outcome)
-        for batch in self.take_all():
+
+        def leave(batch: Batch) -> None:
             if not self._moves(batch):
                 self.settle_all(batch, outcome, self._trace())
+
+        self._settler.each(self.take_all(), leave)
         self._tell_dead(outcome)
 
     def closed(self, connection: Connection | None) -> None:
@@ -310,8 +367,8 @@ class Lane:
         self.traffic.closed(self)
         dead = self._dead.ask(self._clock.now())
         if isinstance(dead, Wait) and not self.connections:
-            for batch in self.take_all():
-                self._settler.postpone(batch, dead.until)
+            until = dead.until
+            self._settler.each(self.take_all(), lambda batch: self._settler.postpone(batch, until))
         self.kick()
 
     def spare(self) -> bool:
@@ -323,9 +380,12 @@ class Lane:
 
     def put_off(self, until: Wait, tenant: str | None = None) -> None:
         """The path is shut, for one tenant or all, for longer than mail should wait in memory."""
-        for batch in self.take_all() if tenant is None else self._take_tenant(tenant):
+
+        def leave(batch: Batch) -> None:
             if not self._moves(batch):
                 self._settler.postpone(batch, until.until)
+
+        self._settler.each(self.take_all() if tenant is None else self._take_tenant(tenant), leave)
 
     def settle_all(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
         self._settler.settle(batch, [outcome] * len(batch.recipients), trace)
@@ -340,6 +400,12 @@ class Lane:
         taken = self._turns.take_tenant(tenant)
         self._tell_room()
         return taken
+
+    @property
+    def batches(self) -> Iterator[Batch]:
+        """All that is in its care: what waits and what is under way, but for contents that are being read."""
+        yield from self._turns
+        yield from self._under_way.values()
 
     @property
     def is_forgettable(self) -> bool:
@@ -359,7 +425,7 @@ class Lane:
                 self._pool.starved(self)
                 return None
             message = batch.message
-            if message.expires <= self._clock.now():
+            if message.expires <= self._clock.now() and self._settler.is_over(message):
                 refusal: Outcome | None = EXPIRED
             else:
                 refusal = unsendable(message.options, connection.capabilities.smtputf8, connection.host)
@@ -368,6 +434,16 @@ class Lane:
             self._pop()
             self.settle_all(batch, refusal, self._trace(connection.tls))
         return None
+
+    def _fail(self, batch: Batch | None, error: Exception) -> None:
+        """A bug of ours over what goes next: it leaves, or it would stand before the others for ever."""
+        head = self._turns.head()
+        if head is not None and (batch is None or batch is head):
+            batch = self._turns.pop()
+        if batch is None:
+            self._pool.bug(error)
+        else:
+            self._settler.fail(batch, error, self._trace())
 
     def _pop(self) -> None:
         self._turns.pop()
@@ -460,19 +536,28 @@ class Lane:
 
     def _settle_head(self, outcome: Outcome) -> None:
         if self._turns.head() is not None:
-            batch = self._turns.pop()
-            self.settle_all(batch, self._elsewhere(batch.message, outcome), self._trace())
+            self._settler.each(
+                [self._turns.pop()],
+                lambda batch: self.settle_all(batch, self._elsewhere(batch.message, outcome), self._trace()),
+            )
 
     def _trace(self, tls: str = "", duration: float = 0.0) -> Trace:
         return Trace(self.route, self.source.name, tls, duration)
 
-    def _transaction(self, batch: Batch, content: bytes) -> Transaction:
-        body = content if batch.message.dotless else stuff(content)
-        transaction = Transaction(batch.message, batch.recipients, body)
-        self._under_way[transaction] = batch
-        return transaction
-
     def _tell_room(self) -> None:
         for share in [share for share in self._full if self._turns.room(share) >= LOW]:
             self._full.remove(share)
-            self._pool.has_room(self, share)
+            try:
+                self._pool.has_room(self, share)
+            except Exception as error:
+                self._pool.bug(error)
+
+
+def _despite(transaction: Transaction, host: str) -> list[Outcome]:
+    """Outcomes after a bug of ours: what was taken stays delivered, the rest is tried again."""
+    try:
+        plain = outcomes(transaction, host)
+    except Exception:
+        plain = []
+    plain = plain or [OUR_FAULT] * len(transaction.recipients)
+    return [each if each.kind is Kind.DELIVERED else OUR_FAULT for each in plain]
