@@ -17,7 +17,7 @@ FLOORS = (
     ("cli",),
     ("daemon",),
     ("outbound.scheduler",),
-    ("outbound.pool", "outbound.expiry"),
+    ("outbound.pool", "outbound.expiry", "outbound.strays"),
     (
         "outbound.lane",
         "outbound.paths",

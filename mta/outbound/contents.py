@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from mta.core.capacity import Share
@@ -132,9 +132,9 @@ class Contents:
             asyncio.get_running_loop().call_soon(self._kick)
 
     @property
-    def lent(self) -> Iterator[Batch]:
-        """The batches whose contents are read, or were."""
-        return iter(self._lent)
+    def lent(self) -> list[Batch]:
+        """The batches whose contents are being read, or were."""
+        return list(self._lent)
 
     # Inside
 

@@ -169,7 +169,7 @@ class Settler:
             outcome, state = EXPIRED, State.EXPIRED
         else:
             outcome, state = OUR_FAULT, State.DEFERRED
-            due = min(now + self._plain_wait(message, recipient), message.expires)
+            due = self.plain_due(message, recipient, now)
         try:
             event = about(_TYPES[outcome.kind], message, recipient, now)
             event.attempt = recipient.attempts
@@ -180,9 +180,11 @@ class Settler:
             return _Result(outcome, state, due, None)
         return _Result(outcome, state, due, event)
 
-    def _plain_wait(self, message: Message, recipient: Recipient) -> float:
+    def plain_due(self, message: Message, recipient: Recipient, now: float) -> float:
+        """When its next attempt is due by its stream alone, without a question that could meet a bug."""
         schedule = self._schedules.get(message.stream) or Schedule()
-        return min(schedule.first * 2.0 ** min(recipient.attempts - 1, 30), schedule.maximum)
+        wait = min(schedule.first * 2.0 ** min(max(recipient.attempts - 1, 0), 30), schedule.maximum)
+        return now + wait if self.clock_moved() else min(now + wait, message.expires)
 
     def _tell_due(self, message: Message, recipient: Recipient, due: float) -> None:
         try:
@@ -198,7 +200,7 @@ class Settler:
             return outcome, None
         due = self.next_due(message, recipient, now, route, outcome.verdict)
         if due is None and self.clock_moved():
-            due = now + self._plain_wait(message, recipient)
+            due = self.plain_due(message, recipient, now)
         if due is None:
             return outcome._replace(kind=Kind.EXPIRED), None
         return outcome, due

@@ -178,11 +178,11 @@ class Pool:
         return sum(len(lane.serving) for lane in self._lanes.values())
 
     @property
-    def batches(self) -> Iterator[Batch]:
-        """Everything that is in memory to be sent."""
+    def batches(self) -> Iterator[list[Batch]]:
+        """Everything that is in memory to be sent, lane by lane."""
         for lane in list(self._lanes.values()):
-            yield from lane.batches
-        yield from self.contents.lent
+            yield list(lane.batches)
+        yield self.contents.lent
 
     # What lanes ask
 

@@ -55,10 +55,10 @@ class Update(NamedTuple):
 
 
 class Times(NamedTuple):
-    """A statement that moves times of the whole queue."""
+    """A statement that moves the times of some messages."""
 
     statement: str
-    values: dict[str, float] | tuple[float, int]
+    values: dict[str, float] | tuple[float, int, int]
 
 
 class Drained(NamedTuple):

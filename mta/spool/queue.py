@@ -37,6 +37,7 @@ from mta.spool.tally import Tally
 from mta.spool.wal import Wal
 
 TURNS = 8  # of the event loop before a commit
+KEPT = 1024 * 1024  # octets; a larger content is read again for its first attempt, and stuffed in a thread
 
 log = logging.getLogger(__name__)
 
@@ -226,8 +227,9 @@ class Spool(Notes):
 
     def _keep(self, message: Message) -> None:
         assert message.content is not None
-        if self._memory_used + len(message.content) <= self._memory_budget:
-            self._memory_used += len(message.content)
+        size = len(message.content)
+        if size <= KEPT and self._memory_used + size <= self._memory_budget:
+            self._memory_used += size
         else:
             message.content = None
 
