@@ -26,6 +26,7 @@ FLOORS = (
         "intake.submission",
         "sandbox",
     ),
+    ("outbound.reach",),
     (
         "outbound.router",
         "intake.admission",

@@ -17,31 +17,29 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import EXPIRED, OUR_FAULT, Judge, broken, outcomes, shared, surplus, unsendable
+from mta.core.classify import EXPIRED, Judge, broken, despite_bug, outcomes, shared, surplus, unsendable
 from mta.core.dialogue import Transaction
 from mta.core.message import stuff
-from mta.core.model import Batch, Go, Kind, Message, Outcome, Reaction, Scope, Subject, Wait
+from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.routing import Route
 from mta.core.source import Source
-from mta.core.throttle import GO, DeadSite, RateLimit
+from mta.core.throttle import GO, RateLimit
 from mta.core.turns import LOW, Share, Turns
 from mta.outbound.contents import Contents
 from mta.outbound.outcome import Settler, Trace
+from mta.outbound.reach import Others, Reach
 from mta.outbound.traffic import SLICE, Traffic, is_refusal
 from mta.smtp.client import Connection
 
 BATCHES_PER_CONNECTION = 8  # so many waiting are worth one more connection; pipelining feeds one well
 FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room wakes it sooner
 ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
-MEMORY = 3600.0  # seconds that a dead site is remembered after its time
-BARRED = 1800.0  # seconds until a source that could not dial a site at all is tried there again
 SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
-GOODBYES = 3  # connections in a row that are lost with mail under way: nobody is at home there
 HOLD = 1800.0  # seconds that a tenant's mail waits where a rule names no time
 LANE_FULL = "lane full"
 
 
-class Host(Protocol):
+class Host(Others["Lane"], Protocol):
     """What a lane needs of its pool."""
 
     draining: bool
@@ -57,16 +55,6 @@ class Host(Protocol):
     def starved(self, lane: Lane) -> None: ...
 
     def has_room(self, lane: Lane, share: Share) -> None: ...
-
-    def tell(self, lane: Lane, reason: str, until: float = 0.0) -> None: ...
-
-    def bar(self, source: Source, reason: str) -> None: ...
-
-    def barred_until(self, source: Source) -> float: ...
-
-    def has_other(self, lane: Lane, message: Message) -> bool: ...
-
-    def has_untried(self, lane: Lane, message: Message) -> bool: ...
 
 
 class Lane:
@@ -95,10 +83,8 @@ class Lane:
         self._rate = rate
         self._granted_at = 0.0  # monotonic; before that the rate grants nothing
         self._rate_timer: Timer | None = None
-        self._dead = DeadSite()
-        self._losses = 0  # connections that were lost with mail under way, since mail was last answered
+        self.reach: Reach[Lane] = Reach(self, source, pool, traffic, clock)
         self._enough_until = 0.0  # monotonic; no more connections than there are
-        self._barred_until = 0.0  # monotonic; the source cannot dial this site
         self._under_way: dict[Transaction, Batch] = {}
         self.shunned: dict[str, float] = {}  # hosts that are no good now -> monotonic time until then
         self._spent: set[Connection] = set()  # what is under way there ends, and nothing more begins
@@ -117,30 +103,7 @@ class Lane:
             return Wait(math.ceil(now + FULL_WAIT * (1 + self._clock.dice())), LANE_FULL)
         if (shut := self.traffic.shut(now, share[1])) is not None:
             return shut
-        return GO if self.serving else self._dead.ask(now)
-
-    @property
-    def dead_for(self) -> float:
-        """Seconds for which nobody is dialled, since nobody answered."""
-        now = self._clock.now()
-        answer = self._dead.ask(now)
-        return answer.until - now if isinstance(answer, Wait) else 0.0
-
-    @property
-    def is_barred(self) -> bool:
-        """Is this source, and perhaps no other one, of no use for this site now?"""
-        return self.barred_for > 0
-
-    @property
-    def barred_for(self) -> float:
-        """Seconds for which other sources are asked first."""
-        until = max(self._barred_until, self.traffic.barred_until, self._pool.barred_until(self.source))
-        return max(until - self._clock.monotonic(), 0.0)
-
-    @property
-    def is_failing(self) -> bool:
-        """Did nobody there take mail from this source, the last time?"""
-        return self._dead.failures > 0
+        return GO if self.serving else self.reach.ask()
 
     def room(self, share: Share) -> int:
         """How many recipients more of this priority and tenant may wait here."""
@@ -181,7 +144,7 @@ class Lane:
         if self.connections:
             if self._clock.monotonic() < self._enough_until:
                 return False
-        elif isinstance(self._dead.ask(self._clock.now()), Wait):
+        elif isinstance(self.reach.ask(), Wait):
             return False
         waiting = self._turns.batches
         wanted = -(-waiting // BATCHES_PER_CONNECTION)
@@ -258,10 +221,8 @@ class Lane:
         now = self._clock.monotonic()
         extra: set[int] = set()
         try:
-            if self._dead.failures:
-                self._dead.answered()
-                self._pool.tell(self, "mail is answered again")
-            self._losses = 0
+            if self.reach.is_doubtful:
+                self.reach.answered()
             results = outcomes(transaction, connection.host, self.judge)
             extra = surplus(transaction)
             if extra:
@@ -270,10 +231,10 @@ class Lane:
             connection.carried += 1
             if any(result.verdict is not None for result in results):
                 self._react(batch.message.tenant, results, connection)
-                results = [self._elsewhere(batch.message, result) for result in results]
+                results = [self.reach.elsewhere(batch.message, result) for result in results]
         except Exception as error:
             self._pool.bug(error)
-            results, extra = _despite(transaction, connection.host), set()
+            results, extra = despite_bug(transaction, connection.host), set()
         if batch.message.content is None:
             self._pool.contents.give_back(batch)
         if extra:
@@ -290,7 +251,8 @@ class Lane:
     def lost(self, connection: Connection, left: list[tuple[Transaction, bool]]) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
-        self._losses += bool(left)
+        if left:
+            self.reach.lost()
         for transaction, after_dot in left:
             batch = self._under_way.pop(transaction, None)
             if batch is None:
@@ -319,12 +281,10 @@ class Lane:
             batch.requeued = True
             self._turns.put_back(batch)
             return
-        outcome = self._elsewhere(batch.message, outcome)
+        outcome = self.reach.elsewhere(batch.message, outcome)
         results = shared(outcome, transaction, self.judge)
-        # Whoever says why he refuses us is not dead, nor is who takes mail between two goodbyes.
-        if batch.requeued and self._losses >= GOODBYES and not is_refusal(outcome):
-            self._dead.failed(self._clock.now())
-            self._tell_dead(outcome)
+        if batch.requeued:
+            self.reach.lost_again(outcome)
         self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
 
     def bug(self, error: Exception) -> None:
@@ -348,15 +308,14 @@ class Lane:
         if self.connections > 1:
             self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
             return
-        self._dead.failed(self._clock.now())
-        self._bar(outcome)
+        waiting = self._turns.head()
+        self.reach.failed(outcome, None if waiting is None else waiting.message)
 
         def leave(batch: Batch) -> None:
             if not self._moves(batch):
                 self.settle_all(batch, outcome, self._trace())
 
         self._settler.each(self.take_all(), leave)
-        self._tell_dead(outcome)
 
     def closed(self, connection: Connection | None) -> None:
         """A connection, or the attempt at one, is over."""
@@ -365,7 +324,7 @@ class Lane:
             self.serving.discard(connection)
             self._spent.discard(connection)
         self.traffic.closed(self)
-        dead = self._dead.ask(self._clock.now())
+        dead = self.reach.ask()
         if isinstance(dead, Wait) and not self.connections:
             until = dead.until
             self._settler.each(self.take_all(), lambda batch: self._settler.postpone(batch, until))
@@ -410,9 +369,8 @@ class Lane:
     @property
     def is_forgettable(self) -> bool:
         """Nothing waits, nothing is open, nothing is remembered against the site."""
-        quiet = self._clock.now() > self._dead.until + MEMORY
+        quiet = self.reach.is_forgettable and not self.traffic.holds
         quiet = quiet and self._clock.monotonic() > max(self.shunned.values(), default=0.0)
-        quiet = quiet and not self.traffic.holds and not self.is_barred
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
         return not self._turns.batches and not self.connections and quiet and granted
 
@@ -485,30 +443,6 @@ class Lane:
             elif verdict.scope is Scope.TENANT:
                 self.traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
 
-    def _tell_dead(self, outcome: Outcome) -> None:
-        """Nobody there took mail: the site is left alone for a while."""
-        if self._dead.failures == 1 and outcome.subject is not Subject.SOURCE:  # that is told of the source
-            self._pool.tell(self, f"left alone: {outcome.reply.text}", self._dead.until)
-
-    def _bar(self, outcome: Outcome) -> None:
-        """Where our source cannot dial, or seems to be the only one that gets no answer, others are asked."""
-        wait = self.dead_for  # not less, or mail would come back and wait for the rest of it
-        if outcome.subject is Subject.SOURCE and outcome.verdict is None:
-            if outcome.scope is Scope.SOURCE:
-                self._pool.bar(self.source, outcome.reply.text)
-            else:
-                wait = BARRED
-        elif outcome.subject is not Subject.NETWORK or not self._is_alone_in_failing():
-            return
-        self._barred_until = self._clock.monotonic() + wait
-
-    def _is_alone_in_failing(self) -> bool:
-        """Once is weather. Nobody answered again, and from another source that is not known."""
-        waiting = self._turns.head()
-        return (
-            self._dead.failures > 1 and waiting is not None and self._pool.has_untried(self, waiting.message)
-        )
-
     def _leave_if_shut(self) -> None:
         """What was put back may be of a path that was shut meanwhile."""
         while (batch := self._turns.head()) is not None:
@@ -519,26 +453,18 @@ class Lane:
 
     def _moves(self, batch: Batch) -> bool:
         """Where our source is of no use, and another one may be, that one has it at once."""
-        if not self.is_barred or not self._pool.has_other(self, batch.message):
+        if not self.reach.has_other(batch.message):
             return False
         self._settler.postpone(batch, self._clock.now())
         return True
-
-    def _elsewhere(self, message: Message, outcome: Outcome) -> Outcome:
-        """Where another source may have it, mail is not given up, and does not wait for as long as ours."""
-        verdict = outcome.verdict
-        if verdict is None or verdict.reaction is not Reaction.OTHER_SOURCE:
-            return outcome
-        if not self._pool.has_other(self, message):
-            return outcome
-        verdict = verdict._replace(permanent=False, wait=None, retry="")
-        return outcome._replace(kind=Kind.DEFERRED, verdict=verdict)
 
     def _settle_head(self, outcome: Outcome) -> None:
         if self._turns.head() is not None:
             self._settler.each(
                 [self._turns.pop()],
-                lambda batch: self.settle_all(batch, self._elsewhere(batch.message, outcome), self._trace()),
+                lambda batch: self.settle_all(
+                    batch, self.reach.elsewhere(batch.message, outcome), self._trace()
+                ),
             )
 
     def _trace(self, tls: str = "", duration: float = 0.0) -> Trace:
@@ -551,13 +477,3 @@ class Lane:
                 self._pool.has_room(self, share)
             except Exception as error:
                 self._pool.bug(error)
-
-
-def _despite(transaction: Transaction, host: str) -> list[Outcome]:
-    """Outcomes after a bug of ours: what was taken stays delivered, the rest is tried again."""
-    try:
-        plain = outcomes(transaction, host)
-    except Exception:
-        plain = []
-    plain = plain or [OUR_FAULT] * len(transaction.recipients)
-    return [each if each.kind is Kind.DELIVERED else OUR_FAULT for each in plain]

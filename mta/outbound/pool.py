@@ -219,11 +219,12 @@ class Pool:
 
     def has_other(self, lane: Lane, message: Message) -> bool:
         """May another source of the message's send it where this lane goes?"""
-        return any(not other.is_barred for other in self._others(lane, message))
+        return any(not other.reach.is_barred for other in self._others(lane, message))
 
     def has_untried(self, lane: Lane, message: Message) -> bool:
         """Is there one of which nobody knows that it does not get through either?"""
-        return any(not (other.is_barred or other.is_failing) for other in self._others(lane, message))
+        others = (other.reach for other in self._others(lane, message))
+        return any(not (other.is_barred or other.is_failing) for other in others)
 
     def _others(self, lane: Lane, message: Message) -> Iterator[Lane]:
         for source in self._sources.order(message.stream, message.id):
@@ -257,7 +258,7 @@ class Pool:
         barred: list[Lane] = []
         for source in sources:
             lane = self._lane(route, source)
-            if lane.is_barred:
+            if lane.reach.is_barred:
                 barred.append(lane)
             else:
                 yield lane
@@ -286,7 +287,7 @@ class Pool:
         if known is None:
             return None
         lane = self._lanes.get((route.site, source.name))
-        dead, barred = (lane.dead_for, lane.barred_for) if lane else (0.0, 0.0)
+        dead, barred = (lane.reach.dead_for, lane.reach.barred_for) if lane else (0.0, 0.0)
         return known.state | {"dead_for": round(dead, 1), "barred_for": round(barred, 1)}
 
     def _forget(self, lane: Lane) -> None:

@@ -32,7 +32,7 @@ from mta.spool.reader import Reader
 
 MAX_UNSETTLED = 256  # outcomes that a crash may repeat
 MAX_UNSETTLED_TIME = 0.05  # seconds
-SLICE = 500  # messages whose times are changed in one commit, of some 10 ms
+SLICE = 300  # messages whose times are changed in one commit, of some 10 ms
 
 log = logging.getLogger(__name__)
 
