@@ -5,8 +5,7 @@ Contract: pure. `begin` and `feed` give the octets to write and the transactions
     transaction carries its own replies. `take` is asked for the next transaction where one may follow.
     A transaction that is dropped (421, a lost connection) says by `after_dot` whether it may have arrived.
     `fault` says why a connection must never be used again: the peer answers what was not asked, or
-    speaks no SMTP; or there is a bug of ours (`is_bug`). What was answered before counts, and no transaction
-    is forgotten: `abandon` gives all that have no final reply, also one that could not be begun.
+    speaks no SMTP; or there is a bug of ours (`is_bug`). What was answered before counts.
 Raises: nothing that a peer can cause; what `begin` raises is a bug of ours.
 Standards: RFC 5321 3.3 (mail transaction), 4.2.1 (421), RFC 2920 3.1 (pipelining: DATA is the last of a
     group, and the next MAIL may follow the final dot), RFC 1870 (SIZE), RFC 6152, RFC 6531.
@@ -57,14 +56,17 @@ class Transaction:
     """One message to some of its recipients over one connection, and what was answered."""
 
     __slots__ = (
-        "accepted", "body", "data_reply", "dot_reply", "ended_at", "ended_by", "envelope", "mail_reply",
-        "message", "rcpt_replies", "recipients", "started",
+        "accepted", "body", "carrier", "data_reply", "dot_reply", "ended_at", "ended_by", "envelope",
+        "mail_reply", "message", "rcpt_replies", "recipients", "started",
     )  # fmt: skip
 
-    def __init__(self, message: Message, recipients: list[Recipient], body: bytes) -> None:
+    def __init__(
+        self, message: Message, recipients: list[Recipient], body: bytes, carrier: object = None
+    ) -> None:
         self.message = message
         self.recipients = recipients
         self.body = body  # stuffed
+        self.carrier = carrier  # the connection that it goes over
         self.envelope: list[bytes] = []  # MAIL, each RCPT; DATA is understood
         self.started = 0.0  # seconds, on the caller's clock
         self.mail_reply: Reply | None = None
@@ -130,12 +132,8 @@ class Dialogue:
 
     def begin(self, transaction: Transaction) -> bytes:
         """The octets that open a transaction."""
+        envelope = transaction.envelope = envelope_lines(transaction, self._capabilities)
         expected = self._expected
-        try:
-            envelope = transaction.envelope = envelope_lines(transaction, self._capabilities)
-        except Exception:
-            expected.append((Stage.MAIL, transaction))
-            raise
         if not self._pipelining:
             # A RSET goes alone; its reply is followed by MAIL.
             first = Stage.RSET if self._reset_first else Stage.MAIL

@@ -69,9 +69,9 @@ class ClockWatch:
     async def look(self) -> bool:
         """Before anything is given up for its age; may it be?"""
         async with self._looking:
-            now = self._clock.now()
-            seconds = self._drift.look(now, self._clock.monotonic())
             try:
+                now = self._clock.now()
+                seconds = self._drift.look(now, self._clock.monotonic())
                 if seconds > 0.0:
                     self._set_ahead(now, seconds)
                 elif seconds < 0.0:
@@ -83,6 +83,7 @@ class ClockWatch:
                 log.error("the new time is not in the spool yet, it is tried again: %s", error)
             except Exception as error:
                 self._metrics.bug("outbound", "the new time is not in the spool yet", error)
+                return False
             return not self._behind
 
     def _set_ahead(self, now: float, seconds: float) -> None:

@@ -111,7 +111,7 @@ class Contents:
                 self.give_back(batch)
                 raise
         elif content.body is not None:
-            lane.begin(connection, batch, content.body, content.head)
+            _hand(content, batch, lane, connection)
 
     def give_back(self, batch: Batch) -> None:
         """It is sent, or will not be; of one that borrowed nothing there is nothing to say."""
@@ -180,10 +180,21 @@ class Contents:
             failure = error
             self._contents.pop(message.id, None)  # who comes from now on reads it anew
         for batch, (lane, connection) in list(content.senders.items()):
-            if failure is not None:
-                lane.unread(connection, batch, failure)
-            elif content.body is not None:
-                lane.begin(connection, batch, content.body, content.head)
+            _hand(content, batch, lane, connection, failure)
+
+
+def _hand(
+    content: _Content, batch: Batch, lane: Lane, connection: Connection, failure: Exception | None = None
+) -> None:
+    """Each lane's bugs are its own."""
+    try:
+        if failure is None:
+            assert content.body is not None
+            lane.begin(connection, batch, content.body, content.head)
+            return
+    except Exception as error:
+        failure = error
+    lane.unread(connection, batch, failure)
 
 
 async def _stuffed(content: bytes) -> bytes:

@@ -178,7 +178,7 @@ class Lane:
     def begin(self, connection: Connection, batch: Batch, body: bytes, head: bytes) -> None:
         """The content of a batch was read: send it, if the connection is still there."""
         batch.head = head
-        transaction = Transaction(batch.message, batch.recipients, body)
+        transaction = Transaction(batch.message, batch.recipients, body, connection)
         self._under_way[transaction] = batch
         if connection.ended.done():
             transaction.started = self._clock.monotonic()
@@ -189,11 +189,14 @@ class Lane:
             connection.send(transaction)
 
     def unread(self, connection: Connection, batch: Batch, error: Exception) -> None:
-        """The content of a batch cannot be read."""
+        """The content of a batch cannot be read, or not be sent."""
         self._pool.contents.give_back(batch)
         self._settler.fail(batch, error, self._trace(connection.tls))
-        if not connection.ended.done():
-            self.idle_again(connection)
+        try:
+            if not connection.ended.done():
+                self.idle_again(connection)
+        except Exception as another:
+            connection.broke(another)
 
     # What a connection asks and tells
 
@@ -207,7 +210,7 @@ class Lane:
                 return None
             self._pop()
             body = content if batch.message.dotless else stuff(content)
-            transaction = Transaction(batch.message, batch.recipients, body)
+            transaction = Transaction(batch.message, batch.recipients, body, connection)
         except Exception as error:
             self._fail(batch, error)
             return None
@@ -264,6 +267,10 @@ class Lane:
             except Exception as error:
                 self._settler.fail(batch, error, self._trace(connection.tls))
         try:
+            for transaction in [each for each in self._under_way if each.carrier is connection]:
+                batch = self._under_way.pop(transaction)  # the connection has forgotten it
+                self._pool.contents.give_back(batch)
+                self._settler.fail(batch, RuntimeError("a connection ended without a word of its mail"))
             self._leave_if_shut()
         except Exception as error:
             self._pool.bug(error)
@@ -401,6 +408,7 @@ class Lane:
         if batch is None:
             self._pool.bug(error)
         else:
+            self._pool.contents.give_back(batch)
             self._settler.fail(batch, error, self._trace())
 
     def _pop(self) -> None:

@@ -90,10 +90,7 @@ class Pool:
     async def drain(self, grace: float) -> None:
         """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
         self.draining = True
-        try:
-            self._paths.stop()
-        except Exception as error:
-            self.bug(error)
+        self._whatever(self._paths.stop)
         self._sweeping.stop()
         await asyncio.sleep(0)  # a task that is cancelled before its first step would end without a word
         for task in self._dialling:
@@ -310,21 +307,20 @@ class Pool:
             if not connection.is_lost:
                 await connection.quit()
         except Exception as error:
-            self.bug(error)
+            what = "an outbound connection has failed for a reason of our own"
+            self._metrics.bug("outbound", what, error)
             if connection is None:
-                self._fail(lane, started)
+                self._whatever(lane.failed, OUR_FAULT, started)
         finally:
-            try:
-                if connection is not None and not connection.ended.done():
-                    connection.drop()
-                lane.closed(connection)
-            except Exception as error:
-                self.bug(error)
+            if connection is not None and not connection.ended.done():
+                self._whatever(connection.drop)
+            self._whatever(lane.closed, connection)
             self._closed.set()
 
-    def _fail(self, lane: Lane, started: float) -> None:
+    def _whatever(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call it; a bug in it is counted, and ends here."""
         try:
-            lane.failed(OUR_FAULT, started)
+            call(*arguments)
         except Exception as error:
             self.bug(error)
 
@@ -336,18 +332,12 @@ class Pool:
     def _sweep(self) -> None:
         now = self._clock.monotonic()
         for lane in list(self._lanes.values()):
-            try:
-                self._look_after(lane, now)
-            except Exception as error:
-                self.bug(error)
+            self._whatever(self._look_after, lane, now)
 
     def _look_after(self, lane: Lane, now: float) -> None:
         for connection in list(lane.serving):
             if now >= connection.deadline:
-                try:
-                    connection.drop()
-                except Exception as error:
-                    self.bug(error)
+                self._whatever(connection.drop)
         for connection in list(lane.idle):
             if now - connection.idle_since > IDLE:
                 lane.idle.remove(connection)
