@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mta.clock import Clock
-from mta.core.drift import Drift
+from mta.core.drift import TOLERANCE, Drift
 from mta.core.event import rfc3339
 from mta.metrics import Metrics
 from mta.spool import fault
@@ -89,7 +89,7 @@ class ClockWatch:
     def _set_ahead(self, now: float, seconds: float) -> None:
         words = "the clock went ahead by %.0f s, to %s: all mail lives on by as much"
         log.warning(words, seconds, rfc3339(now))
-        before = now - seconds
+        before = now - seconds + TOLERANCE / 2  # who came in the same moment; what came since is much later
         self._behind.append(lambda: self._spool.prolong(before, seconds))
         self.on_set_ahead(before, seconds)
 
