@@ -110,7 +110,9 @@ class Settler:
                     _log(message, recipient, outcome, due)
                 state = move(State.FRESH if message.fresh else State.DEFERRED, outcome.kind)
                 event: Event | None = self._event(message, recipient, outcome, due, now, trace)
-                self._count(message, outcome.kind, now)
+                self._metrics.outcomes[outcome.kind].inc()
+                if outcome.kind is Kind.DELIVERED:
+                    self._metrics.delivery_seconds.observe(now - created(message.id))
             except Exception as error:
                 outcome, state, due, event = self._despite(error, message, recipient, outcome, now)
             if event is not None:
@@ -255,11 +257,6 @@ class Settler:
             if due is not None:
                 event.due = rfc3339(due)
         return event
-
-    def _count(self, message: Message, kind: Kind, now: float) -> None:
-        self._metrics.outcomes[kind].inc()
-        if kind is Kind.DELIVERED:
-            self._metrics.delivery_seconds.observe(now - created(message.id))
 
     def _tell_sender(self, batch: Batch, failed: list[tuple[Recipient, Outcome]], now: float) -> None:
         """A notice that cannot be made keeps no message in the queue; perhaps it can without quotations."""

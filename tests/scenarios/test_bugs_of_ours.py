@@ -144,7 +144,7 @@ def once(monkeypatch: pytest.MonkeyPatch, name: str, times: int = 1) -> Callable
 
 ANYWHERE = [
     "mta.outbound.outcome.Settler._event",
-    "mta.outbound.outcome.Settler._count",
+    "mta.outbound.outcome.created",
     "mta.outbound.lane.Lane._head",
     "mta.outbound.lane.Lane._granted",
     "mta.outbound.lane.Lane._wants_connection",
