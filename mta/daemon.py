@@ -146,7 +146,8 @@ class Daemon:
         delivery = Delivery(self.router, self.clock)
         rules = await asyncio.to_thread(shipped)
         settler = Settler(self.spool, self.schedules, rules, self.settings.hostname, self.clock, self.metrics)
-        self.pool = Pool(delivery, self.sources, rules, settler, self.spool, self.clock, self.metrics)
+        memory = self.settings.limits.memory
+        self.pool = Pool(delivery, self.sources, rules, settler, self.spool, memory, self.clock, self.metrics)
         windows = {name: each.hours for name, each in self.settings.streams.items() if each.hours}
         self.scheduler = Scheduler(
             self.router, self.pool, windows, settler, self.spool, self.clock, self.metrics
@@ -319,6 +320,7 @@ class Daemon:
         metrics.places_client.set_function(lambda: len(places) - places.strangers)
         metrics.connections_out.set_function(lambda: self.pool.connections)
         metrics.memory_receiving_bytes.set_function(lambda: self.capacity.memory.used)
+        metrics.memory_sending_bytes.set_function(lambda: self.pool.contents.octets)
         metrics.disk_free_bytes.set_function(lambda: self.capacity.free)
         metrics.memory_bodies_bytes.set_function(lambda: self.spool.memory_used)
         metrics.queue_fresh.set_function(lambda: self.spool.tally.fresh)

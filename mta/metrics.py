@@ -117,6 +117,9 @@ class Metrics:
             registry=registry,
         )
         self.lanes = Gauge("mta_lanes", "Lanes that hold mail or a connection.", registry=registry)
+        self.memory_sending_bytes = Gauge(
+            "mta_memory_sending_bytes", "Contents read back from disk to be sent.", registry=registry
+        )
         self.connections_out = Gauge("mta_connections_out", "Open connections to peers.", registry=registry)
 
     def _spool(self) -> None:

@@ -17,7 +17,7 @@ from mta.core.queueid import created
 from mta.core.throttle import DeadSite
 from mta.metrics import Metrics
 from mta.spool import database
-from mta.spool.commit import Update
+from mta.spool.commit import Batch, Result, Update
 from mta.spool.queue import Spool
 from tests.fakes.clock import HandClock
 from tests.fakes.house import NETWORK, routed, running, settings
@@ -154,3 +154,159 @@ async def _dials(relay: Relay, calls: int, most: float) -> None:
             passed += 5.0
             await relay.house.daemon.spool.lease([])  # what had to be committed or read has been
             await relay.house.daemon.spool.reader.lines()
+
+
+class Slow:
+    """Commits that change times wait, each for `go`, or fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, spool: Spool) -> None:
+        self.written = 0
+        self.under_way = asyncio.Event()
+        self.go = asyncio.Event()
+        self.errors: list[Exception] = []
+        real = spool._in_thread
+
+        async def write(batch: Batch) -> Result:
+            if batch.times:
+                self.written += 1
+                if self.errors:
+                    raise self.errors.pop()
+                self.under_way.set()
+                await self.go.wait()
+            return await real(batch)
+
+        monkeypatch.setattr(spool, "_in_thread", write)
+
+
+async def test_a_deferral_that_is_noted_while_the_clock_is_set_back_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HELLO + "<- MAIL FROM:<*\n<- RCPT TO:<*\n<- DATA\nhold\n-> 250 ok\n-> 451 4.3.0 later\n-> 554 no\n"
+    async with relaying(tmp_path, held, HELLO + TAKES, stream=TRIES) as relay:
+        daemon = relay.house.daemon
+        await relay.house.send("b@dst.test")
+        await relay.peer.at(1, "hold")
+        slow = Slow(monkeypatch, daemon.spool)
+        set_by(relay.clock, -7200.0)
+        looking = asyncio.create_task(daemon.scheduler._watch.look())
+        await slow.under_way.wait()
+        relay.peer.go()  # the peer answers while the new times are being written
+        async with asyncio.timeout(10):
+            while not daemon.spool._batch.updates:
+                await daemon.spool.reader.learned()
+        slow.go.set()
+        assert await looking
+        await _dials(relay, 2, 1000.0)
+        await relay.house.event(type="delivery")
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), RuntimeError("a bug of ours")])
+async def test_a_set_back_that_cannot_be_written_or_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async with relaying(tmp_path, LATER, HELLO + TAKES, stream=TRIES) as relay:
+        daemon = relay.house.daemon
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        real, failures = daemon.spool.reader.lines, [error, error]
+
+        async def lines() -> object:
+            if failures:
+                raise failures.pop()
+            return await real()
+
+        slow = Slow(monkeypatch, daemon.spool)
+        slow.go.set()
+        slow.errors = [sqlite3.OperationalError("disk I/O error")]
+        monkeypatch.setattr(daemon.spool.reader, "lines", lines)
+        set_by(relay.clock, -DAY)
+        async with asyncio.timeout(20):
+            while failures or slow.errors:
+                await relay.clock.advance(5.0)
+                await daemon.spool.reader.learned()
+        await _dials(relay, 2, 2 * LONGEST)
+        await relay.house.event(type="delivery")
+
+
+async def test_new_mail_gets_between_the_slices_of_a_set_clock_and_each_lives_on_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mta.spool.notes.SLICE", 3)
+    clock = HandClock()
+
+    async def publish(lines: bytes) -> None: ...
+
+    spool = Spool(tmp_path, "live", 1000, publish, clock, Metrics())
+    await spool.open(300.0)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(spool.run())
+        made = [message(spool, f"{n}@dst.test") for n in range(20)]
+        for each in made:
+            spool.put(each, [], lambda error: None)
+            spool.settle(each, [], [Update(State.DEFERRED, 1, clock.now() + DAY, each.id, 0)], [])
+        slow = Slow(monkeypatch, spool)
+        slow.errors = [sqlite3.OperationalError("disk I/O error")]
+        moving = tasks.create_task(spool.prolong(clock.now() + 1.0, WEEK))
+        async with asyncio.timeout(10):
+            while not slow.under_way.is_set():
+                await clock.advance(1.0)  # the disk that refuses is asked again
+        new = message(spool, "new@dst.test")
+        owned = asyncio.Event()
+        spool.put(new, [], lambda error: owned.set())
+        first = slow.written
+        slow.go.set()
+        async with asyncio.timeout(10):
+            await owned.wait()
+            between = slow.written
+            await moving
+        assert first <= between < slow.written
+        slow.written = 0
+        await spool.bring_forward(clock.now() - WEEK, 7200.0)
+        assert slow.written >= 20 / 3
+        spool.stop()
+    await spool.close()
+    connection = sqlite3.connect(tmp_path / database.FILE)
+    expires = dict(connection.execute("SELECT id, expires FROM message"))
+    (latest,) = connection.execute("SELECT max(due) FROM recipient WHERE due IS NOT NULL").fetchone()
+    connection.close()
+    assert {expires[each.id] - each.expires for each in made} == {WEEK}
+    assert latest <= clock.now() - WEEK + 7200.0
+
+
+async def test_nothing_is_given_up_before_the_new_time_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = replace(TRIES, expire=5 * DAY)
+    async with relaying(tmp_path, LATER, LATER, stream=stream) as relay:
+        daemon = relay.house.daemon
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        slow = Slow(monkeypatch, daemon.spool)
+        set_by(relay.clock, WEEK)
+        async with asyncio.timeout(10):
+            while not slow.under_way.is_set():
+                await relay.clock.advance(5.0)
+                await daemon.spool.reader.lines()
+        for _ in range(20):
+            await relay.clock.advance(5.0)
+            await daemon.spool.reader.lines()
+        assert relay.types() == ["reception", "deferral"]
+        slow.go.set()
+        await _dials(relay, 2, 700.0)
+        await relay.house.event(2, type="deferral")
+        assert relay.types() == ["reception", "deferral", "deferral"]
+
+
+async def test_mail_in_memory_lives_on_when_the_clock_goes_ahead(tmp_path: Path) -> None:
+    held = HELLO + "<- MAIL FROM:<*\n<- RCPT TO:<*\n<- DATA\nhold\n-> 250 ok\n-> 451 4.3.0 later\n-> 554 no\n"
+    stream = replace(TRIES, expire=5 * DAY)
+    async with relaying(tmp_path, held, HELLO + TAKES, stream=stream) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.peer.at(1, "hold")
+        set_by(relay.clock, WEEK)
+        relay.peer.go()
+        told = await relay.house.event(type="deferral")
+        assert "due" in told
+        await _dials(relay, 2, 700.0)
+        await relay.house.event(type="delivery")
+        assert relay.types() == ["reception", "deferral", "delivery"]

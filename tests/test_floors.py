@@ -17,7 +17,7 @@ FLOORS = (
     ("cli",),
     ("daemon",),
     ("outbound.scheduler",),
-    ("outbound.pool", "outbound.expiry"),
+    ("outbound.pool", "outbound.expiry", "outbound.strays"),
     (
         "outbound.lane",
         "outbound.paths",
@@ -26,6 +26,7 @@ FLOORS = (
         "intake.submission",
         "sandbox",
     ),
+    ("outbound.reach",),
     (
         "outbound.router",
         "intake.admission",
@@ -33,6 +34,7 @@ FLOORS = (
         "intake.capacity",
         "intake.strangers",
         "outbound.clockwatch",
+        "outbound.contents",
         "outbound.leases",
         "outbound.outcome",
         "outbound.traffic",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -102,7 +103,8 @@ def test_hot_statements_never_scan_a_table(tmp_path: Path, name: str) -> None:
     try:
         database.migrate(connection)
         statement = sql.HOT[name]
-        values = [None] * statement.count("?")
+        named = re.findall(r":(\w+)", statement)
+        values = dict.fromkeys(named) if named else [None] * statement.count("?")
         plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
     finally:
         connection.close()

@@ -37,6 +37,13 @@ EXPIRED = Outcome(
     Reply(554, "5.4.7", "The message was not delivered before its time was over"),
 )
 
+OUR_FAULT = Outcome(
+    Kind.DEFERRED,
+    Subject.UNKNOWN,
+    Scope.SITE,
+    Reply(451, "4.3.0", "An error of ours; it is counted and the mail is tried again"),
+)
+
 
 def outcomes(transaction: Transaction, host: str, judge: Judge | None = None) -> list[Outcome]:
     """The outcomes of a transaction that was answered to its end."""
@@ -57,6 +64,16 @@ def outcomes(transaction: Transaction, host: str, judge: Judge | None = None) ->
             assert data is not None, "a transaction ended without an answer"
             results.append(_outcome(data, Stage.DATA, host, judge, transaction.accepted))
     return results
+
+
+def despite_bug(transaction: Transaction, host: str) -> list[Outcome]:
+    """Outcomes after a bug of ours: what was taken stays delivered, the rest is tried again."""
+    try:
+        plain = outcomes(transaction, host)
+    except Exception:
+        plain = []
+    plain = plain or [OUR_FAULT] * len(transaction.recipients)
+    return [each if each.kind is Kind.DELIVERED else OUR_FAULT for each in plain]
 
 
 def surplus(transaction: Transaction) -> set[int]:

@@ -5,8 +5,8 @@ Contract: pure. `begin` and `feed` give the octets to write and the transactions
     transaction carries its own replies. `take` is asked for the next transaction where one may follow.
     A transaction that is dropped (421, a lost connection) says by `after_dot` whether it may have arrived.
     `fault` says why a connection must never be used again: the peer answers what was not asked, or
-    speaks no SMTP. What was answered before counts.
-Raises: nothing that a peer can cause.
+    speaks no SMTP; or there is a bug of ours (`is_bug`). What was answered before counts.
+Raises: nothing that a peer can cause; what `begin` raises is a bug of ours.
 Standards: RFC 5321 3.3 (mail transaction), 4.2.1 (421), RFC 2920 3.1 (pipelining: DATA is the last of a
     group, and the next MAIL may follow the final dot), RFC 1870 (SIZE), RFC 6152, RFC 6531.
 Why: in the steady state one write carries a body and the next envelope, and one read brings all its
@@ -56,14 +56,17 @@ class Transaction:
     """One message to some of its recipients over one connection, and what was answered."""
 
     __slots__ = (
-        "accepted", "body", "data_reply", "dot_reply", "ended_at", "ended_by", "envelope", "mail_reply",
-        "message", "rcpt_replies", "recipients", "started",
+        "accepted", "body", "carrier", "data_reply", "dot_reply", "ended_at", "ended_by", "envelope",
+        "mail_reply", "message", "rcpt_replies", "recipients", "started",
     )  # fmt: skip
 
-    def __init__(self, message: Message, recipients: list[Recipient], body: bytes) -> None:
+    def __init__(
+        self, message: Message, recipients: list[Recipient], body: bytes, carrier: object = None
+    ) -> None:
         self.message = message
         self.recipients = recipients
         self.body = body  # stuffed
+        self.carrier = carrier  # the connection that it goes over
         self.envelope: list[bytes] = []  # MAIL, each RCPT; DATA is understood
         self.started = 0.0  # seconds, on the caller's clock
         self.mail_reply: Reply | None = None
@@ -113,6 +116,11 @@ class Dialogue:
         return not self._expected
 
     @property
+    def is_bug(self) -> bool:
+        """Is it our own fault that the connection is of no more use?"""
+        return self.fault is not None and not isinstance(self.fault, Desync | ReplyError)
+
+    @property
     def awaited(self) -> int:
         """How many replies are."""
         return len(self._expected)
@@ -147,7 +155,7 @@ class Dialogue:
         step = Step([], [])
         try:
             self._feed(replies, step, take)
-        except (Desync, ReplyError) as error:
+        except Exception as error:
             self.fault = error
         if self.fault is None and self.closing is None:
             self._withheld = None
@@ -174,7 +182,7 @@ class Dialogue:
                 return
             try:
                 _HANDLERS[stage](self, transaction, reply, step, take)
-            except Desync:
+            except Exception:
                 self._expected.appendleft((stage, transaction))  # it has no final reply
                 raise
 

@@ -2,7 +2,8 @@
 
 Between: the SMTP client feeds what the peer sent; the dialogue reads replies.
 Contract: `feed` takes any slice of the stream and gives the replies that are complete, one by one. Lines
-    of one reply are joined by a line feed; the enhanced code of the first line is taken off every line.
+    of one reply are joined by a line feed; the enhanced code of the first line is taken off every line. What
+    is no printable Unicode is replaced, and of a text `MAX_TEXT` characters are kept.
 Raises: ReplyError on anything that is no reply, or one that does not end, after the replies before it; the
     connection is then of no use.
 Standards: RFC 5321 4.2 (replies), 4.5.3.1.5 (512 octets; real peers send more), RFC 3463 (enhanced codes).
@@ -18,8 +19,20 @@ from mta.core.model import Reply
 
 MAX_LINE = 2048  # octets
 MAX_REPLY = 32 * 1024  # octets; generous over any EHLO, and a bound on what a peer makes us hold
+MAX_TEXT = 2048  # characters
 _LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*+))?\r?")
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]++|$)")
+
+
+def fit(said: str) -> str:
+    """A line that somebody else wrote, as events, notices and logs can have it: short, printable Unicode.
+
+    A lone surrogate, which is how libraries show an octet that is no UTF-8, cannot be written anywhere.
+    """
+    said = said[:MAX_TEXT]
+    if said.isprintable():
+        return said
+    return "".join(each if each.isprintable() else " " if each.isspace() else "\ufffd" for each in said)
 
 
 class ReplyError(Exception):
@@ -58,7 +71,7 @@ def _parts(line: bytes) -> tuple[int, str]:
     found = _LINE.fullmatch(line) if len(line) <= MAX_LINE else None
     if found is None:
         raise ReplyError(f"not a reply: {line[:80]!r}")
-    return int(found[1]), (found[3] or b"").decode("utf-8", "replace").strip()
+    return int(found[1]), fit((found[3] or b"").decode("utf-8", "replace")).strip()
 
 
 @lru_cache(maxsize=512)  # most of what a peer says, it says again
@@ -76,4 +89,4 @@ def _several(lines: list[bytes]) -> Reply:
     enhanced = _ENHANCED.match(parts[0][1])
     prefix = enhanced[1] if enhanced else ""
     texts = [text.removeprefix(prefix).strip() if prefix else text for _, text in parts]
-    return Reply(code, prefix, "\n".join(texts))
+    return Reply(code, prefix, "\n".join(texts)[:MAX_TEXT])

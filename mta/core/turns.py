@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterator
 
 from mta.core.model import Batch
 
@@ -43,6 +44,10 @@ class Turns:
         self._recipients: dict[Share, int] = {}
         self._chosen: _Band | None = None
         self.batches = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All of them, in no order."""
+        return (batch for band in self._bands for queue in band.tenants.values() for batch in queue)
 
     def push(self, batch: Batch) -> None:
         """Let a batch wait behind its tenant's others."""
@@ -86,7 +91,7 @@ class Turns:
 
     def take_all(self) -> list[Batch]:
         """Everything leaves."""
-        left = [batch for band in self._bands for queue in band.tenants.values() for batch in queue]
+        left = list(self)
         self._bands.clear()
         self._recipients.clear()
         self.batches = 0

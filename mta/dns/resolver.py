@@ -25,6 +25,7 @@ from dns.resolver import NXDOMAIN, Answer, LRUCache
 
 from mta.clock import Clock
 from mta.config import settings
+from mta.core.reply import fit
 from mta.core.routing import AddressAnswer, Mx, MxAnswer, Status
 
 CACHE = 50_000  # answers
@@ -85,7 +86,7 @@ class Resolver:
         try:
             absolute = name.from_text(host)
         except DNSException as error:
-            return _Found(Status.NXDOMAIN, ttl=math.inf, text=f"not a domain name: {error}")
+            return _Found(Status.NXDOMAIN, ttl=math.inf, text=fit(f"not a domain name: {error}"))
         try:
             if not self._stub.nameservers:
                 self._stub.read_resolv_conf("/etc/resolv.conf")
@@ -95,7 +96,7 @@ class Resolver:
             kept = self._cache.get((absolute, ANY, IN))  # where dnspython keeps that a name does not exist
             return _Found(Status.NXDOMAIN, (), self._left(kept), f"DNS answers NXDOMAIN for {host}")
         except (DNSException, ValueError) as error:  # ValueError: a name server that is no address
-            return _Found(Status.TROUBLE, text=str(error))
+            return _Found(Status.TROUBLE, text=fit(str(error)))
         if answer.rrset is None:
             return _Found(Status.NODATA, (), self._left(answer), f"DNS has no {kind.name} record for {host}")
         return _Found(Status.FOUND, tuple(answer.rrset), self._left(answer))

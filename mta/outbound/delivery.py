@@ -6,7 +6,7 @@ Contract: `connect` gives a Connection, or the Outcome for what waits: hosts are
 Raises: nothing that a peer can do.
 Standards: RFC 5321 5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 3207.
 Why: a handshake that fails must not lose mail where clear text was good enough yesterday, so a fresh
-    connection goes without; where TLS is required it does not.
+    connection goes without; where TLS is required, or a password goes over it, it does not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 from mta.clock import Clock
@@ -27,7 +28,6 @@ from mta.smtp.client import Connection, PeerError, SourceError, TlsError, open_c
 
 MAX_ADDRESSES = 5
 _SAID = (Subject.DNS, Subject.SOURCE)  # their words are the whole of it
-NO_STARTTLS = "offers no STARTTLS, and the route requires it"
 
 
 class Delivery:
@@ -76,20 +76,23 @@ class Delivery:
         return _worded(last, said)
 
     async def _open(self, host: Host, address: str, route: Route, source: Source) -> Connection:
-        context = self._verified if route.tls_required else self._opportunistic
+        secret = route.login is not None and not ip_address(address).is_loopback
+        if route.tls_required or secret:
+            return await self._open_with(host, address, route, source, self._verified, required=True)
         try:
-            connection = await self._open_with(host, address, route, source, context)
+            return await self._open_with(host, address, route, source, self._opportunistic)
         except TlsError:
-            if route.tls_required:
-                raise
             return await self._open_with(host, address, route, source, None)
-        if route.tls_required and not connection.tls:
-            connection.drop_unused()
-            raise TlsError(NO_STARTTLS)
-        return connection
 
     async def _open_with(
-        self, host: Host, address: str, route: Route, source: Source, context: ssl.SSLContext | None
+        self,
+        host: Host,
+        address: str,
+        route: Route,
+        source: Source,
+        context: ssl.SSLContext | None,
+        *,
+        required: bool = False,
     ) -> Connection:
         login = None if route.login is None else await asyncio.to_thread(_read, route.login)
         return await open_connection(
@@ -100,6 +103,7 @@ class Delivery:
             source=source.address,
             clock=self._clock,
             tls_context=context,
+            tls_required=required,
             login=login,
         )
 
@@ -107,9 +111,11 @@ class Delivery:
 def _read(login: Login) -> tuple[str, str]:
     """The user and the password."""
     try:
-        return login.user, Path(login.password_file).read_text().strip()
-    except (OSError, ValueError) as error:
+        return login.user, Path(login.password_file).read_text("utf-8").strip()
+    except OSError as error:
         raise PeerError(f"the password file of the route cannot be read: {error}") from error
+    except ValueError:  # its words quote an octet
+        raise PeerError("the password file of the route cannot be read: it is not UTF-8") from None
 
 
 def _unreachable(host: Host, error: PeerError, judge: Judge) -> Outcome:

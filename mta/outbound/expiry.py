@@ -3,7 +3,8 @@
 Between: the spool says what has expired, the settler moves it and tells the sender, as he asked.
 Contract: a timer of its own; needs neither lanes nor peers. Page by page: at most about `PAGE` recipients,
     their notices and the beginnings of their messages are in memory, and each page is committed before
-    the next is read. What is under way is left to its attempt, and does not hide what comes behind it.
+    the next is read. What is under way is left to its attempt, and does not hide what comes behind it. A
+    bug of ours over one message is counted; neither that one nor the others stay in the queue for it.
 Raises: nothing that mail can cause.
 Standards: RFC 5321 4.5.4.1 (give up after days), 6.1 (the sender is told).
 Why: a hundred thousand messages may expire in one minute. New mail shares the writer with them: small
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from mta.clock import Clock
 from mta.core.classify import EXPIRED
@@ -46,24 +48,26 @@ class Expiry:
         self._leases = leases
         self._clock = clock
         self._metrics = metrics
-        self.before_look: Callable[[], Awaitable[None]] | None = None  # the clock may have been set
+        self.before_look: Callable[[], Awaitable[bool]] | None = None  # may a clock that was set be believed?
 
     async def run(self) -> None:
         """For ever."""
         while True:
             await self._clock.sleep(INTERVAL)
-            if self.before_look is not None:
-                await self.before_look()
-            now = self._clock.now()
-            after: Position | None = START
             try:
-                if not await self._spool.reader.expired(START, now, 1):
-                    continue  # as nearly always: nobody's turn is taken for that
-                while after is not None:
-                    after = await self._page(after, now)
+                await self._look()
             except Exception as error:
-                self._metrics.bugs["outbound"].inc()
-                log.error("a bug in the expiry", exc_info=error)
+                self._metrics.bug("outbound", "a bug in the expiry", error)
+
+    async def _look(self) -> None:
+        if self.before_look is not None and not await self.before_look():
+            return
+        now = self._clock.now()
+        if not await self._spool.reader.expired(START, now, 1):
+            return  # as nearly always: nobody's turn is taken for that
+        after: Position | None = START
+        while after is not None:
+            after = await self._page(after, now)
 
     async def _page(self, after: Position, now: float) -> Position | None:
         """Give up the next ones behind a message; the last of them, None where there were none."""
@@ -72,13 +76,19 @@ class Expiry:
             batches = [Batch(message, self._leases.free(message)) for message in messages]
             batches = [batch for batch in batches if batch.recipients]
             told = [batch.message.id for batch in batches if is_told(batch.message)]
-            heads = await self._spool.reader.heads(told, MAX_RETURNED)
-            for batch in batches:
-                self._give_up(batch, heads)
+            heads = await self._heads(told)
+            self._settler.each(batches, partial(self._give_up, heads))
             await self._spool.lease([])  # the next look, whoever's, sees it
         return (messages[-1].expires, messages[-1].id) if messages else None
 
-    def _give_up(self, batch: Batch, heads: Mapping[int, bytes]) -> None:
+    async def _heads(self, messages: list[int]) -> Mapping[int, bytes]:
+        try:
+            return await self._spool.reader.heads(messages, MAX_RETURNED)
+        except Exception as error:  # a notice without a header is better than mail that never expires
+            self._metrics.bug("outbound", "the headers of mail that expires cannot be read", error)
+            return {}
+
+    def _give_up(self, heads: Mapping[int, bytes], batch: Batch) -> None:
         message = batch.message
         if is_told(message) and message.id not in heads:
             log.error("%s expires without its header: its content cannot be read", text(message.id))

@@ -3,8 +3,8 @@
 Between: the pool pushes batches and opens connections; connections take transactions and tell their
     ends; outcomes go to the settler.
 Contract: bounded by recipients for each tenant and priority (`core.turns`), and as a whole. `gate` answers
-    Go, or Wait with the reason. Every batch is settled or postponed once. A content that is only on disk
-    is read by the pool first.
+    Go, or Wait with the reason. Every batch is settled or postponed once, whatever bug of ours is met on the
+    way. A content that is only on disk is read first (`outbound.contents`), when there is memory for it.
 Raises: nothing.
 Why: connections pull. Nobody assigns work to connections, so nothing is searched; tasks grow with
     connections, memory with lanes, and the backlog stays on disk.
@@ -13,58 +13,48 @@ Why: connections pull. Nobody assigns work to connections, so nothing is searche
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import EXPIRED, Judge, broken, outcomes, shared, surplus, unsendable
+from mta.core.classify import EXPIRED, Judge, broken, despite_bug, outcomes, shared, surplus, unsendable
 from mta.core.dialogue import Transaction
-from mta.core.message import header_block, stuff
-from mta.core.model import Batch, Go, Kind, Message, Outcome, Reaction, Scope, Subject, Wait
+from mta.core.message import stuff
+from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.routing import Route
 from mta.core.source import Source
-from mta.core.throttle import GO, DeadSite, RateLimit
+from mta.core.throttle import GO, RateLimit
 from mta.core.turns import LOW, Share, Turns
+from mta.outbound.contents import Contents
 from mta.outbound.outcome import Settler, Trace
+from mta.outbound.reach import Others, Reach
 from mta.outbound.traffic import SLICE, Traffic, is_refusal
 from mta.smtp.client import Connection
 
 BATCHES_PER_CONNECTION = 8  # so many waiting are worth one more connection; pipelining feeds one well
 FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room wakes it sooner
 ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
-MEMORY = 3600.0  # seconds that a dead site is remembered after its time
-BARRED = 1800.0  # seconds until a source that could not dial a site at all is tried there again
 SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
-GOODBYES = 3  # connections in a row that are lost with mail under way: nobody is at home there
 HOLD = 1800.0  # seconds that a tenant's mail waits where a rule names no time
 LANE_FULL = "lane full"
 
 
-class Host(Protocol):
+class Host(Others["Lane"], Protocol):
     """What a lane needs of its pool."""
 
     draining: bool
+    contents: Contents
 
     @property
     def may_take(self) -> bool: ...
 
     def open(self, lane: Lane) -> None: ...
 
-    def read(self, lane: Lane, connection: Connection, batch: Batch) -> None: ...
+    def bug(self, error: Exception) -> None: ...
 
     def starved(self, lane: Lane) -> None: ...
 
     def has_room(self, lane: Lane, share: Share) -> None: ...
-
-    def tell(self, lane: Lane, reason: str, until: float = 0.0) -> None: ...
-
-    def bar(self, source: Source, reason: str) -> None: ...
-
-    def barred_until(self, source: Source) -> float: ...
-
-    def has_other(self, lane: Lane, message: Message) -> bool: ...
-
-    def has_untried(self, lane: Lane, message: Message) -> bool: ...
 
 
 class Lane:
@@ -93,10 +83,8 @@ class Lane:
         self._rate = rate
         self._granted_at = 0.0  # monotonic; before that the rate grants nothing
         self._rate_timer: Timer | None = None
-        self._dead = DeadSite()
-        self._losses = 0  # connections that were lost with mail under way, since mail was last answered
+        self.reach: Reach[Lane] = Reach(self, source, pool, traffic, clock)
         self._enough_until = 0.0  # monotonic; no more connections than there are
-        self._barred_until = 0.0  # monotonic; the source cannot dial this site
         self._under_way: dict[Transaction, Batch] = {}
         self.shunned: dict[str, float] = {}  # hosts that are no good now -> monotonic time until then
         self._spent: set[Connection] = set()  # what is under way there ends, and nothing more begins
@@ -115,30 +103,7 @@ class Lane:
             return Wait(math.ceil(now + FULL_WAIT * (1 + self._clock.dice())), LANE_FULL)
         if (shut := self.traffic.shut(now, share[1])) is not None:
             return shut
-        return GO if self.serving else self._dead.ask(now)
-
-    @property
-    def dead_for(self) -> float:
-        """Seconds for which nobody is dialled, since nobody answered."""
-        now = self._clock.now()
-        answer = self._dead.ask(now)
-        return answer.until - now if isinstance(answer, Wait) else 0.0
-
-    @property
-    def is_barred(self) -> bool:
-        """Is this source, and perhaps no other one, of no use for this site now?"""
-        return self.barred_for > 0
-
-    @property
-    def barred_for(self) -> float:
-        """Seconds for which other sources are asked first."""
-        until = max(self._barred_until, self.traffic.barred_until, self._pool.barred_until(self.source))
-        return max(until - self._clock.monotonic(), 0.0)
-
-    @property
-    def is_failing(self) -> bool:
-        """Did nobody there take mail from this source, the last time?"""
-        return self._dead.failures > 0
+        return GO if self.serving else self.reach.ask()
 
     def room(self, share: Share) -> int:
         """How many recipients more of this priority and tenant may wait here."""
@@ -157,14 +122,17 @@ class Lane:
 
     def kick(self, stalled: bool = False) -> None:
         """Give idle connections work, and ask for more connections where that is not enough."""
-        while self.idle and self._turns.batches:
-            connection = self.idle.pop()
-            if not self._start(connection):
-                self.idle.append(connection)
-                break
-        while self._wants_connection(stalled):
-            self.connections += 1
-            self._pool.open(self)
+        try:
+            while self.idle and self._turns.batches:
+                connection = self.idle.pop()
+                if not self._start(connection):
+                    self.idle.append(connection)
+                    break
+            while self._wants_connection(stalled):
+                self.connections += 1
+                self._pool.open(self)
+        except Exception as error:  # who kicks has work of his own to go on with; the next sweep comes
+            self._pool.bug(error)
 
     def _wants_connection(self, stalled: bool) -> bool:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
@@ -176,7 +144,7 @@ class Lane:
         if self.connections:
             if self._clock.monotonic() < self._enough_until:
                 return False
-        elif isinstance(self._dead.ask(self._clock.now()), Wait):
+        elif isinstance(self.reach.ask(), Wait):
             return False
         waiting = self._turns.batches
         wanted = -(-waiting // BATCHES_PER_CONNECTION)
@@ -191,17 +159,27 @@ class Lane:
         if transaction is not None:
             connection.send(transaction)
             return True
-        batch = self._head(connection)
-        if batch is None or batch.message.content is not None or not self._granted(len(batch.recipients)):
+        contents, batch = self._pool.contents, None
+        try:
+            batch = self._head(connection)
+            if batch is None or batch.message.content is not None:
+                return False
+            if not contents.has_room(self, connection, batch.message):
+                return False
+            if not self._granted(len(batch.recipients)):
+                return False
+            self._pop()
+            contents.read(self, connection, batch)
+        except Exception as error:
+            self._fail(batch, error)
             return False
-        self._pop()
-        self._pool.read(self, connection, batch)
         return True
 
-    def begin(self, connection: Connection, batch: Batch, content: bytes) -> None:
+    def begin(self, connection: Connection, batch: Batch, body: bytes, head: bytes) -> None:
         """The content of a batch was read: send it, if the connection is still there."""
-        batch.head = header_block(content)
-        transaction = self._transaction(batch, content)
+        batch.head = head
+        transaction = Transaction(batch.message, batch.recipients, body, connection)
+        self._under_way[transaction] = batch
         if connection.ended.done():
             transaction.started = self._clock.monotonic()
             transaction.ended_by = connection.last_word
@@ -210,36 +188,61 @@ class Lane:
         else:
             connection.send(transaction)
 
+    def unread(self, connection: Connection, batch: Batch, error: Exception) -> None:
+        """The content of a batch cannot be read, or not be sent."""
+        self._pool.contents.give_back(batch)
+        self._settler.fail(batch, error, self._trace(connection.tls))
+        try:
+            if not connection.ended.done():
+                self.idle_again(connection)
+        except Exception as another:
+            connection.broke(another)
+
     # What a connection asks and tells
 
     def take(self, connection: Connection) -> Transaction | None:
         """The next transaction, if its content is in memory and it may go now."""
-        batch = self._head(connection) if self._turns.batches else None
-        content = None if batch is None else batch.message.content
-        if batch is None or content is None or not self._granted(len(batch.recipients)):
+        batch = None
+        try:
+            batch = self._head(connection) if self._turns.batches else None
+            content = None if batch is None else batch.message.content
+            if batch is None or content is None or not self._granted(len(batch.recipients)):
+                return None
+            self._pop()
+            body = content if batch.message.dotless else stuff(content)
+            transaction = Transaction(batch.message, batch.recipients, body, connection)
+        except Exception as error:
+            self._fail(batch, error)
             return None
-        self._pop()
-        return self._transaction(batch, content)
+        self._under_way[transaction] = batch
+        return transaction
 
     def finished(self, connection: Connection, transaction: Transaction) -> None:
-        if self._dead.failures:
-            self._dead.answered()
-            self._pool.tell(self, "mail is answered again")
-        self._losses = 0
-        batch = self._under_way.pop(transaction)
+        batch = self._under_way.pop(transaction, None)
+        if batch is None:
+            return  # after a bug it may be told twice
         now = self._clock.monotonic()
-        duration = now - transaction.started
-        results = outcomes(transaction, connection.host, self.judge)
-        extra = surplus(transaction)
+        extra: set[int] = set()
+        try:
+            if self.reach.is_doubtful:
+                self.reach.answered()
+            results = outcomes(transaction, connection.host, self.judge)
+            extra = surplus(transaction)
+            if extra:
+                results = [result for position, result in enumerate(results) if position not in extra]
+            self.traffic.ended(transaction.started, now, results, connection.carried)
+            connection.carried += 1
+            if any(result.verdict is not None for result in results):
+                self._react(batch.message.tenant, results, connection)
+                results = [self.reach.elsewhere(batch.message, result) for result in results]
+        except Exception as error:
+            self._pool.bug(error)
+            results, extra = despite_bug(transaction, connection.host), set()
+        if batch.message.content is None:
+            self._pool.contents.give_back(batch)
         if extra:
             self._turns.put_back(batch.split(extra))
-            results = [result for position, result in enumerate(results) if position not in extra]
-        self.traffic.ended(transaction.started, now, results, connection.carried)
-        connection.carried += 1
-        if any(result.verdict is not None for result in results):
-            self._react(batch.message.tenant, results, connection)
-            results = [self._elsewhere(batch.message, result) for result in results]
-        self._settler.settle(batch, results, self._trace(connection.tls, duration))
+        self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
 
     def idle_again(self, connection: Connection) -> None:
         if self._is_used_up(connection) or self._pool.draining:
@@ -251,38 +254,56 @@ class Lane:
     def lost(self, connection: Connection, left: list[tuple[Transaction, bool]]) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
-        self._losses += bool(left)
+        if left:
+            self.reach.lost()
         for transaction, after_dot in left:
-            batch = self._under_way.pop(transaction)
-            outcome = broken(transaction, after_dot, connection.host, self.judge)
-            if outcome.verdict is not None:
-                now = self._clock.monotonic()
-                self.traffic.ended(transaction.started, now, [outcome], connection.carried)
-                self._react(batch.message.tenant, [outcome], connection)
-            # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
-            # that refuses us in words on a new connection.
-            refused = is_refusal(outcome) and not connection.carried
-            if not (after_dot or refused or batch.requeued) and self._pool.may_take:
-                batch.requeued = True
-                self._turns.put_back(batch)
-            else:
-                duration = self._clock.monotonic() - transaction.started
-                outcome = self._elsewhere(batch.message, outcome)
-                results = shared(outcome, transaction, self.judge)
-                self._settler.settle(batch, results, self._trace(connection.tls, duration))
-                # Whoever says why he refuses us is not dead, nor is who takes mail between two goodbyes.
-                if batch.requeued and self._losses >= GOODBYES and not is_refusal(outcome):
-                    self._dead.failed(self._clock.now())
-                    self._tell_dead(outcome)
-        self._leave_if_shut()
+            batch = self._under_way.pop(transaction, None)
+            if batch is None:
+                continue  # it was answered, and a bug came behind it
+            if batch.message.content is None:
+                self._pool.contents.give_back(batch)
+            try:
+                self._lost(connection, transaction, batch, after_dot)
+            except Exception as error:
+                self._settler.fail(batch, error, self._trace(connection.tls))
+        try:
+            for transaction in [each for each in self._under_way if each.carrier is connection]:
+                batch = self._under_way.pop(transaction)  # the connection has forgotten it
+                self._pool.contents.give_back(batch)
+                self._settler.fail(batch, RuntimeError("a connection ended without a word of its mail"))
+            self._leave_if_shut()
+        except Exception as error:
+            self._pool.bug(error)
+
+    def _lost(self, connection: Connection, transaction: Transaction, batch: Batch, after_dot: bool) -> None:
+        now = self._clock.monotonic()
+        outcome = broken(transaction, after_dot, connection.host, self.judge)
+        if outcome.verdict is not None:
+            self.traffic.ended(transaction.started, now, [outcome], connection.carried)
+            self._react(batch.message.tenant, [outcome], connection)
+        # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
+        # that refuses us in words on a new connection.
+        refused = is_refusal(outcome) and not connection.carried
+        if not (after_dot or refused or batch.requeued) and self._pool.may_take:
+            batch.requeued = True
+            self._turns.put_back(batch)
+            return
+        outcome = self.reach.elsewhere(batch.message, outcome)
+        results = shared(outcome, transaction, self.judge)
+        if batch.requeued:
+            self.reach.lost_again(outcome)
+        self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
+
+    def bug(self, error: Exception) -> None:
+        self._pool.bug(error)
 
     # What the pool tells
 
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
-        self.traffic.opened()
         self.serving.add(connection)
         connection.serve(self)
+        self.traffic.opened()
         self.idle_again(connection)
 
     def failed(self, outcome: Outcome, started: float) -> None:
@@ -294,12 +315,14 @@ class Lane:
         if self.connections > 1:
             self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
             return
-        self._dead.failed(self._clock.now())
-        self._bar(outcome)
-        for batch in self.take_all():
+        waiting = self._turns.head()
+        self.reach.failed(outcome, None if waiting is None else waiting.message)
+
+        def leave(batch: Batch) -> None:
             if not self._moves(batch):
                 self.settle_all(batch, outcome, self._trace())
-        self._tell_dead(outcome)
+
+        self._settler.each(self.take_all(), leave)
 
     def closed(self, connection: Connection | None) -> None:
         """A connection, or the attempt at one, is over."""
@@ -308,10 +331,10 @@ class Lane:
             self.serving.discard(connection)
             self._spent.discard(connection)
         self.traffic.closed(self)
-        dead = self._dead.ask(self._clock.now())
+        dead = self.reach.ask()
         if isinstance(dead, Wait) and not self.connections:
-            for batch in self.take_all():
-                self._settler.postpone(batch, dead.until)
+            until = dead.until
+            self._settler.each(self.take_all(), lambda batch: self._settler.postpone(batch, until))
         self.kick()
 
     def spare(self) -> bool:
@@ -323,9 +346,12 @@ class Lane:
 
     def put_off(self, until: Wait, tenant: str | None = None) -> None:
         """The path is shut, for one tenant or all, for longer than mail should wait in memory."""
-        for batch in self.take_all() if tenant is None else self._take_tenant(tenant):
+
+        def leave(batch: Batch) -> None:
             if not self._moves(batch):
                 self._settler.postpone(batch, until.until)
+
+        self._settler.each(self.take_all() if tenant is None else self._take_tenant(tenant), leave)
 
     def settle_all(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
         self._settler.settle(batch, [outcome] * len(batch.recipients), trace)
@@ -342,11 +368,16 @@ class Lane:
         return taken
 
     @property
+    def batches(self) -> Iterator[Batch]:
+        """All that is in its care: what waits and what is under way, but for contents that are being read."""
+        yield from self._turns
+        yield from self._under_way.values()
+
+    @property
     def is_forgettable(self) -> bool:
         """Nothing waits, nothing is open, nothing is remembered against the site."""
-        quiet = self._clock.now() > self._dead.until + MEMORY
+        quiet = self.reach.is_forgettable and not self.traffic.holds
         quiet = quiet and self._clock.monotonic() > max(self.shunned.values(), default=0.0)
-        quiet = quiet and not self.traffic.holds and not self.is_barred
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
         return not self._turns.batches and not self.connections and quiet and granted
 
@@ -359,7 +390,7 @@ class Lane:
                 self._pool.starved(self)
                 return None
             message = batch.message
-            if message.expires <= self._clock.now():
+            if message.expires <= self._clock.now() and self._settler.is_over(message):
                 refusal: Outcome | None = EXPIRED
             else:
                 refusal = unsendable(message.options, connection.capabilities.smtputf8, connection.host)
@@ -368,6 +399,17 @@ class Lane:
             self._pop()
             self.settle_all(batch, refusal, self._trace(connection.tls))
         return None
+
+    def _fail(self, batch: Batch | None, error: Exception) -> None:
+        """A bug of ours over what goes next: it leaves, or it would stand before the others for ever."""
+        head = self._turns.head()
+        if head is not None and (batch is None or batch is head):
+            batch = self._turns.pop()
+        if batch is None:
+            self._pool.bug(error)
+        else:
+            self._pool.contents.give_back(batch)
+            self._settler.fail(batch, error, self._trace())
 
     def _pop(self) -> None:
         self._turns.pop()
@@ -409,30 +451,6 @@ class Lane:
             elif verdict.scope is Scope.TENANT:
                 self.traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
 
-    def _tell_dead(self, outcome: Outcome) -> None:
-        """Nobody there took mail: the site is left alone for a while."""
-        if self._dead.failures == 1 and outcome.subject is not Subject.SOURCE:  # that is told of the source
-            self._pool.tell(self, f"left alone: {outcome.reply.text}", self._dead.until)
-
-    def _bar(self, outcome: Outcome) -> None:
-        """Where our source cannot dial, or seems to be the only one that gets no answer, others are asked."""
-        wait = self.dead_for  # not less, or mail would come back and wait for the rest of it
-        if outcome.subject is Subject.SOURCE and outcome.verdict is None:
-            if outcome.scope is Scope.SOURCE:
-                self._pool.bar(self.source, outcome.reply.text)
-            else:
-                wait = BARRED
-        elif outcome.subject is not Subject.NETWORK or not self._is_alone_in_failing():
-            return
-        self._barred_until = self._clock.monotonic() + wait
-
-    def _is_alone_in_failing(self) -> bool:
-        """Once is weather. Nobody answered again, and from another source that is not known."""
-        waiting = self._turns.head()
-        return (
-            self._dead.failures > 1 and waiting is not None and self._pool.has_untried(self, waiting.message)
-        )
-
     def _leave_if_shut(self) -> None:
         """What was put back may be of a path that was shut meanwhile."""
         while (batch := self._turns.head()) is not None:
@@ -443,36 +461,27 @@ class Lane:
 
     def _moves(self, batch: Batch) -> bool:
         """Where our source is of no use, and another one may be, that one has it at once."""
-        if not self.is_barred or not self._pool.has_other(self, batch.message):
+        if not self.reach.has_other(batch.message):
             return False
         self._settler.postpone(batch, self._clock.now())
         return True
 
-    def _elsewhere(self, message: Message, outcome: Outcome) -> Outcome:
-        """Where another source may have it, mail is not given up, and does not wait for as long as ours."""
-        verdict = outcome.verdict
-        if verdict is None or verdict.reaction is not Reaction.OTHER_SOURCE:
-            return outcome
-        if not self._pool.has_other(self, message):
-            return outcome
-        verdict = verdict._replace(permanent=False, wait=None, retry="")
-        return outcome._replace(kind=Kind.DEFERRED, verdict=verdict)
-
     def _settle_head(self, outcome: Outcome) -> None:
         if self._turns.head() is not None:
-            batch = self._turns.pop()
-            self.settle_all(batch, self._elsewhere(batch.message, outcome), self._trace())
+            self._settler.each(
+                [self._turns.pop()],
+                lambda batch: self.settle_all(
+                    batch, self.reach.elsewhere(batch.message, outcome), self._trace()
+                ),
+            )
 
     def _trace(self, tls: str = "", duration: float = 0.0) -> Trace:
         return Trace(self.route, self.source.name, tls, duration)
 
-    def _transaction(self, batch: Batch, content: bytes) -> Transaction:
-        body = content if batch.message.dotless else stuff(content)
-        transaction = Transaction(batch.message, batch.recipients, body)
-        self._under_way[transaction] = batch
-        return transaction
-
     def _tell_room(self) -> None:
         for share in [share for share in self._full if self._turns.room(share) >= LOW]:
             self._full.remove(share)
-            self._pool.has_room(self, share)
+            try:
+                self._pool.has_room(self, share)
+            except Exception as error:
+                self._pool.bug(error)

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 from mta.core.model import Message, Recipient
+from mta.spool.reader import Key
 
 LOT = 500  # recipients of one lot: half a lane, the rest is for fresh mail
 ALL = 10_000  # recipients, shared among the lots that have any
@@ -28,7 +29,6 @@ SPACING = 0.005  # ... and between it and the next: of a large backlog only so m
 LONGEST = 600.0  # seconds that this may take; where it seems to be more, the clock was set back
 LOTS = 1000  # each has at least one connection, or a dial that may take minutes to fail
 
-Key = tuple[int, int]  # message, n
 Lot = tuple[str, str, int]  # site, source, priority
 
 
@@ -44,6 +44,12 @@ class Leases:
 
     def __len__(self) -> int:
         return len(self._lots)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._lots)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._lots
 
     @asynccontextmanager
     async def looking(self, flush: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
@@ -78,10 +84,14 @@ class Leases:
     def give_back(self, message: Message, recipient: Recipient) -> Lot | None:
         """Its attempt is over; its lot, if it was a retry."""
         key = (message.id, recipient.n)
+        if self._settled is not None:
+            self._settled.add(key)
+        return self.drop(key) if self._lots else None
+
+    def drop(self, key: Key) -> Lot | None:
+        """It is no more; the lot that it was in."""
         lot = self._lots.pop(key, None)
         if lot is not None:
-            if self._settled is not None:
-                self._settled.add(key)
             left = self._counts[lot] - 1
             if left:
                 self._counts[lot] = left
@@ -89,6 +99,10 @@ class Leases:
                 del self._counts[lot]
                 self._returns.pop(lot, None)
         return lot
+
+    def is_settled(self, key: Key) -> bool:
+        """Was it given back since this look began?"""
+        return self._settled is not None and key in self._settled
 
     def shuts_out(self, lot: Lot) -> bool:
         """Have too many other lots retries, and this one none?"""

@@ -2,8 +2,10 @@
 
 Between: lanes and the scheduler hand in outcomes; the spool commits; the scheduler hears of due times.
 Contract: `settle` takes one outcome for each recipient of the batch, `postpone` gives an attempt back.
-    Neither waits: the commit follows, within what `Spool.has_room` allows to be unsettled.
-Raises: ImpossibleMove where the table has no such move, which is a bug of ours.
+    Neither waits: the commit follows, within what `Spool.has_room` allows to be unsettled. Neither raises:
+    a bug of ours is counted, costs one recipient one attempt, and keeps nothing that was delivered, or whose
+    time is over, in the queue. Whoever meets one over a batch that he has taken hands it to `fail`.
+Raises: nothing.
 Standards: RFC 5321 4.5.4.1 (retries), 6.1 (notices; never to a null sender), RFC 3464 (their form).
 Why: recording after the peer's answer and before anything else sees it keeps the window in which a
     crash sends twice to one batch.
@@ -12,15 +14,16 @@ Why: recording after the peer's answer and before anything else sees it keeps th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mta.clock import Clock
 from mta.core import dsn
+from mta.core.classify import EXPIRED, OUR_FAULT
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.lifecycle import FINAL, Cause, State, move
 from mta.core.message import header_block
-from mta.core.model import Batch, Kind, Line, Message, Option, Outcome, Recipient, Verdict
+from mta.core.model import Batch, Kind, Line, Message, Option, Outcome, Recipient, Reply, Verdict
 from mta.core.queueid import created, text
 from mta.core.retry import JITTER, Schedule
 from mta.core.routing import Route
@@ -36,6 +39,7 @@ _TYPES = {
     Kind.EXPIRED: Type.EXPIRATION,
     Kind.AMBIGUOUS: Type.AMBIGUOUS,
 }
+_UNQUOTED = Reply(554, "5.0.0", "The reason cannot be shown")
 NOTICE_LIFETIME = 5 * 86400.0  # seconds; a notice is worth as long a try as any mail
 
 OF_STREAM = ("", "connection", "unknown")  # retry classes that know nothing better than the stream's schedule
@@ -50,6 +54,18 @@ class Trace(NamedTuple):
     source: str = ""
     tls: str = ""
     duration: float = 0.0  # seconds
+
+
+NOWHERE = Trace()
+
+
+class _Result(NamedTuple):
+    """What becomes of one recipient."""
+
+    outcome: Outcome
+    state: State
+    due: float | None  # None: it is final
+    event: Event | None  # None: not even a plain one can be made
 
 
 class Settler:
@@ -73,6 +89,7 @@ class Settler:
         self.on_due: Callable[[Line, float], None] = lambda line, due: None
         self.on_released: Callable[[Message, Recipient], None] = lambda message, recipient: None
         self.on_notice: Callable[[Message], None] = lambda message: None
+        self.clock_moved: Callable[[], bool] = lambda: False  # and the spool does not know it yet
 
     def settle(self, batch: Batch, outcomes: Sequence[Outcome], trace: Trace) -> None:
         """Note what became of every recipient of a batch."""
@@ -82,12 +99,24 @@ class Settler:
         updates: list[Update] = []
         events: list[Event] = []
         failed: list[tuple[Recipient, Outcome]] = []  # whom a notice is due for
+        if len(outcomes) != len(batch.recipients):
+            self._metrics.bug("outbound", "as many outcomes as recipients", ValueError(len(outcomes)))
+            outcomes = [OUR_FAULT] * len(batch.recipients)
         for recipient, outcome in zip(batch.recipients, outcomes, strict=True):
             due = None
-            if outcome.kind is not Kind.DELIVERED:
-                outcome, due = self._next(message, recipient, outcome, now, trace.route)
-                _log(message, recipient, outcome, due)
-            state = move(State.FRESH if message.fresh else State.DEFERRED, outcome.kind)
+            try:
+                if outcome.kind is not Kind.DELIVERED:
+                    outcome, due = self._next(message, recipient, outcome, now, trace.route)
+                    _log(message, recipient, outcome, due)
+                state = move(State.FRESH if message.fresh else State.DEFERRED, outcome.kind)
+                event: Event | None = self._event(message, recipient, outcome, due, now, trace)
+                self._metrics.outcomes[outcome.kind].inc()
+                if outcome.kind is Kind.DELIVERED:
+                    self._metrics.delivery_seconds.observe(now - created(message.id))
+            except Exception as error:
+                outcome, state, due, event = self._despite(error, message, recipient, outcome, now)
+            if event is not None:
+                events.append(event)
             if state in FINAL:
                 done.append(recipient)
                 if outcome.kind is not Kind.DELIVERED:
@@ -95,13 +124,10 @@ class Settler:
             else:
                 assert due is not None
                 updates.append(Update(state, recipient.attempts, due, message.id, recipient.n))
-                self.on_due(message.line(recipient), due)
-            events.append(self._event(message, recipient, outcome, due, now, trace))
-            self._count(message, outcome.kind, now)
+                self._tell_due(message, recipient, due)
         self._spool.settle(message, done, updates, events)
         if failed:
-            head = batch.head if message.content is None else header_block(message.content)
-            self._notify(message, failed, head, now)
+            self._tell_sender(batch, failed, now)
         self._let_go(batch)
 
     def postpone(self, batch: Batch, until: float) -> None:
@@ -112,9 +138,61 @@ class Settler:
         for recipient in batch.recipients:
             due = min(until, message.expires)
             updates.append(Update(state, recipient.attempts - 1, due, message.id, recipient.n))
-            self.on_due(message.line(recipient), due)
+            self._tell_due(message, recipient, due)
         self._spool.settle(message, [], updates, [])
         self._let_go(batch)
+
+    def fail(self, batch: Batch, error: Exception, trace: Trace = NOWHERE) -> None:
+        """A bug of ours was met over a batch: it is counted, and the batch tried again after a wait."""
+        self._metrics.bug("outbound", f"{text(batch.message.id)} met an error of ours", error)
+        self.settle(batch, [OUR_FAULT] * len(batch.recipients), trace)
+
+    def each(self, batches: Iterable[Batch], leave: Callable[[Batch], object]) -> None:
+        """Let batches that were taken out leave: what is raised over one must not keep the others."""
+        for batch in batches:
+            try:
+                leave(batch)
+            except Exception as error:
+                self.fail(batch, error)
+
+    def is_over(self, message: Message) -> bool:
+        """Is its time over, on a clock that can be believed?"""
+        return message.expires <= self._clock.now() and not self.clock_moved()
+
+    def _despite(
+        self, error: Exception, message: Message, recipient: Recipient, outcome: Outcome, now: float
+    ) -> _Result:
+        """What becomes of a recipient after a bug over its outcome; nothing here may meet it once more."""
+        self._metrics.bug("outbound", f"an outcome of {text(message.id)} met an error of ours", error)
+        due = None
+        if outcome.kind is Kind.DELIVERED:
+            state = State.DELIVERED
+        elif self.is_over(message):
+            outcome, state = EXPIRED, State.EXPIRED
+        else:
+            outcome, state = OUR_FAULT, State.DEFERRED
+            due = self.plain_due(message, recipient, now)
+        try:
+            event = about(_TYPES[outcome.kind], message, recipient, now)
+            event.attempt = recipient.attempts
+            event.reply = ReplyField(outcome.reply.code, outcome.reply.enhanced, outcome.reply.text)
+            event.due = "" if due is None else rfc3339(due)
+        except Exception as another:
+            self._metrics.bug("outbound", f"{text(message.id)} has an outcome without an event", another)
+            return _Result(outcome, state, due, None)
+        return _Result(outcome, state, due, event)
+
+    def plain_due(self, message: Message, recipient: Recipient, now: float) -> float:
+        """When its next attempt is due by its stream alone, without a question that could meet a bug."""
+        schedule = self._schedules.get(message.stream) or Schedule()
+        wait = min(schedule.first * 2.0 ** min(max(recipient.attempts - 1, 0), 30), schedule.maximum)
+        return now + wait if self.clock_moved() else min(now + wait, message.expires)
+
+    def _tell_due(self, message: Message, recipient: Recipient, due: float) -> None:
+        try:
+            self.on_due(message.line(recipient), due)
+        except Exception as error:
+            self._metrics.bug("outbound", f"nobody heard when {text(message.id)} is due", error)
 
     def _next(
         self, message: Message, recipient: Recipient, outcome: Outcome, now: float, route: Route | None
@@ -123,6 +201,8 @@ class Settler:
         if outcome.kind is Kind.BOUNCED or outcome.kind is Kind.EXPIRED:
             return outcome, None
         due = self.next_due(message, recipient, now, route, outcome.verdict)
+        if due is None and self.clock_moved():
+            due = self.plain_due(message, recipient, now)
         if due is None:
             return outcome._replace(kind=Kind.EXPIRED), None
         return outcome, due
@@ -178,10 +258,19 @@ class Settler:
                 event.due = rfc3339(due)
         return event
 
-    def _count(self, message: Message, kind: Kind, now: float) -> None:
-        self._metrics.outcomes[kind].inc()
-        if kind is Kind.DELIVERED:
-            self._metrics.delivery_seconds.observe(now - created(message.id))
+    def _tell_sender(self, batch: Batch, failed: list[tuple[Recipient, Outcome]], now: float) -> None:
+        """A notice that cannot be made keeps no message in the queue; perhaps it can without quotations."""
+        message, content = batch.message, batch.message.content
+        try:
+            head = batch.head if content is None else header_block(content[: dsn.MAX_RETURNED])
+            self._notify(message, failed, head, now)
+        except Exception as error:
+            self._metrics.bug("outbound", f"the notice of {text(message.id)} cannot be made", error)
+            try:
+                plain = [(each, outcome._replace(reply=_UNQUOTED, host="")) for each, outcome in failed]
+                self._notify(message, plain, b"", now)
+            except Exception as another:
+                self._metrics.bug("outbound", f"the sender of {text(message.id)} is not told", another)
 
     def _notify(
         self, message: Message, failed: list[tuple[Recipient, Outcome]], head: bytes, now: float
@@ -214,7 +303,10 @@ class Settler:
         """The batch leaves memory."""
         message = batch.message
         for recipient in batch.recipients:
-            self.on_released(message, recipient)
+            try:
+                self.on_released(message, recipient)
+            except Exception as error:
+                self._metrics.bug("outbound", f"nobody heard that {text(message.id)} was let go", error)
         message.held -= len(batch.recipients)
         if message.held <= 0:
             self._spool.release(message)

@@ -5,7 +5,7 @@ Between: the pool asks for the path of a lane, and gives it back; what was learn
 Contract: one `Traffic` for each source and provider, or site where the provider's sites have limits of their
     own. What has changed is saved once a minute, and at once where nothing may go for long. The `MAX_LEARNED`
     that changed last are remembered.
-Raises: SpoolError from `start`.
+Raises: SpoolError from `start`; a bug of ours over one path is counted, and costs no other its memory.
 Why: a restart that forgets begins every provider anew, and asks again who has just blocked us.
 """
 
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mta.clock import Clock, Timer
+from mta.clock import Clock, Every
 from mta.core.adaptive import Change, Path, Saved
 from mta.core.event import Event, LimitField, Type, rfc3339
 from mta.core.routing import Route
 from mta.core.source import Source
+from mta.metrics import Metrics
 from mta.outbound.traffic import SHORT, Lane, Traffic, finite
 from mta.spool.queue import Spool
 
@@ -28,22 +29,22 @@ MAX_LEARNED = 10_000  # paths that are remembered
 class Paths:
     """Traffic by name."""
 
-    def __init__(self, spool: Spool, clock: Clock) -> None:
+    def __init__(self, spool: Spool, clock: Clock, metrics: Metrics) -> None:
         self._spool = spool
         self._clock = clock
+        self._metrics = metrics
         self._learned: dict[str, Saved] = {}
-        self._timer: Timer | None = None
+        self._saving = Every(clock, SAVE_INTERVAL, lambda: self._save(self.in_use.values()), self._bug)
         self.in_use: dict[str, Traffic] = {}
 
     async def start(self) -> None:
         """Remember."""
         self._learned = await self._spool.reader.learned()
-        self._timer = self._clock.call_later(SAVE_INTERVAL, self._save_often)
+        self._saving.start()
 
     def stop(self) -> None:
         """Save, for the last time."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._saving.stop()
         self._save(self.in_use.values())
 
     def enter(self, route: Route, source: Source) -> Traffic:
@@ -72,7 +73,7 @@ class Paths:
 
     def _begin(self, name: str, route: Route, source: Source) -> Traffic:
         path = Path(*route.bounds)
-        traffic = Traffic(name, route, source.name, path, self._clock, self._changed)
+        traffic = Traffic(name, route, source.name, path, self._clock, self._changed, self._bug)
         known = self._learned.get(name)
         if known is not None:
             now = self._clock.now()
@@ -89,16 +90,19 @@ class Paths:
         if wait > SHORT:
             self._save([traffic])  # who blocks us is not to be asked again because we crashed
 
-    def _save_often(self) -> None:
-        self._save(self.in_use.values())
-        self._timer = self._clock.call_later(SAVE_INTERVAL, self._save_often)
+    def _bug(self, error: Exception) -> None:
+        self._metrics.bug("outbound", "a bug in a path", error)
 
     def _save(self, some: Iterable[Traffic]) -> None:
         """Keep what they have learned since the last time."""
         new: dict[str, Saved] = {}
         for traffic in some:
             name = traffic.name
-            saved = traffic.saved(self._clock.now())
+            try:
+                saved = traffic.saved(self._clock.now())
+            except Exception as error:
+                self._bug(error)
+                continue
             known = self._learned.get(name)
             if saved is not None and (known is None or not saved.is_like(known)):
                 new[name] = saved

@@ -3,9 +3,9 @@
 Between: the scheduler offers batches with their routes; delivery opens connections; the spool says when
     outcomes may be noted again.
 Contract: `gate`, `choose` and `offer` are synchronous; a lane is made when somebody comes to it. One
-    task for each connection, and one for each message whose content has to be read from disk; none for fresh
-    mail.
-Raises: nothing; a bug in a connection's task defers what waited for it.
+    task for each connection, and one for each content that has to be read from disk; none for fresh mail.
+Raises: nothing; a bug in a connection's task defers what waited for it, one in the sweep is one lane's, or
+    one connection's, and the next sweep comes.
 Standards: RFC 5321 4.5.4.1 (a connection may carry many messages).
 Why: one sweep a second looks after deadlines, idle connections and stalled lanes, instead of a timer
     for each command.
@@ -19,34 +19,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from mta.clock import Clock, Timer
+from mta.clock import Clock, Every
+from mta.core.classify import OUR_FAULT
 from mta.core.event import Event, Type, rfc3339
-from mta.core.model import Batch, Go, Kind, Message, Outcome, Reply, Scope, Subject, Wait
+from mta.core.model import Batch, Go, Message, Outcome, Wait
 from mta.core.routing import Route
 from mta.core.rules import RuleSet
 from mta.core.source import Source, Sources
 from mta.core.throttle import RateLimit
 from mta.core.turns import Share
 from mta.metrics import Metrics
+from mta.outbound.contents import Contents
 from mta.outbound.delivery import Delivery
 from mta.outbound.lane import LANE_FULL, Lane
-from mta.outbound.outcome import Settler, Trace
+from mta.outbound.outcome import Settler
 from mta.outbound.paths import Paths
 from mta.smtp.client import Connection
-from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 
 SWEEP = 1.0  # seconds
 IDLE = 30.0  # seconds that a connection is kept without work
 MAX_REASON = 1000  # characters in an event
 BARRED = 60.0  # seconds until an address of ours that could not be bound is tried again
-
-OURS = Outcome(
-    Kind.DEFERRED,
-    Subject.UNKNOWN,
-    Scope.SITE,
-    Reply(451, "4.3.0", "An error of ours; it is counted and the mail is tried again"),
-)
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +55,7 @@ class Pool:
         rules: RuleSet,
         settler: Settler,
         spool: Spool,
+        memory: int,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -72,36 +67,37 @@ class Pool:
         self._clock = clock
         self._metrics = metrics
         self._lanes: dict[tuple[str, str], Lane] = {}  # by site and source
-        self._paths = Paths(spool, clock)
+        self.contents = Contents(spool, memory)
+        self._paths = Paths(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}  # of static routes, by site
         self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
         self._dialling: set[asyncio.Task[None]] = set()
         self.draining = False  # we are going down
         self._closed = asyncio.Event()  # a connection's task has ended
-        self._sweep_timer: Timer | None = None
+        self._sweeping = Every(clock, SWEEP, self._sweep, self.bug)
         # A lane that was full has room again, for this priority and tenant.
         self.on_room: Callable[[str, Share], None] = lambda site, share: None
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to serve; connections run in `tasks`."""
         self._tasks = tasks
+        self.contents.start(tasks)
         await self._paths.start()
         self._spool.on_room = self._feed_starved
-        self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
+        self._sweeping.start()
 
     async def drain(self, grace: float) -> None:
         """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
         self.draining = True
-        self._paths.stop()
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
+        self._whatever(self._paths.stop)
+        self._sweeping.stop()
         await asyncio.sleep(0)  # a task that is cancelled before its first step would end without a word
         for task in self._dialling:
             task.cancel()
+        now = self._clock.now()
         for lane in self._lanes.values():
-            for batch in lane.take_all():
-                self._settler.postpone(batch, self._clock.now())
+            self._settler.each(lane.take_all(), lambda batch: self._settler.postpone(batch, now))
             for connection in lane.idle:
                 connection.retire()
         overdue = self._clock.call_later(grace, self._drop_all)
@@ -178,6 +174,13 @@ class Pool:
     def connections(self) -> int:
         return sum(len(lane.serving) for lane in self._lanes.values())
 
+    @property
+    def batches(self) -> Iterator[list[Batch]]:
+        """Everything that is in memory to be sent, lane by lane."""
+        for lane in list(self._lanes.values()):
+            yield list(lane.batches)
+        yield self.contents.lent
+
     # What lanes ask
 
     @property
@@ -213,11 +216,12 @@ class Pool:
 
     def has_other(self, lane: Lane, message: Message) -> bool:
         """May another source of the message's send it where this lane goes?"""
-        return any(not other.is_barred for other in self._others(lane, message))
+        return any(not other.reach.is_barred for other in self._others(lane, message))
 
     def has_untried(self, lane: Lane, message: Message) -> bool:
         """Is there one of which nobody knows that it does not get through either?"""
-        return any(not (other.is_barred or other.is_failing) for other in self._others(lane, message))
+        others = (other.reach for other in self._others(lane, message))
+        return any(not (other.is_barred or other.is_failing) for other in others)
 
     def _others(self, lane: Lane, message: Message) -> Iterator[Lane]:
         for source in self._sources.order(message.stream, message.id):
@@ -230,9 +234,8 @@ class Pool:
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
 
-    def read(self, lane: Lane, connection: Connection, batch: Batch) -> None:
-        """Fetch a content from disk, then send it."""
-        self._tasks.create_task(self._read(lane, connection, batch))
+    def bug(self, error: Exception) -> None:
+        self._metrics.bug("outbound", "a bug in a lane or a connection", error)
 
     # Inside
 
@@ -252,7 +255,7 @@ class Pool:
         barred: list[Lane] = []
         for source in sources:
             lane = self._lane(route, source)
-            if lane.is_barred:
+            if lane.reach.is_barred:
                 barred.append(lane)
             else:
                 yield lane
@@ -281,7 +284,7 @@ class Pool:
         if known is None:
             return None
         lane = self._lanes.get((route.site, source.name))
-        dead, barred = (lane.dead_for, lane.barred_for) if lane else (0.0, 0.0)
+        dead, barred = (lane.reach.dead_for, lane.reach.barred_for) if lane else (0.0, 0.0)
         return known.state | {"dead_for": round(dead, 1), "barred_for": round(barred, 1)}
 
     def _forget(self, lane: Lane) -> None:
@@ -290,7 +293,7 @@ class Pool:
 
     async def _serve(self, lane: Lane) -> None:
         """The life of one connection."""
-        connection = None
+        connection: Connection | None = None
         started = self._clock.monotonic()
         try:
             opened = await self._delivery.connect(lane.route, lane.source, lane.judge, lane.shunned)
@@ -304,29 +307,22 @@ class Pool:
             if not connection.is_lost:
                 await connection.quit()
         except Exception as error:
-            self._bug(error)
-            lane.failed(OURS, started)
+            what = "an outbound connection has failed for a reason of our own"
+            self._metrics.bug("outbound", what, error)
+            if connection is None:
+                self._whatever(lane.failed, OUR_FAULT, started)
         finally:
             if connection is not None and not connection.ended.done():
-                connection.drop()
-            lane.closed(connection)
+                self._whatever(connection.drop)
+            self._whatever(lane.closed, connection)
             self._closed.set()
 
-    async def _read(self, lane: Lane, connection: Connection, batch: Batch) -> None:
+    def _whatever(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call it; a bug in it is counted, and ends here."""
         try:
-            content = await self._spool.reader.content(batch.message.id)
-            lane.begin(connection, batch, content)
+            call(*arguments)
         except Exception as error:
-            self._bug(error)
-            lane.settle_all(batch, OURS, Trace(lane.route, lane.source.name))
-            connection.drop()
-
-    def _bug(self, error: Exception) -> None:
-        self._metrics.bugs["outbound"].inc()
-        if isinstance(error, OSError | SpoolError):  # no files left to open, a disk that cannot be read
-            log.error("an outbound connection has failed for a reason of our own: %s", error)
-        else:
-            log.error("a bug in an outbound connection", exc_info=error)
+            self.bug(error)
 
     def _feed_starved(self) -> None:
         starved, self._starved = self._starved, set()
@@ -336,17 +332,19 @@ class Pool:
     def _sweep(self) -> None:
         now = self._clock.monotonic()
         for lane in list(self._lanes.values()):
-            for connection in list(lane.serving):
-                if now >= connection.deadline:
-                    connection.drop()
-            for connection in list(lane.idle):
-                if now - connection.idle_since > IDLE:
-                    lane.idle.remove(connection)
-                    connection.retire()
-            lane.kick(stalled=True)
-            if lane.is_forgettable:
-                self._forget(lane)
-        self._sweep_timer = self._clock.call_later(SWEEP, self._sweep)
+            self._whatever(self._look_after, lane, now)
+
+    def _look_after(self, lane: Lane, now: float) -> None:
+        for connection in list(lane.serving):
+            if now >= connection.deadline:
+                self._whatever(connection.drop)
+        for connection in list(lane.idle):
+            if now - connection.idle_since > IDLE:
+                lane.idle.remove(connection)
+                connection.retire()
+        lane.kick(stalled=True)
+        if lane.is_forgettable:
+            self._forget(lane)
 
 
 def _state_event(

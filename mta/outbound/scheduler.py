@@ -4,6 +4,7 @@ Between: the spool says what is due, the router where it goes, the pool whether 
 Contract: fresh mail goes straight on; what a gate shuts out is postponed and leaves memory. Retries are
     leased (attempt and next due time committed) before anything is dialled, a whole round at once; those that
     their own source keeps out get another due time instead, and let the rest of their line pass.
+    A bug of ours over a batch defers that batch, one over a line lets the others of its round pass.
 Raises: nothing that mail can cause.
 Standards: RFC 5321 4.5.4.1.
 Why: an agenda of domains is all that is held of the backlog, so no event costs time or memory in
@@ -15,7 +16,7 @@ Why: an agenda of domains is all that is held of the backlog, so no event costs 
 from __future__ import annotations
 
 import asyncio
-import logging
+import sqlite3
 from collections import deque
 from collections.abc import Iterator, Mapping
 
@@ -24,6 +25,7 @@ from mta.core.agenda import Agenda
 from mta.core.classify import EXPIRED
 from mta.core.lifecycle import State
 from mta.core.model import Batch, Go, Line, Message, Outcome, Recipient, Wait
+from mta.core.queueid import first_id, text
 from mta.core.routing import Route
 from mta.core.turns import Share
 from mta.core.window import Window
@@ -35,7 +37,9 @@ from mta.outbound.leases import Leases, Lot
 from mta.outbound.outcome import Settler, Trace
 from mta.outbound.pool import Pool
 from mta.outbound.router import Router
+from mta.outbound.strays import Strays
 from mta.spool.commit import Update
+from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 from mta.spool.reader import Due
 
@@ -45,10 +49,10 @@ LOOKUPS = 100  # routes of retries looked up at once; fresh mail has the rest of
 MOST_FRESH = 50_000  # recipients in their first attempt; what comes then waits on disk, and its turn
 RESOLVING = 10_000  # recipients that may wait in memory for their route
 BUSY_WAIT = 60.0  # seconds until mail comes back that found too much waiting for DNS
+BEHIND_WAIT = 5.0  # seconds until retries are looked at again after a bug, or a disk that refuses
 STUCK_WAIT = 30.0  # seconds, at the least, until mail is looked at again that is under way
+Leased = tuple[Route | Outcome, Batch]
 ANY = ("*", "", 0)  # where lines are parked while too many sites have retries
-
-log = logging.getLogger(__name__)
 
 
 class Scheduler:
@@ -73,8 +77,10 @@ class Scheduler:
         self._metrics = metrics
         self._agenda = Agenda()
         self._leases = Leases()
-        self._watch = ClockWatch(spool, max(settler.longest_wait, router.longest_retry), clock)
+        self._watch = ClockWatch(spool, max(settler.longest_wait, router.longest_retry), clock, metrics)
         self._expiry = Expiry(settler, spool, self._leases, clock, metrics)
+        self._strays = Strays(self._held, self._leases, settler, spool, clock, metrics)
+        self._meanwhile: dict[Line, float] | None = None  # noted while the agenda is made anew
         self._resolving: dict[str, list[Batch]] = {}
         self._unrouted = 0  # recipients in `_resolving`
         self._unknown: deque[str] = deque()  # domains with retries, and no route yet
@@ -91,19 +97,44 @@ class Scheduler:
         self._settler.on_released = self._released
         self._settler.on_notice = self.accepted
         self._pool.on_room = self._lane_has_room
+        self._watch.on_set_ahead = self._prolong
         self._watch.on_set_back = self._look_ahead
         self._expiry.before_look = self._watch.look
         await self._watch.start()
+        self._settler.clock_moved = lambda: self._watch.is_behind
         await self._look_ahead()
-        self._running = [
-            tasks.create_task(work) for work in (self._retry(), self._expiry.run(), self._watch.run())
-        ]
+        works = (self._retry(), self._expiry.run(), self._watch.run(), self._strays.run())
+        self._running = [tasks.create_task(work) for work in works]
 
     async def _look_ahead(self) -> None:
         """What waits, and until when; also where the clock was set back, and all that is noted is wrong."""
-        self._agenda = Agenda()
-        for line, due in await self._spool.reader.lines():
-            self.note(line, due)
+        meanwhile = self._meanwhile = {}
+        try:
+            if self._running:
+                await self._spool.lease([])  # what was noted before is on disk
+            agenda = Agenda()
+            for line, due in await self._spool.reader.lines():
+                agenda.note(line, due)
+            for line, due in meanwhile.items():
+                agenda.note(line, due)
+            self._agenda = agenda
+        finally:
+            self._meanwhile = None
+        self._wake.set()
+
+    def _prolong(self, before: float, seconds: float) -> None:
+        """The clock was set ahead: what is in memory lives on, as what is on disk will."""
+        last = first_id(before)
+        messages = {batch.message for batches in self._held() for batch in batches}
+        for message in messages:
+            if message.id < last:
+                message.expires += seconds
+
+    def _held(self) -> Iterator[list[Batch]]:
+        """All that is in memory."""
+        yield from self._pool.batches
+        for batches in list(self._resolving.values()):
+            yield list(batches)
 
     def stop(self) -> None:
         """No more retries; fresh mail that comes in is postponed by the pool's gate."""
@@ -128,19 +159,32 @@ class Scheduler:
         if len(recipients) == 1:
             self._send(recipients[0].domain, Batch(message, recipients))
             return
+        try:
+            sites = self._by_site(recipients)
+        except Exception as error:
+            self._settler.fail(Batch(message, recipients), error)
+            return
+        for domain, group in sites:
+            self._send(domain, Batch(message, group))
+
+    def _by_site(self, recipients: list[Recipient]) -> list[tuple[str, list[Recipient]]]:
+        """Domains of one site go in one transaction; each group with one of its domains."""
         domains: dict[str, list[Recipient]] = {}
         for recipient in recipients:
             domains.setdefault(recipient.domain, []).append(recipient)
-        sites: dict[str, tuple[str, list[Recipient]]] = {}  # domains of one site go in one transaction
+        sites: dict[str, tuple[str, list[Recipient]]] = {}
         for domain, group in domains.items():
             route = self._router.cached(domain)
             site = route.site if isinstance(route, Route) else f"@{domain}"
             sites.setdefault(site, (domain, []))[1].extend(group)
-        for domain, group in sites.values():
-            self._send(domain, Batch(message, group))
+        return list(sites.values())
 
     def _send(self, domain: str, batch: Batch) -> None:
-        route = self._router.cached(domain)
+        try:
+            route = self._router.cached(domain)
+        except Exception as error:
+            self._settler.fail(batch, error)
+            return
         if route is not None:
             self._dispatch(route, batch)
         elif self._unrouted >= RESOLVING:
@@ -174,15 +218,19 @@ class Scheduler:
             self._settler.settle(batch, [route] * len(batch.recipients), Trace())
             return
         message = batch.message
-        if message.expires <= self._clock.now():  # while we were down, or a gate was shut: nobody is dialled
+        if message.expires <= self._clock.now() and self._settler.is_over(message):
+            # While we were down, or a gate was shut: nobody is dialled.
             self._settler.settle(batch, [EXPIRED] * len(batch.recipients), Trace(route))
             return
-        wait = self._hours(message) or self._pool.offer(route, batch)
-        if wait is not None:
-            until = wait.until
-            if wait.reason == LANE_FULL:
-                until = self._park(route, batch, until)
-            self._settler.postpone(batch, until)
+        try:
+            wait = self._hours(message) or self._pool.offer(route, batch)
+            if wait is None:
+                return
+            until = self._park(route, batch, wait.until) if wait.reason == LANE_FULL else wait.until
+        except Exception as error:
+            self._settler.fail(batch, error, Trace(route))
+            return
+        self._settler.postpone(batch, until)
 
     def _park(self, route: Route, batch: Batch, until: float) -> float:
         """Nothing of these lines can go on: what they have is due at once when there is room."""
@@ -209,6 +257,8 @@ class Scheduler:
 
     def note(self, line: Line, due: float) -> None:
         """The line has mail that is due then."""
+        if self._meanwhile is not None:
+            self._meanwhile[line] = min(due, self._meanwhile.get(line, due))
         if self._agenda.note(line, due):
             self._wake.set()
 
@@ -233,24 +283,45 @@ class Scheduler:
     async def _retry(self) -> None:
         while True:
             self._wake.clear()
-            await self._watch.look()
-            now = self._clock.now()
-            lines = self._agenda.take(now, ROUND)
-            if lines:
+            try:
+                if await self._watch.look():
+                    await self._go_on()
+                else:
+                    await self._clock.sleep(BEHIND_WAIT)
+            except Exception as error:
+                self._bug(error)
+                await self._clock.sleep(BEHIND_WAIT)
+
+    async def _go_on(self) -> None:
+        """A round of what is due, or the wait for the next."""
+        now = self._clock.now()
+        lines = self._agenda.take(now, ROUND)
+        if lines:
+            try:
+                await self._round(lines, now)
+            except Exception as error:
+                await self._one_by_one(lines, now, error)
+            return
+        due = self._agenda.next()
+        if due is not None:
+            alarm = self._clock.call_later(max(due - now, 0.0), self._wake.set)
+            await self._wake.wait()
+            alarm.cancel()
+        else:
+            await self._wake.wait()
+
+    async def _one_by_one(self, lines: list[tuple[Line, float]], now: float, error: Exception) -> None:
+        """After a bug of ours in a round: it is one line's, and the others pass. A disk's are all lines'."""
+        self._bug(error)
+        apart = len(lines) > 1 and not isinstance(error, sqlite3.Error | OSError | SpoolError)
+        for each in lines:
+            if apart:
                 try:
-                    await self._round(lines, now)
-                except Exception as error:
-                    self._bug(error)
-                    for line, _ in lines:
-                        self.note(line, now + BUSY_WAIT)
-                continue
-            due = self._agenda.next()
-            if due is not None:
-                alarm = self._clock.call_later(max(due - now, 0.0), self._wake.set)
-                await self._wake.wait()
-                alarm.cancel()
-            else:
-                await self._wake.wait()
+                    await self._round([each], now)
+                    continue
+                except Exception as another:
+                    self._bug(another)
+            self.note(each[0], now + BUSY_WAIT)
 
     async def _round(self, lines: list[tuple[Line, float]], now: float) -> None:
         """Lease what is due in these lines, in one commit, and send it on."""
@@ -300,29 +371,17 @@ class Scheduler:
                 self._agenda.park(ANY if shut_out else place, line, now + BUSY_WAIT)
         return wanted
 
-    async def _lease(
-        self, found: list[tuple[Route | Outcome, Due]], now: float
-    ) -> list[tuple[Route | Outcome, Batch]]:
+    async def _lease(self, found: list[tuple[Route | Outcome, Due]], now: float) -> list[Leased]:
         """Take what is free, and commit that its attempt begins."""
-        leased: list[tuple[Route | Outcome, Batch]] = []
+        leased: list[Leased] = []
         updates: list[Update] = []
         for route, due in found:
             for message in due.messages:
-                # Whose attempt takes longer than its wait is moved, or it would be read again and again.
-                stuck = self._leases.under_way(message)
-                updates += [self._until_next(message, each, now, route) for each in stuck]
-                recipients = self._leases.free(message)
-                lot = self._lot(route, message)
-                if isinstance(lot, Wait):
-                    updates += self._put_off(message, lot.until)
-                    continue
-                for recipient in recipients:
-                    recipient.attempts += 1
-                    updates.append(self._until_next(message, recipient, now, route))
-                    self._leases.take(message, recipient, lot)
-                if recipients:
-                    message.held = len(recipients)
-                    leased.append((route, Batch(message, recipients)))
+                try:
+                    updates += self._take(route, message, now, leased)
+                except Exception as error:
+                    self._metrics.bug("outbound", f"{text(message.id)} cannot be tried", error)
+                    updates += self._after_bug(message, now)
         try:
             if updates:
                 await self._spool.lease(updates)
@@ -331,6 +390,33 @@ class Scheduler:
                 self._settler.postpone(batch, now + BUSY_WAIT)
             raise
         return leased
+
+    def _take(
+        self, route: Route | Outcome, message: Message, now: float, leased: list[Leased]
+    ) -> list[Update]:
+        # Whose attempt takes longer than its wait is moved, or it would be read again and again.
+        stuck = self._leases.under_way(message)
+        updates = [self._until_next(message, each, now, route) for each in stuck]
+        recipients = self._leases.free(message)
+        lot = self._lot(route, message)
+        if isinstance(lot, Wait):
+            return [*updates, *self._put_off(message, lot.until)]
+        for recipient in recipients:
+            recipient.attempts += 1
+            updates.append(self._until_next(message, recipient, now, route))
+        for recipient in recipients:
+            self._leases.take(message, recipient, lot)
+        if recipients:
+            message.held = len(recipients)
+            leased.append((route, Batch(message, recipients)))
+        return updates
+
+    def _after_bug(self, message: Message, now: float) -> Iterator[Update]:
+        """It would be read again and again; the attempt counts."""
+        for each in self._leases.free(message):
+            due = self._settler.plain_due(message, each, now)
+            yield Update(State.DEFERRED, each.attempts + 1, due, message.id, each.n)
+            self.note(message.line(each), due)
 
     def _lot(self, route: Route | Outcome, message: Message) -> Lot | Wait:
         """Where a retry waits in memory; or until when it stays on disk, and others of its line pass."""
@@ -393,8 +479,7 @@ class Scheduler:
         self._start_lookups()
 
     def _bug(self, error: Exception) -> None:
-        self._metrics.bugs["outbound"].inc()
-        log.error("a bug in the scheduler", exc_info=error)
+        self._metrics.bug("outbound", "a bug in the scheduler", error)
 
 
 def _share(line: Line) -> Share:

@@ -52,6 +52,7 @@ class Traffic:
         path: Path,
         clock: Clock,
         told: Callable[[Traffic, Change], None],
+        bug: Callable[[Exception], None],
     ) -> None:
         self.name = name
         self.site = route.path or route.site
@@ -68,6 +69,7 @@ class Traffic:
         self._tell_at = 0.0  # monotonic
         self._clock = clock
         self._told = told
+        self._bug = bug
         self._held: dict[str, tuple[float, str]] = {}  # tenant -> not before, because
         self._open: Counter[Lane] = Counter()  # connections by lane
         self._waiting: dict[Lane, None] = {}  # in the order they came
@@ -103,7 +105,10 @@ class Traffic:
     def _put_off(self, wait: float, reason: str, tenant: str | None = None) -> None:
         until = Wait(self._clock.now() + wait, reason)
         for lane in list(self.lanes):
-            lane.put_off(until, tenant)
+            try:
+                lane.put_off(until, tenant)
+            except Exception as error:  # its own: the others leave memory all the same
+                self._bug(error)
 
     def dial(self, lane: Lane) -> bool:
         """May the lane open one more connection? It is counted from then on."""
@@ -262,7 +267,10 @@ class Traffic:
             lane = next(iter(self._waiting))
             del self._waiting[lane]
             self._for_connection.discard(lane)
-            lane.kick()
+            try:
+                lane.kick()
+            except Exception as error:
+                self._bug(error)
             if lane in self._waiting:
                 break
         self._kicking = False

@@ -3,8 +3,11 @@
 Between: `outbound.delivery` opens it; its lane feeds it and hears what became of each transaction.
 Contract: `open_connection` gives a Connection that is ready for MAIL, or raises. From then on nothing is
     awaited: `send` starts a transaction, the `Feeder` is asked for the next and told of every end.
-    `deadline` (monotonic seconds) is when the phase under way is over its time; the pool looks.
-Raises: PeerError when the peer refused, was silent or spoke nonsense; TlsError when the handshake failed.
+    `deadline` (monotonic seconds) is when the phase under way is over its time; the pool looks. A password
+    goes only where nobody listens: over TLS to a peer whose certificate was verified, or to loopback. A bug
+    of ours in what the event loop calls costs the connection; its transactions are handed back as lost.
+Raises: PeerError when the peer refused, was silent or spoke nonsense; TlsError when TLS is missing or its
+    handshake failed. Their texts are fit to be written anywhere.
 Standards: RFC 5321 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 2920 (pipelining).
 Why: aiosmtplib has one waiter a connection and drops what comes between commands, so it can neither
     pipeline nor hear a 421 while idle; and it rewrites addresses and line ends. It opens, we send.
@@ -16,6 +19,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 import aiosmtplib
@@ -24,7 +28,7 @@ from aiosmtplib.protocol import SMTPProtocol
 from mta.clock import Clock, timeout
 from mta.core.dialogue import Capabilities, Dialogue, Stage, Transaction
 from mta.core.model import Reply
-from mta.core.reply import ReplyParser
+from mta.core.reply import ReplyParser, fit
 
 CONNECT_TIMEOUT = 30.0  # seconds; a host that is up answers in a few
 GREETING_TIMEOUT = 300.0  # RFC 5321 4.5.3.2.1
@@ -33,6 +37,9 @@ HANDSHAKE_TIMEOUT = 60.0
 QUIT_TIMEOUT = 5.0
 BLOCK_TIMEOUT = 180.0  # RFC 5321 4.5.3.2.5: a block of data must get away in this time
 BLOCK = 256 * 1024  # octets handed to the transport at once
+MAX_SAID = 500  # characters of what a peer, or the system, says before the first transaction
+NO_STARTTLS = "offers no STARTTLS, and the route requires it"
+NO_SECRET = "the password of the route was kept back: the connection is not secret, or the peer not proved"
 _TIMEOUTS = {  # seconds until the reply; RFC 5321 4.5.3.2.2 to 4.5.3.2.6
     Stage.RSET: 300.0,
     Stage.MAIL: 300.0,
@@ -46,7 +53,7 @@ class PeerError(Exception):
     """The peer would not, or could not, talk; `reply` is what it said, if it said anything."""
 
     def __init__(self, text: str, reply: Reply | None = None) -> None:
-        super().__init__(text)
+        super().__init__(_words(text))
         self.reply = reply
 
 
@@ -56,6 +63,11 @@ class TlsError(PeerError):
 
 class SourceError(PeerError):
     """Our own address cannot be bound."""
+
+
+def _words(said: str) -> str:
+    """All that libraries, the system and peers say before the first transaction comes through here."""
+    return fit(" ".join(said[: 2 * MAX_SAID].split()))[:MAX_SAID]
 
 
 class Feeder(Protocol):
@@ -69,6 +81,8 @@ class Feeder(Protocol):
 
     def lost(self, connection: Connection, left: list[tuple[Transaction, bool]]) -> None: ...
 
+    def bug(self, error: Exception) -> None: ...
+
 
 class _Protocol(SMTPProtocol):
     """aiosmtplib's protocol until the connection is ready, ours from then on."""
@@ -79,7 +93,10 @@ class _Protocol(SMTPProtocol):
         if self.connection is None:
             super().data_received(data)
         else:
-            self.connection.received(data)
+            try:
+                self.connection.received(data)
+            except Exception as error:
+                self.connection.broke(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -95,7 +112,10 @@ class _Protocol(SMTPProtocol):
         super().resume_writing()
         if self.connection is not None:
             self.connection.paused = False
-            self.connection.pump()
+            try:
+                self.connection.pump()
+            except Exception as error:
+                self.connection.broke(error)
 
 
 class _Client(aiosmtplib.SMTP):
@@ -127,7 +147,8 @@ class Connection:
     def __init__(
         self, client: _Client, host: str, address: str, capabilities: Capabilities, tls: str, clock: Clock
     ) -> None:
-        assert isinstance(client.protocol, _Protocol)
+        if not isinstance(client.protocol, _Protocol):  # it was, until the connection was lost
+            raise PeerError("hung up before any mail was sent")
         self._client = client
         self._protocol = client.protocol
         self._transport: Any = client.transport
@@ -158,12 +179,15 @@ class Connection:
     def send(self, transaction: Transaction) -> None:
         """Begin a transaction; the connection is idle."""
         self._note(transaction)
-        opening = self._dialogue.begin(transaction)
-        if self._protocol.is_connected:
-            self._write([opening])
-            self._set_deadline()
-        else:
-            self.gone()  # before `serve` nobody heard of it
+        try:
+            opening = self._dialogue.begin(transaction)
+            if self._protocol.is_connected:
+                self._write([opening])
+                self._set_deadline()
+            else:
+                self.gone()  # before `serve` nobody heard of it
+        except Exception as error:
+            self.broke(error)
 
     def _take(self) -> Transaction | None:
         transaction = self.feeder.take(self)
@@ -215,6 +239,9 @@ class Connection:
             self._write(step.write)
         for transaction in step.finished:
             self.feeder.finished(self, transaction)
+        if dialogue.is_bug:
+            assert dialogue.fault is not None
+            self.feeder.bug(dialogue.fault)
         if over:
             self.drop()
             return
@@ -234,7 +261,15 @@ class Connection:
     def gone(self) -> None:
         """The peer closed, or the network did."""
         if not self.ended.done():
-            self._end()
+            try:
+                self._end()
+            except Exception as error:
+                self.feeder.bug(error)
+
+    def broke(self, error: Exception) -> None:
+        """A bug of ours: nobody knows any more what the peer and we speak of."""
+        self.feeder.bug(error)
+        self.drop()
 
     def drop(self) -> None:
         """Cut the connection: nobody may use it again."""
@@ -243,17 +278,13 @@ class Connection:
 
     def _end(self) -> None:
         self.is_lost = True
+        self.ended.set_result(None)
         self.deadline = float("inf")
         # An unsent rest of the body means that the final dot was never sent.
         after_dot = not self._backlog
         left = [(each, dot and after_dot) for each, dot in self._dialogue.abandon()]
         self._backlog.clear()
-        self.ended.set_result(None)
         self.feeder.lost(self, left)
-
-    def drop_unused(self) -> None:
-        """Cut a connection that nobody serves yet."""
-        self._transport.abort()
 
     def retire(self) -> None:
         """No more transactions: whoever waits for `ended` says QUIT."""
@@ -280,10 +311,11 @@ async def open_connection(
     ehlo: str,
     clock: Clock,
     tls_context: ssl.SSLContext | None,
+    tls_required: bool,
     login: tuple[str, str] | None = None,
     source: str = "",
 ) -> Connection:
-    """Dial, from the source if there is one; greet, secure, authenticate."""
+    """Dial, from the source if there is one; greet, secure, authenticate. Without a context: in the clear."""
     dialled = await _dial(address, port, source, clock)
     client = _Client(hostname=host, sock=dialled, local_hostname=ehlo, start_tls=False, timeout=None)
     try:
@@ -296,7 +328,11 @@ async def open_connection(
             tls = await _secure(client, tls_context, host, clock)
             async with timeout(clock, COMMAND_TIMEOUT):
                 await client.ehlo()  # RFC 3207 4.2: what was offered in the clear does not count
+        if tls_required and not tls:
+            raise TlsError(NO_STARTTLS)
         if login is not None:
+            if not _keeps_secrets(address, tls, tls_context):
+                raise TlsError(NO_SECRET)
             async with timeout(clock, COMMAND_TIMEOUT):
                 await client.login(*login)
         return Connection(client, host, address, _capabilities(client), tls, clock)
@@ -337,6 +373,13 @@ def _bind(dialled: socket.socket, source: str) -> None:
         raise SourceError(error.strerror or str(error)) from error
 
 
+def _keeps_secrets(address: str, tls: str, context: ssl.SSLContext | None) -> bool:
+    """May a password go there? Whoever strips STARTTLS, or brings a certificate of his own, waits for it."""
+    if ip_address(address).is_loopback:
+        return True
+    return bool(tls) and context is not None and context.verify_mode is ssl.CERT_REQUIRED
+
+
 async def _greet(client: _Client) -> None:
     try:
         await client.ehlo()
@@ -352,9 +395,12 @@ async def _secure(client: _Client, context: ssl.SSLContext, host: str, clock: Cl
             await client.starttls(tls_context=context, server_hostname=host or None)
     except aiosmtplib.SMTPResponseException as error:
         raise TlsError(f"STARTTLS was refused: {error.code} {error.message}") from error
-    except (aiosmtplib.SMTPException, ssl.SSLError, OSError) as error:
+    except (aiosmtplib.SMTPException, OSError, ValueError) as error:  # a name that is none is a ValueError
         raise TlsError(f"the TLS handshake failed: {error}") from error
-    return str(client.get_transport_info("ssl_object").version())
+    secured = client.get_transport_info("ssl_object")
+    if secured is None or not (version := secured.version()):
+        raise TlsError("the TLS handshake failed: the connection is in the clear")
+    return str(version)
 
 
 def _capabilities(client: _Client) -> Capabilities:
@@ -364,8 +410,7 @@ def _capabilities(client: _Client) -> Capabilities:
 
 def _peer_error(error: Exception) -> PeerError:
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        octets = error.message.encode("utf-8", "surrogateescape")  # as aiosmtplib has decoded them
-        said = " ".join(octets.decode("utf-8", "replace").split())[:500]
+        said = _words(error.message)
         if not 400 <= error.code < 600:
             return PeerError(f"no SMTP: {said}" if error.code < 0 else f"said {error.code} {said}")
         (reply,) = ReplyParser().feed(f"{error.code} {said}\r\n".encode())

@@ -57,10 +57,10 @@ class Update(NamedTuple):
 
 
 class Times(NamedTuple):
-    """A statement that moves times of the whole queue."""
+    """A statement that moves the times of some messages."""
 
     statement: str
-    values: dict[str, float] | tuple[float, int]
+    values: dict[str, float] | tuple[float, int, int]
 
 
 class Drained(NamedTuple):
@@ -125,12 +125,12 @@ class Batch:
             part(parse(event.queue_id) if event.queue_id else Event).events.append(event)
         for name, saved in self.learned.items():
             part(name).learned[name] = saved
-        for times in self.times:
-            part(id(times)).times.append(times)
         if self.drained is not None:
             part(Drained).drained = self.drained
         if self.proof:
             part(sql.SET_META).proof = self.proof
+        for times in self.times:  # last: whoever hears that the batch failed moves them again
+            part(id(times)).times.append(times)
         return list(found.values())
 
     def join(self, other: Batch) -> None:

@@ -53,6 +53,8 @@ Contract: every row is proven by a daemon that is killed there (tests/test_crash
     the window   at most 256 outcomes or 50 ms are settled and not committed. What the peer has taken, and
                  not said so (11), comes on top: that is between any two servers (RFC 1047).
     lines twice  in the event log, equal to the octet, with the same `seq`.
+    a set clock  changes times slice by slice. Stopped in between, lifetimes are as written, some longer than
+                 others by the jump, and due times are looked after at the next start (4).
 
 Standards: RFC 5321 6.1 (a 250 after the dot is a promise), RFC 1047 (mail that arrives twice).
 Why: a power cut differs from a kill in what was not synced yet. A file and its name are synced before the

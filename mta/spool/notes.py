@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import math
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,13 +24,18 @@ from mta.core.event import Event
 from mta.core.model import Message, Recipient
 from mta.core.queueid import QueueIds, first_id
 from mta.metrics import Metrics
+from mta.spool import fault
 from mta.spool import statements as sql
 from mta.spool.commit import Batch, Committed, Done, Drained, Put, Times, Update
+from mta.spool.database import SpoolError
 from mta.spool.outbox import RETRY_AFTER_FAILURE, Outbox
 from mta.spool.reader import Reader
 
 MAX_UNSETTLED = 256  # outcomes that a crash may repeat
 MAX_UNSETTLED_TIME = 0.05  # seconds
+SLICE = 300  # messages whose times are changed in one commit, of some 10 ms
+
+log = logging.getLogger(__name__)
 
 
 class Notes:
@@ -105,14 +112,36 @@ class Notes:
         self._batch.updates.extend(updates)
         return self._awaited()
 
-    def prolong(self, before: float, seconds: float) -> asyncio.Future[None]:
-        """Messages from before a time live so much longer."""
-        self._batch.times.append(Times(sql.PROLONG, (seconds, first_id(before))))
-        return self._awaited()
+    async def prolong(self, before: float, seconds: float) -> None:
+        """Messages from before a time live so much longer, each once: a slice that fails is tried again."""
+        after, end = 0, first_id(before)
+        while True:
+            try:
+                if not after:
+                    await self._awaited()  # what was noted before is on disk, where we look
+                upto = await self.reader.slice(after, end, SLICE)
+                if upto is None:
+                    return
+                await self._move(Times(sql.PROLONG, (seconds, after, upto)))
+                after = upto
+            except (sqlite3.Error, OSError, SpoolError) as error:
+                log.error("the times of the queue cannot be changed yet: %s", fault.words(error))
+                await self._clock.sleep(RETRY_AFTER_FAILURE)
 
-    def bring_forward(self, now: float, longest: float) -> asyncio.Future[None]:
-        """No retry waits longer than this many seconds."""
-        self._batch.times.append(Times(sql.BRING_FORWARD, {"now": now, "longest": longest}))
+    async def bring_forward(self, now: float, longest: float) -> None:
+        """No retry waits longer than this many seconds; whoever sees this fail may call it again."""
+        values: dict[str, float] = {"now": now, "longest": longest, "after": 0, "upto": 0}
+        while True:  # with the first slice, an empty one, what was noted before is on disk, where we look
+            await self._move(Times(sql.BRING_FORWARD, values.copy()))
+            values["after"] = values["upto"]
+            upto = await self.reader.too_far(values, SLICE)
+            if upto is None:
+                return
+            values["upto"] = upto
+
+    def _move(self, times: Times) -> asyncio.Future[None]:
+        """A slice is a commit of its own, so that what comes meanwhile gets in between."""
+        self._batch.times.append(times)
         return self._awaited()
 
     def _awaited(self) -> asyncio.Future[None]:
@@ -140,7 +169,8 @@ class Notes:
 
     def _take_back(self, failed: Batch) -> None:
         """What was settled in a batch that failed comes ahead of what has been noted since."""
-        later, self._batch = self._batch, replace(failed, puts=[], waiters=[], proof=0)
+        # Who waits for times that were not moved asks again.
+        later, self._batch = self._batch, replace(failed, puts=[], times=[], waiters=[], proof=0)
         self._batch.join(later)
 
     def _safely(self, work: Callable[..., object], *values: object) -> None:

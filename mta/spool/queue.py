@@ -40,9 +40,7 @@ from mta.spool.wal import Wal
 
 TURNS = 8  # of the event loop before a commit
 ASIDE = 1024 * 1024  # octets; a content from there on is on disk before its commit begins
-UNWRITABLE_WAIT = (
-    3600.0  # seconds until mail is tried again whose outcome could not be written: it may be there
-)
+UNWRITABLE_WAIT = 3600.0  # seconds until mail whose outcome could not be written is tried again
 REMOVE_AGAIN = 60.0  # seconds until files are removed that could not be
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +22,11 @@ from mta.core.queueid import text
 from mta.spool import database, fault
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies
+
+SLICE = 5000  # recipients that one question looks at
+
+Key = tuple[int, int]  # of a recipient: message, n
+LAST: Key = (2**63 - 1, 0)
 
 Rows = list[tuple[Any, ...]]
 Found = TypeVar("Found")
@@ -74,6 +79,35 @@ class Reader:
                     break
                 rows.append(row)
             return _messages(rows)
+
+        return await self._ask(look)
+
+    async def fresh(self, after: Key) -> tuple[list[Key], Key | None]:
+        """Of the next recipients behind one those in their first attempt, and where to go on."""
+
+        def look(connection: sqlite3.Connection) -> tuple[list[Key], Key | None]:
+            end = connection.execute(sql.SLICE_END, (*after, SLICE)).fetchone()
+            rows = connection.execute(sql.FRESH, (*after, *(end or LAST))).fetchall()
+            return rows, end
+
+        return await self._ask(look)
+
+    async def recipients(self, wanted: list[Key]) -> list[tuple[Message, float | None]]:
+        """Those of these that are still there, each with its due time (None: in its first attempt)."""
+        return [(_message(row), row[-1]) for row in await self._rows(sql.THESE, json.dumps(wanted))]
+
+    async def slice(self, after: int, end: int, most: int) -> int | None:
+        """The last of the next so many messages between two ids; None where there are none."""
+        rows = await self._rows(sql.SLICE, after, end, most)
+        last: int | None = rows[0][0]
+        return last
+
+    async def too_far(self, values: Mapping[str, float], most: int) -> int | None:
+        """The last message of the next so many retries that wait too long after the clock was set back."""
+
+        def look(connection: sqlite3.Connection) -> int | None:
+            found: tuple[int | None] = connection.execute(sql.TOO_FAR, {**values, "most": most}).fetchone()
+            return found[0]
 
         return await self._ask(look)
 

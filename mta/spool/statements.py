@@ -88,14 +88,29 @@ LEARN = "INSERT OR REPLACE INTO path (name, learned, updated) VALUES (?, ?, ?)"
 LEARNED = "SELECT name, learned FROM path ORDER BY updated"
 UNLEARN = "DELETE FROM path WHERE updated < ?"
 
-# The clock was set ahead: every message from before then lives on by as much.
-PROLONG = "UPDATE message SET expires = expires + ? WHERE id < ?"
+# The clock was set ahead: every message from before then lives on by as much. By slices of ids, as below:
+# the next of so many messages, between two ids, ends here.
+PROLONG = "UPDATE message SET expires = expires + ? WHERE id > ? AND id <= ?"
+SLICE = "SELECT max(id) FROM (SELECT id FROM message WHERE id > ? AND id < ? ORDER BY id LIMIT ?)"
 # The clock was set back: a retry is spread over the longest wait from now on. What has not been tried keeps
 # its wait: if that is long, the sender wanted it (RFC 4865), and it is left alone.
+_TOO_FAR = "due > :now + :longest AND (attempts > 0 OR due <= (message >> 13) / 1000.0 + :longest)"
 BRING_FORWARD = (
-    "UPDATE recipient SET due = :now + CASE attempts WHEN 0 THEN due - (message >> 13) / 1000.0 "
+    "UPDATE recipient NOT INDEXED SET due = :now + CASE attempts WHEN 0 THEN due - (message >> 13) / 1000.0 "
     "ELSE :longest * (abs(random()) % 1000) / 1000.0 END "
-    "WHERE due > :now + :longest AND (attempts > 0 OR due <= (message >> 13) / 1000.0 + :longest)"
+    f"WHERE message > :after AND message <= :upto AND {_TOO_FAR}"
+)
+TOO_FAR = (
+    "SELECT max(message) FROM (SELECT message FROM recipient NOT INDEXED "
+    f"WHERE message > :after AND {_TOO_FAR} ORDER BY message LIMIT :most)"
+)
+
+# Recipients in their first attempt, behind one (message, n): a slice of all, and where it ends.
+SLICE_END = (
+    "SELECT message, n FROM recipient WHERE (message, n) > (?, ?) ORDER BY message, n LIMIT 1 OFFSET ?"
+)
+FRESH = (
+    "SELECT message, n FROM recipient WHERE (message, n) > (?, ?) AND (message, n) <= (?, ?) AND due IS NULL"
 )
 
 # What the queue holds when we start.
@@ -123,6 +138,11 @@ EXPIRED = (
     _COLUMNS + "FROM message m CROSS JOIN recipient r ON r.message = m.id "
     "WHERE (m.expires, m.id) > (?, ?) AND m.expires <= ? AND r.due IS NOT NULL "
     "ORDER BY m.expires, m.id, r.n"
+)
+# Some recipients, pairs of (message, n).
+THESE = (
+    _WITH_MESSAGE + "WHERE (r.message, r.n) IN "
+    "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 )
 LIST = _WITH_MESSAGE + "ORDER BY r.message, r.n LIMIT ?"
 CONTENT = "SELECT content FROM body WHERE message = ?"
@@ -201,6 +221,13 @@ HOT = {  # statements whose query plan a test holds
     "DELETE_MESSAGES": DELETE_MESSAGES,
     "DELETE_BODIES": DELETE_BODIES,
     "FILES": FILES,
+    "PROLONG": PROLONG,
+    "SLICE": SLICE,
+    "BRING_FORWARD": BRING_FORWARD,
+    "TOO_FAR": TOO_FAR,
+    "SLICE_END": SLICE_END,
+    "FRESH": FRESH,
+    "THESE": THESE,
     "DUE": DUE,
     "EXPIRED": EXPIRED,
     "HEADS": HEADS,

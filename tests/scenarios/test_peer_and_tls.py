@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.peer import HELLO, TAKES
+from mta.clock import SystemClock
+from mta.config.settings import Endpoint, StaticRoute
+from mta.smtp.client import NO_SECRET, NO_STARTTLS, PeerError, open_connection
+from tests.fakes.clock import HandClock
+from tests.fakes.house import running, settings
+from tests.fakes.network import FIRST, own_network
+from tests.fakes.peer import HELLO, TAKES, ScriptedPeer
 from tests.fakes.relay import relaying
 
 OFFERS = HELLO.replace("-> 250 8BITMIME", "-> 250 STARTTLS")
@@ -124,3 +131,66 @@ async def test_the_password_file_is_missing(tmp_path: Path) -> None:
             f"[Errno 2] No such file or directory: '{file}' (CONNECT)"
         )
         assert await relay.told(2) == [f"reception {B}", f"deferral 1 {B} network +300: {said}"]
+
+
+GREETS = HELLO.replace("-> 250 8BITMIME", "-> 250 AUTH PLAIN LOGIN CRAM-MD5")
+SECRETLY = HELLO.replace("-> 220 mx.test ESMTP", "").replace("-> 250 8BITMIME", "-> 250 AUTH PLAIN")
+
+
+async def test_somebody_between_strips_starttls_and_no_password_is_said(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret word\n")
+    async with ScriptedPeer(GREETS + "silence") as peer:
+        # A name is not known to be loopback before it is looked up: TLS is required.
+        relay = StaticRoute(
+            Endpoint("localhost", peer.port), user="user@src.test", password_file=tmp_path / "password"
+        )
+        async with running(settings(tmp_path, routes={"*": relay}), HandClock()) as house:
+            await house.send(B)
+            told = await house.event(type="deferral")
+        call = await peer.at(1, "end")
+    assert NO_STARTTLS in told["reply"]["text"]
+    assert bytes(call.received) == b"EHLO mta.test\r\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "verified", "required", "said"),
+    [
+        pytest.param(GREETS + "silence", None, False, NO_SECRET, id="in the clear"),
+        pytest.param(GREETS + "silence", None, True, NO_STARTTLS, id="required, and asked in the clear"),
+        pytest.param(GREETS + "silence", True, True, NO_STARTTLS, id="stripped"),
+        pytest.param(GREETS + "silence", True, False, NO_SECRET, id="stripped, and not required"),
+        pytest.param(
+            BEGIN + "starttls\n" + SECRETLY + "silence", False, False, NO_SECRET, id="anybody's certificate"
+        ),
+        pytest.param(
+            BEGIN + "starttls\n<- EHLO mta.test\n-> 500 what?\nsilence",
+            False,
+            True,
+            "500",
+            id="no second EHLO",
+        ),
+    ],
+)
+async def test_a_password_goes_to_nobody_who_is_not_proved(
+    script: str, verified: bool | None, required: bool, said: str
+) -> None:
+    context = None if verified is None else ssl.create_default_context()
+    if verified is False:
+        assert context is not None
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with own_network():
+        async with ScriptedPeer(script, host=FIRST) as peer:
+            with pytest.raises(PeerError, match=said):
+                await open_connection(
+                    host="relay.test", address=FIRST, port=peer.port, ehlo="mta.test", clock=SystemClock(),
+                    tls_context=context, tls_required=required, login=("user@src.test", "secret word"),
+                )  # fmt: skip
+    assert b"AUTH" not in peer.calls[0].received
+
+
+async def test_starttls_is_refused_in_latin_1(tmp_path: Path) -> None:
+    script = OFFERS + "<- STARTTLS\n-> 454 TLS nicht verf\udcfcgbar\x00\nsilence"
+    async with relaying(tmp_path, script, tls="required") as relay:
+        await relay.house.send(B)
+        said = NOBODY + "STARTTLS was refused: 454 TLS nicht verf\ufffdgbar\ufffd (CONNECT)"
+        assert await relay.told(2) == [f"reception {B}", f"deferral 1 {B} tls +300: {said}"]
