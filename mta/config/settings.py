@@ -191,11 +191,11 @@ class Admin:
 class Limits:
     """What one client, or all of them, may take of this machine."""
 
-    message_size: Size = Size(50 * MIB)  # or a quarter of `memory`, where that is less
+    message_size: Size = Size(50 * MIB)  # or half of `memory`, where that is less
     recipients: int = 1000  # per message
     connections: int = 1000  # of clients at once
     connections_per_client: int = 100  # from one address
-    memory: Size = Size(256 * MIB)  # contents on their way in, over all clients
+    memory: Size = Size(256 * MIB)  # contents on their way in, over all clients; as many on their way out
     header: Size = Size(MIB)  # the fields of one message, 10,000 at most
     hops: int = 50  # Received fields in a message before it is taken for a loop
     command_timeout: Duration = Duration(5 * MINUTE)  # RFC 5321 4.5.3.2.7

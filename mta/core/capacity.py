@@ -96,7 +96,8 @@ class Share:
 
     Shares are made of shares: of all memory a tenant's, of that a client's, of that a message's. None holds
     more than it leaves free of the one above: who is alone a half, two who want all a third each. What a
-    message takes its shares above have taken, too, so behind two of them it gets a quarter at most.
+    message takes its shares above have taken, too, so behind two of them it gets a quarter at most; where
+    there is no other, a half.
     """
 
     __slots__ = ("_key", "_parent", "_parts", "_users", "limit", "used")
@@ -155,9 +156,9 @@ class Share:
 
     def has_room(self, size: int = 0) -> bool:
         """May it hold so many octets more?"""
-        left = self.limit
+        left, top = self.limit, self
         share: Share | None = self
         while share is not None:  # each of these takes it, too
             left -= share.used + size
-            share = share._parent
-        return left >= 0
+            top, share = share, share._parent
+        return left >= 0 or (top.used == self.used and self.used + size <= self.limit // 2)

@@ -25,7 +25,7 @@ from mta.spool.queue import Spool
 INTERVAL = 1.0  # seconds between two looks at the disk
 MUCH = 16  # an N-th of the reserve, taken since the last look, is a reason for the next
 DEFAULT = "default"
-PARTS = 4  # a message behind a tenant and a client has a quarter of memory when it is alone (`Share`)
+PARTS = 2  # a message that is alone may have a half of memory (`Share`)
 
 log = logging.getLogger(__name__)
 

@@ -56,7 +56,7 @@ def test_one_who_takes_all_that_he_may_leaves_room_for_the_next() -> None:
     greedy = []
     for _ in range(100):
         message = memory.open("greedy", "192.0.2.1")
-        while message.has_room(10):
+        while message.has_room(10) and message.used < 200:
             message.take(10)
         greedy.append(message)
     other = memory.open("other", "198.51.100.1")
@@ -65,12 +65,16 @@ def test_one_who_takes_all_that_he_may_leaves_room_for_the_next() -> None:
     assert same_tenant.has_room(10)
 
 
-def test_a_message_behind_a_tenant_and_a_client_may_have_a_quarter() -> None:
+def test_a_message_that_is_alone_may_have_a_half_and_one_that_is_not_a_quarter_of_the_rest() -> None:
     memory = Share(1000)
     alone = memory.open("acme", "192.0.2.1")
-    assert alone.has_room(250)
-    assert not alone.has_room(251)
-    alone.take(250)
+    assert alone.has_room(500)
+    assert not alone.has_room(501)
+    alone.take(400)
+    other = memory.open("other", "192.0.2.2")
+    assert other.has_room(150)
+    assert not other.has_room(151)
+    other.take(1)
     assert not alone.has_room(1)
 
 

@@ -144,7 +144,7 @@ async def test_a_declared_size_beyond_what_memory_has_left_is_refused_at_data(tm
 
 async def test_the_size_that_is_announced_can_be_received(tmp_path: Path) -> None:
     """Whatever limits.message_size says: nobody is told for ever to try again."""
-    terms = settings(tmp_path, limits=Limits(memory=Size(4_000_000)))
+    terms = settings(tmp_path, limits=Limits(memory=Size(2_000_000)))
     async with running(terms) as house, await greeted(house.network) as client:
         assert "SIZE 1000000" in await client.ehlo()
         said = await client.ask(f"{MAIL} SIZE=1000001")
