@@ -47,6 +47,7 @@ from mta.outbound.router import Router
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
 from mta.smtp.listener import Listener
+from mta.smtp.rests import Rests
 from mta.spool.credentials import CredentialStore
 from mta.spool.queue import Spool
 
@@ -82,6 +83,7 @@ class Daemon:
             {"queue": self._queue, "status": self._status, "explain": self._explain},
         )
         self.listeners: list[Listener] = []
+        self._rests = Rests()
         self._stray = Sparing()
         self._stopping = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
@@ -228,6 +230,7 @@ class Daemon:
             clock=self.clock,
             message_size=self.capacity.largest,
             memory=self.capacity.memory,
+            rests=self._rests,
             command_timeout=limits.command_timeout,
             data_timeout=limits.data_timeout,
             session_timeout=limits.session_timeout,

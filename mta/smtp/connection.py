@@ -26,6 +26,7 @@ from mta.clock import Clock
 from mta.core.address import Path
 from mta.core.capacity import Share
 from mta.core.model import Reply
+from mta.smtp.rests import Rests
 
 MAX_ERRORS = 20  # commands refused with 5yz before we hang up; in tenths below
 TAKEN = 50  # tenths of an error that a message which is taken makes up for ...
@@ -60,6 +61,7 @@ class Policy(Protocol):
     offers_auth: bool
     draining: bool  # idle clients are sent away
     memory: Share  # of contents on their way in, over all listeners
+    rests: Rests  # between turns of those who have much to say, over all listeners
 
     def joined(self, connection: Connection) -> None: ...
 

@@ -19,6 +19,7 @@ from typing import Any
 from mta.clock import Clock, Every
 from mta.core.capacity import Share
 from mta.smtp.connection import GOING_DOWN, Connection
+from mta.smtp.rests import Rests
 
 SWEEP = 1.0  # seconds
 BACKLOG = 1024
@@ -36,6 +37,7 @@ class Listener:
         clock: Clock,
         message_size: int,
         memory: Share,
+        rests: Rests,
         command_timeout: float,
         data_timeout: float,
         session_timeout: float,
@@ -53,6 +55,7 @@ class Listener:
         self.clock = clock
         self.message_size = message_size
         self.memory = memory
+        self.rests = rests
         self.command_timeout = command_timeout
         self.data_timeout = data_timeout
         self.session_timeout = session_timeout

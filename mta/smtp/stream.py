@@ -34,7 +34,6 @@ MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
 MAX_PENDING = 64 * 1024  # octets that may wait while we are busy; then reading pauses
 TURN = 100  # commands of one connection that are answered before others have their turn
 TURN_TIME = 0.005  # seconds for them
-REST = 0.001  # seconds between two turns, of the loop's own time: this is about threads, not about hours
 SMALL = 64 * 1024  # octets; a message that is whole in one read and no larger needs no share of memory
 SLICE = 256 * 1024  # octets; of a message that is larger so many at a time are mended, as it comes
 BARE_NEWLINE = Reply(550, "5.6.11", "A CR or LF stands alone; lines end with CRLF (RFC 5321 2.3.8)")
@@ -89,7 +88,7 @@ class Stream(Connection):
     def resume_writing(self) -> None:
         self._choked = False
         if self._mode is Mode.COMMAND:
-            self._yield()  # commands that wait come before more is read
+            self._yield(0.0)  # commands that wait come before more is read
         else:
             self._resume_reading()
 
@@ -106,15 +105,11 @@ class Stream(Connection):
             with suppress(OSError):  # gone meanwhile
                 self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _QUICK, 1)
 
-    def _yield(self) -> None:
-        """Go on, and read on, when others have had their turn: connections, and threads too.
-
-        A thread that waits asks for the GIL when nobody has let go of it for 5 ms; turns are shorter, so
-        without a rest between them a commit can take 300 ms.
-        """
+    def _yield(self, length: float) -> None:
+        """Go on, and read on, for about so long, when others have had their turn."""
         if not self._has_turn:
             self._has_turn = True
-            self.loop.call_later(REST, self._take_turn)
+            self.loop.call_later(self.policy.rests.wait(self.loop.time(), length), self._take_turn)
 
     def _take_turn(self) -> None:
         self._has_turn = False
@@ -135,7 +130,7 @@ class Stream(Connection):
             now = self.policy.clock.monotonic()
             if not left or now > until or self._choked:
                 if not self._choked:
-                    self._yield()
+                    self._yield(TURN_TIME)
                 break
             if left == TURN:
                 until = now + TURN_TIME
@@ -295,16 +290,18 @@ class Stream(Connection):
 
     def _set_aside(self, held: bytearray) -> Reply | None:
         """Mend what has come of a large message, but for what may begin its final dot; or refuse it."""
+        began = self.loop.time()
         try:
             with memoryview(held) as view:
                 first = bytes(view[:-4])
             del held[:-4]
-            self._pause_reading()
-            self._yield()  # libuv would read 32 times before anybody else has a turn
+            self._pause_reading()  # libuv would read 32 times before anybody else has a turn
             return self._mend(first)
         except Exception as error:
             self.policy.bug(error)
             return BUG
+        finally:
+            self._yield(self.loop.time() - began)  # the next slice takes as long
 
     def _mend(self, data: bytes) -> Reply | None:
         """Mend the next slice of a large message, or refuse what no message may hold."""

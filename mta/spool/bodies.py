@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mta.core.queueid import parse, text
 
+SLICE = 2 * 1024 * 1024  # octets
 THRESHOLD = 192 * 1024  # octets; a smaller content is cheaper in the database
 
 
@@ -48,9 +49,7 @@ class Bodies:
             for message, content in contents:
                 descriptors.append(os.open(self._path(message), flags, 0o600))
                 written.append(message)
-                view = memoryview(content)
-                while view:
-                    view = view[os.write(descriptors[-1], view) :]
+                _write(descriptors[-1], content)
             for descriptor in descriptors:
                 os.fdatasync(descriptor)
             sync_names(self._directory)
@@ -83,6 +82,18 @@ class Bodies:
             sync_names(self._directory.parent)  # else a power cut could take the folder with its files
         orphans = [message for message in contents(self._directory) if message not in known]
         return len(orphans) - len(self.remove(orphans))
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    """Each slice is synced before the next is written: a sync of others waits for one, not for all."""
+    view = memoryview(content)
+    while view:
+        slice_ = view[:SLICE]
+        while slice_:
+            slice_ = slice_[os.write(descriptor, slice_) :]
+        view = view[SLICE:]
+        if view:
+            os.fdatasync(descriptor)
 
 
 def contents(directory: Path) -> Iterator[int]:

@@ -40,6 +40,7 @@ from mta.spool.wal import Wal
 
 TURNS = 8  # of the event loop before a commit
 ASIDE = 1024 * 1024  # octets; a content from there on is on disk before its commit begins
+LARGE_AT_ONCE = 2  # such contents; more would only make the small ones wait for the disk
 UNWRITABLE_WAIT = 3600.0  # seconds until mail whose outcome could not be written is tried again
 REMOVE_AGAIN = 60.0  # seconds until files are removed that could not be
 
@@ -77,6 +78,7 @@ class Spool(Notes):
         self._next_seq = 1
         self._again = asyncio.Event()  # a commit that failed may be tried again
         self._closing = False
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._writing = 0  # large contents on their way to the disk
         self._unneeded: set[int] = set()  # messages whose file is to be removed
         self._removing: asyncio.Task[None] | None = None
@@ -139,7 +141,8 @@ class Spool(Notes):
         assert message.content is not None
         self._writing += 1
         try:
-            await asyncio.to_thread(self._bodies.write, [(message.id, message.content)])
+            async with self._large:
+                await asyncio.to_thread(self._bodies.write, [(message.id, message.content)])
         except Exception as error:
             self._safely(done, error)
         else:

@@ -22,6 +22,7 @@ from mta.core.address import Path
 from mta.core.capacity import Share
 from mta.core.model import Reply
 from mta.smtp.listener import Listener
+from mta.smtp.rests import Rests
 from mta.smtp.server import Server
 from tests.fakes.client import PATIENCE
 from tests.fakes.house import certificate
@@ -143,8 +144,8 @@ async def probing(
 
     listener = Listener(
         host="127.0.0.1", port=0, hostname="mta.test", clock=clock or SystemClock(),
-        message_size=message_size, memory=Share(memory), command_timeout=300.0, data_timeout=600.0,
-        session_timeout=14400.0,
+        message_size=message_size, memory=Share(memory), rests=Rests(), command_timeout=300.0,
+        data_timeout=600.0, session_timeout=14400.0,
         tls_context=context, offers_auth=True, spawn=spawn, bug=desk.bugs.append,
         connect=lambda policy: Probe.template(policy, desk),
     )  # fmt: skip
