@@ -32,7 +32,7 @@ help:
 	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
 
 run: $(VENV)/.run
-	@$(PYTHON) -m mta init $(DIRECTORY)
+	@$(PYTHON) -m mta sandbox $(DIRECTORY)
 	@exec $(PYTHON) -m mta --config $(DIRECTORY)/mta.yaml serve --quickstart $(DIRECTORY)/quickstart.json
 
 venv: $(VENV)/.run

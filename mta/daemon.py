@@ -171,8 +171,10 @@ class Daemon:
         self._tides.start()
         await self.admin.start()
         await self.control.start()
-        for door in self.settings.listeners:
-            self.listeners.append(await self._open_listener(door, tasks))
+        for n, door in enumerate(self.settings.listeners):
+            listener = self._made_for(door, tasks)
+            await _started(listener, f"listeners[{n}].bind")
+            self.listeners.append(listener)
 
     def _places(self) -> int:
         """Connections that clients may hold."""
@@ -195,15 +197,15 @@ class Daemon:
             bug=partial(self.metrics.bug, "sandbox", "a bug in the sandbox's server"),
             connect=lambda listener: SandboxMX.listening(listener, directory),
         )
-        await sandbox.start()
+        await _started(sandbox, "sandbox.bind")
         self.sandbox = sandbox
         return Endpoint(sandbox.host, sandbox.port)
 
-    async def _open_listener(self, door: Door, tasks: asyncio.TaskGroup) -> Listener:
+    def _made_for(self, door: Door, tasks: asyncio.TaskGroup) -> Listener:
         name: ListenerName = "submissions" if door.tls == "implicit" else "submission"
         if door.auth == "network":
             name = "network"
-        listener = self._listener(
+        return self._listener(
             door.bind,
             tasks,
             hostname=self.settings.hostname,
@@ -214,8 +216,6 @@ class Daemon:
             handshake_failed=self.intake.strangers.handshake_failed,
             connect=lambda listener: Submission.listening(listener, self.intake, name),
         )
-        await listener.start()
-        return listener
 
     def _listener(
         self, bind: Endpoint, tasks: asyncio.TaskGroup, *, use_tls: bool = True, **terms: Any
@@ -323,6 +323,14 @@ class Daemon:
         metrics.memory_bodies_bytes.set_function(lambda: self.spool.memory_used)
         metrics.queue_fresh.set_function(lambda: self.spool.tally.fresh)
         metrics.queue_deferred.set_function(lambda: self.spool.tally.deferred)
+
+
+async def _started(listener: Listener, key: str) -> None:
+    """Bound; what the machine has against it is told with the setting to change."""
+    try:
+        await listener.start()
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} ({key})") from error
 
 
 def _server_context(settings: Settings) -> ssl.SSLContext | None:

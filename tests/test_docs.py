@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 
 from mta import __version__
 from mta.cli.main import main
+from mta.cli.sandbox import OPEN
 from mta.config.load import load
 from mta.config.settings import Settings
 from mta.metrics import Metrics
@@ -46,6 +47,12 @@ def test_the_map_names_every_room_and_no_other() -> None:
 def test_every_actor_of_the_sandbox_is_listed_in_its_own_words() -> None:
     listed = dict(re.findall(r"(?m)^\| `(\S+)@` \| (.*) \|$", section("Try it")))
     assert listed == {name: actor.does for name, actor in ACTORS.items()}
+
+
+def test_every_framework_is_told_the_port_of_the_sandbox() -> None:
+    listed = dict(re.findall(r"(?m)^\| (\w+) \| (.*1025.*) \|$", section("Try it")))
+    assert sorted(listed) == ["Django", "PHPMailer", "Rails", "Spring", "nodemailer"]
+    assert OPEN == 1025
 
 
 def test_every_command_is_listed() -> None:

@@ -83,7 +83,8 @@ def _lines(answer: Mapping[str, Any], unknown: str) -> Iterator[str]:
 def _way(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for host in answer.get("hosts", ()):
         where = ", ".join(host["addresses"]) or host["problem"]
-        yield "host", str(host["preference"]), str(Endpoint(host["host"], host["port"])), where
+        at = str(Endpoint(host["host"], host["port"])) if host["port"] else f"{host['host']}, any free port"
+        yield "host", str(host["preference"]), at, where
     for name in ("site", "login"):
         if answer.get(name):
             yield name, answer[name]

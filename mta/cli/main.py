@@ -19,8 +19,8 @@ from mta.cli.configuration import configuration
 from mta.cli.credential import credential
 from mta.cli.erase import erase
 from mta.cli.explain import explain
-from mta.cli.init import init
 from mta.cli.queue import queue
+from mta.cli.sandbox import sandbox
 from mta.cli.serve import serve
 from mta.cli.spool import spool
 from mta.cli.transfer import export, import_
@@ -73,8 +73,8 @@ main.add_command(classify)
 main.add_command(configuration)
 main.add_command(credential)
 main.add_command(explain)
-main.add_command(init)
 main.add_command(queue)
+main.add_command(sandbox)
 main.add_command(serve)
 main.add_command(spool)
 spool.add_command(export)

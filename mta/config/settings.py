@@ -51,6 +51,8 @@ class Endpoint(NamedTuple):
             return False
 
 
+Hop = NewType("Hop", Endpoint)  # where mail can be sent: no port 0
+
 ADMIN_BIND = Endpoint("127.0.0.1", 8025)
 ANY_LOOPBACK = Endpoint("127.0.0.1", 0)
 
@@ -128,7 +130,7 @@ DEFAULT = Domain(
 class StaticRoute:
     """A fixed next hop. Written `host:port` where only the host matters."""
 
-    host: Endpoint
+    host: Hop
     connections: int = 20
     messages_per_connection: int = 1000
     recipients_per_message: int = 50
@@ -140,8 +142,6 @@ class StaticRoute:
     )
 
     def __post_init__(self) -> None:
-        if not self.host.port:
-            raise ValueError("port 0 is nobody's: write host:port")
         if bool(self.user) != bool(self.password_file):
             raise ValueError("user and password_file go together")
 

@@ -24,6 +24,7 @@ from mta.config.settings import (
     Address,
     Duration,
     Endpoint,
+    Hop,
     HostName,
     Port,
     Priority,
@@ -205,6 +206,14 @@ def endpoint(text: str) -> Endpoint:
     if _NUMERIC_HOST.fullmatch(host):
         _refuse_bad_ipv4(host)
     return Endpoint(host, int(port))
+
+
+def hop(text: str) -> Hop:
+    """An endpoint that can be dialled."""
+    found = endpoint(text)
+    if not found.port:
+        raise ValueError("port 0 is nobody's: write host:port")
+    return Hop(found)
 
 
 def _ipv6(host: str) -> str:

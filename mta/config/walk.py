@@ -32,6 +32,7 @@ from mta.config.settings import (
     Domain,
     Duration,
     Endpoint,
+    Hop,
     HostName,
     Port,
     Priority,
@@ -48,7 +49,11 @@ UNION: Final = (Union, UnionType)  # `Duration | None` is the former, `Path | No
 BROKEN: Final = object()  # stands for a value that was refused, so that the rest can still be judged
 # How the keys of a mapping are read, by what it maps to; else any text.
 NAMED: Final = {Domain: units.domain_name, StaticRoute: units.routed_domain, Source: units.label}
-SHORT: Final = (Endpoint, Address)  # a record whose first key is one of these may be written as that alone
+SHORT: Final = (
+    Endpoint,
+    Hop,
+    Address,
+)  # a record whose first key is one of these may be written as that alone
 
 _hints = cache(get_type_hints)  # they are evaluated anew each time, and some files have hundreds of records
 
@@ -246,6 +251,7 @@ SCALARS: Final[Mapping[Any, _Scalar]] = {
     Window: _Scalar("hours", (STR,), units.window, lambda window: window.text),
     Rate: _Scalar("a rate", (STR, INT, FLOAT), units.rate, _rate_text),
     Endpoint: _Scalar("host:port", (STR, INT, FLOAT), units.endpoint, str),
+    Hop: _Scalar("host:port", (STR, INT, FLOAT), units.hop, str),
     Address: _Scalar("an address", (STR, FLOAT), units.address, str),
     HostName: _Scalar("a host name", (STR,), units.host_name, str),
     Suffix: _Scalar("a suffix of host names", (STR,), units.suffix, str),

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from mta.clock import Clock
-from mta.config.settings import Endpoint, Settings, StaticRoute
+from mta.config.settings import Endpoint, Hop, Settings, StaticRoute
 from mta.core import routing
 from mta.core.model import Outcome
 from mta.core.provider import Match, Providers
@@ -65,7 +65,7 @@ class Router:
             name: resolve((self._default, profile.layer)) for name, profile in self.providers.by_name.items()
         }
         self._unprofiled = resolve((self._default,))
-        routes = {EVERY_DOMAIN: StaticRoute(sandbox)} if sandbox else settings.routes
+        routes = {EVERY_DOMAIN: StaticRoute(Hop(sandbox))} if sandbox else settings.routes
         self._static = _static(routes, "sandbox" if sandbox else "route", self.providers)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         every = (*settings.domains.values(), *(each.terms for each in self.providers.by_name.values()))
