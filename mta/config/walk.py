@@ -29,7 +29,7 @@ from mta.config.settings import (
     MIB,
     MINUTE,
     Address,
-    Domain,
+    Destination,
     Duration,
     Endpoint,
     Hop,
@@ -48,7 +48,8 @@ MAX_WORDS = 300  # characters of one problem; values are quoted in it
 UNION: Final = (Union, UnionType)  # `Duration | None` is the former, `Path | None` the latter
 BROKEN: Final = object()  # stands for a value that was refused, so that the rest can still be judged
 # How the keys of a mapping are read, by what it maps to; else any text.
-NAMED: Final = {Domain: units.domain_name, StaticRoute: units.routed_domain, Source: units.label}
+NAMED: Final = {Destination: units.domain_name, StaticRoute: units.routed_domain, Source: units.label}
+FORMER: Final = {"domains": "destinations"}  # keys that are called otherwise by now
 SHORT: Final = (
     Endpoint,
     Hop,
@@ -144,6 +145,8 @@ class Walk:
                 continue
             meant = difflib.get_close_matches(name, hints, n=1)
             advice = f"; did you mean '{meant[0]}'?" if meant else ""
+            if FORMER.get(name) in hints:
+                meant, advice = [FORMER[name]], f"; it is called '{FORMER[name]}' now"
             self._refuse(name_node, _join(key, name), f"unknown key{advice}")
             for lost in meant:
                 values.setdefault(lost, BROKEN)  # it was meant to be there: not to be called missing as well
