@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -73,6 +76,27 @@ def test_every_target_is_explained_by_help() -> None:
     assert targets is not None
     assert set(targets[1].split()) - {"help"} == set(re.findall(r"@echo 'make ([\w-]+)", makefile))
     assert set(re.findall(r"`?make ([a-z-]+)`", README)) <= set(targets[1].split())
+
+
+def test_make_venv_brings_the_command(tmp_path: Path) -> None:
+    """What is installed already is not installed again; the command works from anywhere, through a link."""
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    (tmp_path / "mta").symlink_to(ROOT / "mta")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    python = tmp_path / ".venv/bin/python"
+    python.write_text(f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n")
+    python.chmod(0o755)
+    (tmp_path / ".venv/.run").touch()
+    subprocess.run(["make", "--silent", "-C", str(tmp_path), "venv"], check=True)
+    away = tmp_path / "away"
+    (away / "mta").mkdir(parents=True)  # which is not the program
+    (away / "link").symlink_to(tmp_path / ".venv/bin/mta")
+    argv = [str(away / "link"), "classify", "550 5.1.1 it's nobody"]
+    told = subprocess.run(argv, cwd=away, capture_output=True, text=True, check=True)
+    assert '"subject": "recipient"' in told.stdout
+    shown = subprocess.run([*argv[:1], "queue", "--help"], cwd=away, capture_output=True, text=True)
+    assert shown.stdout.startswith("Usage: mta queue ")
 
 
 def test_the_window_of_duplicates_is_the_one_in_the_code() -> None:
