@@ -36,6 +36,7 @@ from mta.metrics import ListenerName, Metrics
 from mta.ops import descriptors, logs
 from mta.ops.addresses import local_addresses
 from mta.ops.admin import Admin
+from mta.ops.certificate import Watch
 from mta.ops.control import Control, ControlError
 from mta.ops.memory import LOOK, Tide
 from mta.ops.notify import Notify
@@ -81,6 +82,8 @@ class Daemon:
             settings.control_socket,
             {"queue": self._queue, "status": self._status, "explain": self._explain},
         )
+        certificate = settings.tls.certificate
+        self.certificate = Watch(certificate, clock, self.metrics) if certificate else None
         self.listeners: list[Listener] = []
         self._stray = Sparing()
         self._stopping = asyncio.Event()
@@ -169,6 +172,8 @@ class Daemon:
         self._watching.append(tasks.create_task(self.capacity.watch()))
         self._watch()
         self._tides.start()
+        if self.certificate is not None:
+            self.certificate.start()
         await self.admin.start()
         await self.control.start()
         for n, door in enumerate(self.settings.listeners):
@@ -256,6 +261,8 @@ class Daemon:
         if self.sandbox is not None:
             await self.sandbox.drain(grace)
         self._tides.stop()
+        if self.certificate is not None:
+            self.certificate.stop()
         for task in self._watching:
             task.cancel()
         if hasattr(self, "intake"):
@@ -271,6 +278,8 @@ class Daemon:
             reasons.append("the daemon is going down")
         reasons += self.spool.complaints
         reasons += self.capacity.short
+        if self.certificate is not None and self.certificate.complaint:
+            reasons.append(self.certificate.complaint)
         return reasons
 
     async def _explain(self, parameters: dict[str, Any]) -> dict[str, Any]:
