@@ -183,7 +183,12 @@ def _store(settings: Settings) -> Iterator[CredentialStore]:
 def _secret(kind: Kind, from_stdin: bool) -> str:
     if kind == "network":
         return ""
-    return sys.stdin.readline().rstrip("\r\n") if from_stdin else generate(kind)
+    if not from_stdin:
+        return generate(kind)
+    try:
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.UsageError("the password on standard input is not UTF-8") from None
 
 
 def _answer(document: dict[str, Any], secret: str, as_json: bool, sentence: str) -> None:

@@ -126,7 +126,10 @@ def _credential(store: CredentialStore, file: Path) -> Iterator[tuple[Path, str]
     is_new = not file.exists()
     if is_new:
         _write_secret(file, generate("password"))
-    secret = file.read_text()
+    try:
+        secret = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CredentialError(f"{shown(file)} is not UTF-8: remove it, and another is made") from None
     if is_known:
         store.replace_secret(LOGIN, secret)
     else:
