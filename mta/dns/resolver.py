@@ -33,7 +33,7 @@ from dns.rdatatype import AAAA, ANY, MX, A, RdataType
 from dns.resolver import NXDOMAIN, Answer, LRUCache
 
 from mta.clock import Clock
-from mta.config import settings
+from mta.config import settings, units
 from mta.core.routing import AddressAnswer, Mx, MxAnswer, Status
 
 CACHE = 50_000  # answers
@@ -129,7 +129,7 @@ class _Servers(Nameserver):
             for task in under_way:
                 task.cancel()
         if under_way:
-            return f"nothing: timed out after {timeout:.3g} seconds"
+            return f"nothing: timed out after {units.about_duration(timeout)}"
         said = next((each for each in problems.values() if isinstance(each, Message)), None)
         return said or "; ".join(f"{server}: {error}" for server, error in problems.items())
 

@@ -218,7 +218,8 @@ async def test_what_goes_on_is_told_with_units_and_only_by_a_daemon_that_runs(tm
         told = (await asyncio.to_thread(ask, tmp_path, "a.test")).stdout
     rates = re.findall(r"(?m)^  state +rate +(\S+)$", told)
     assert rates
-    assert re.fullmatch(r"[0-9.]+/(s|min)", rates[0])
+    assert re.fullmatch(r"[0-9.]+/min", rates[0])
+    assert re.search(r"(?m)^  state +dead_for +not dead$", told)
     assert re.search(r"(?m)^  state +messages_per_connection +no limit$", told)
     more = "sandbox: {path: box, bind: '127.0.0.1:4025'}\n"
     told = (await asyncio.to_thread(ask, tmp_path, "a.test", more=more)).stdout
