@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -97,6 +99,12 @@ def test_make_venv_brings_the_command(tmp_path: Path) -> None:
     assert '"subject": "recipient"' in told.stdout
     shown = subprocess.run([*argv[:1], "queue", "--help"], cwd=away, capture_output=True, text=True)
     assert shown.stdout.startswith("Usage: mta queue ")
+
+
+def test_an_installed_package_brings_the_command() -> None:
+    """What `pipx install .` and `uv tool install .` make of it."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert {name: pkgutil.resolve_name(target) for name, target in scripts.items()} == {"mta": main}
 
 
 def test_the_window_of_duplicates_is_the_one_in_the_code() -> None:
