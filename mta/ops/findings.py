@@ -112,8 +112,9 @@ class _Look:
             yield self._error(key_at, f"{said.key} is no private key in PEM")
         if not chain or private is None:
             return
-        if _octets(private.public_key()) != _octets(chain[0].public_key()):
-            fits = any(_octets(private.public_key()) == _octets(each.public_key()) for each in chain[1:])
+        own, (first, *others) = _octets(private), map(_octets, chain)
+        if own != first:
+            fits = own in others
             advice = ": its own has to stand first in that file" if fits else ""
             yield self._error(
                 key_at, f"{said.key} does not fit the certificate in {said.certificate}{advice}"
@@ -223,9 +224,13 @@ def _written(key: Key) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
 
 
-def _octets(public: Any) -> bytes:
+def _octets(owner: Any) -> bytes:
+    """The public key of a private one or of a certificate; empty where its kind is not known."""
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    return bytes(public.public_bytes(encoding, form))
+    try:
+        return bytes(owner.public_key().public_bytes(encoding, form))
+    except (ValueError, UnsupportedAlgorithm):
+        return b""
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
@@ -248,6 +253,8 @@ def _unbound(host: str) -> str:
             probe.bind((host, 0))
     except OSError as error:
         return f"{host}: {error.strerror}"
+    except (TypeError, ValueError) as error:  # a name that DNS cannot have: it cannot be encoded
+        return f"{host}: {error}"
     return ""
 
 

@@ -227,6 +227,13 @@ def test_a_source_that_this_machine_does_not_have(at: Place) -> None:
     assert at.told() == (2, [f"10:14: sources.gone.address: {words}"])
 
 
+def test_a_name_to_listen_at_that_nobody_can_have(at: Place) -> None:
+    at.replace("bind: 127.0.0.1:0\n", f"bind: {'ä' * 70}:2525\n")
+    status, told = at.told()
+    assert (status, len(told)) == (2, 1)
+    assert told[0].startswith("3:11: listeners[0].bind: nobody can listen at ")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "collide"),
     [
