@@ -10,13 +10,23 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 COMPILE := $(PYTHON) -m piptools compile --quiet --generate-hashes --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --require-hashes --requirement
+
+# The command `mta` of this tree, from anywhere and through links; -P keeps the caller's directory out of it.
+define COMMAND
+#!/bin/sh
+# `make venv` wrote this.
+bin=$$(dirname "$$(readlink -f "$$0")")
+exec env PYTHONPATH="$${bin%/*/*}" "$$bin/python" -P -m mta "$$@"
+endef
+export COMMAND
 
 .DEFAULT_GOAL := help
 .PHONY: help run venv test lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-scale bench-attacks soak bench-relay lock
 
 help:
 	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
-	@echo 'make venv                 install what the daemon needs, in ./$(VENV)'
+	@echo 'make venv                 install what the daemon needs, and the command ./$(VENV)/bin/mta'
 	@echo 'make test [ARGS=...]      run all tests; ARGS goes to pytest'
 	@echo 'make lint                 check style and types'
 	@echo 'make crash [RUNS=n]       kill the daemon in the middle of its work, n times twice, and keep the books'
@@ -31,11 +41,11 @@ help:
 	@echo 'make bench-fleet          a dozen servers with hidden limits, as root; MINUTES=$(MINUTES)'
 	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
 
-run: $(VENV)/.run
-	@$(PYTHON) -m mta init $(DIRECTORY)
+run: venv
+	@$(PYTHON) -m mta sandbox $(DIRECTORY)
 	@exec $(PYTHON) -m mta --config $(DIRECTORY)/mta.yaml serve --quickstart $(DIRECTORY)/quickstart.json
 
-venv: $(VENV)/.run
+venv: $(VENV)/.run $(VENV)/bin/mta
 
 test: $(VENV)/.dev
 	$(PYTHON) -m pytest -n auto $(ARGS)
@@ -83,17 +93,24 @@ lock: $(VENV)/.dev
 
 # A stamp tells what is installed; a lock that changed is installed again.
 $(VENV)/.run: requirements.lock | $(PYTHON)
-	$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+	@echo "Installing what $< lists in $(VENV): a minute, and only once"
+	$(INSTALL) $<
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock | $(PYTHON)
-	$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+	@echo "Installing what $< lists in $(VENV): a minute, and only once"
+	$(INSTALL) $<
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.bench: requirements-bench.lock | $(PYTHON)
-	$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+	@echo "Installing what $< lists in $(VENV): a minute, and only once"
+	$(INSTALL) $<
 	@touch $@ $(VENV)/.run
+
+$(VENV)/bin/mta: Makefile | $(PYTHON)
+	@printf '%s\n' "$$COMMAND" >$@ && chmod 755 $@
 
 $(PYTHON):
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON3=...")'
+	@echo "Making $(VENV)"
 	$(PYTHON3) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

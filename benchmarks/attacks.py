@@ -86,7 +86,7 @@ class Tree:
 
     def prepare(self, home: Path) -> dict[str, str]:
         """A certificate and the logins, once for all attacks: their secrets."""
-        self.mta(home, "init", str(home))
+        self.mta(home, "sandbox", str(home))
         (home / "mta.yaml").write_text(settings(Attack("", ATTACKS["nothing"].play), Ports(*range(1, 6))))
         secrets = {}
         for login, kind in LOGINS.items():

@@ -36,6 +36,7 @@ from mta.metrics import ListenerName, Metrics
 from mta.ops import descriptors, logs
 from mta.ops.addresses import local_addresses
 from mta.ops.admin import Admin
+from mta.ops.certificate import Watch
 from mta.ops.control import Control, ControlError
 from mta.ops.memory import LOOK, Tide
 from mta.ops.notify import Notify
@@ -82,6 +83,8 @@ class Daemon:
             settings.control_socket,
             {"queue": self._queue, "status": self._status, "explain": self._explain},
         )
+        certificate = settings.tls.certificate
+        self.certificate = Watch(certificate, clock, self.metrics) if certificate else None
         self.listeners: list[Listener] = []
         self._rests = Rests()
         self._stray = Sparing()
@@ -172,10 +175,14 @@ class Daemon:
         self._watching.append(tasks.create_task(self.capacity.watch()))
         self._watch()
         self._tides.start()
+        if self.certificate is not None:
+            self.certificate.start()
         await self.admin.start()
         await self.control.start()
-        for door in self.settings.listeners:
-            self.listeners.append(await self._open_listener(door, tasks))
+        for n, door in enumerate(self.settings.listeners):
+            listener = self._made_for(door, tasks)
+            await _started(listener, f"listeners[{n}].bind")
+            self.listeners.append(listener)
 
     def _places(self) -> int:
         """Connections that clients may hold."""
@@ -198,15 +205,15 @@ class Daemon:
             bug=partial(self.metrics.bug, "sandbox", "a bug in the sandbox's server"),
             connect=lambda listener: SandboxMX.listening(listener, directory),
         )
-        await sandbox.start()
+        await _started(sandbox, "sandbox.bind")
         self.sandbox = sandbox
         return Endpoint(sandbox.host, sandbox.port)
 
-    async def _open_listener(self, door: Door, tasks: asyncio.TaskGroup) -> Listener:
+    def _made_for(self, door: Door, tasks: asyncio.TaskGroup) -> Listener:
         name: ListenerName = "submissions" if door.tls == "implicit" else "submission"
         if door.auth == "network":
             name = "network"
-        listener = self._listener(
+        return self._listener(
             door.bind,
             tasks,
             hostname=self.settings.hostname,
@@ -217,8 +224,6 @@ class Daemon:
             handshake_failed=self.intake.strangers.handshake_failed,
             connect=lambda listener: Submission.listening(listener, self.intake, name),
         )
-        await listener.start()
-        return listener
 
     def _listener(
         self, bind: Endpoint, tasks: asyncio.TaskGroup, *, use_tls: bool = True, **terms: Any
@@ -260,6 +265,8 @@ class Daemon:
         if self.sandbox is not None:
             await self.sandbox.drain(grace)
         self._tides.stop()
+        if self.certificate is not None:
+            self.certificate.stop()
         for task in self._watching:
             task.cancel()
         if hasattr(self, "intake"):
@@ -275,6 +282,8 @@ class Daemon:
             reasons.append("the daemon is going down")
         reasons += self.spool.complaints
         reasons += self.capacity.short
+        if self.certificate is not None and self.certificate.complaint:
+            reasons.append(self.certificate.complaint)
         return reasons
 
     async def _explain(self, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -328,6 +337,14 @@ class Daemon:
         metrics.memory_bodies_bytes.set_function(lambda: self.spool.memory_used)
         metrics.queue_fresh.set_function(lambda: self.spool.tally.fresh)
         metrics.queue_deferred.set_function(lambda: self.spool.tally.deferred)
+
+
+async def _started(listener: Listener, key: str) -> None:
+    """Bound; what the machine has against it is told with the setting to change."""
+    try:
+        await listener.start()
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} ({key})") from error
 
 
 def _server_context(settings: Settings) -> ssl.SSLContext | None:

@@ -91,6 +91,11 @@ class Metrics:
         self.places_refused = Counter(
             "mta_places_refused", "Clients that found no place, or lost theirs to another.", registry=registry
         )
+        self.certificate_expires = Gauge(
+            "mta_certificate_expires_timestamp_seconds",
+            "When the certificate that clients are shown ends; 0 where there is none.",
+            registry=registry,
+        )
         self.memory_receiving_bytes = Gauge(
             "mta_memory_receiving_bytes", "Contents of messages on their way in.", registry=registry
         )

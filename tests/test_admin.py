@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -51,6 +52,21 @@ async def test_alive_and_ready(daemon: Daemon) -> None:
     assert daemon.admin.endpoint.port != 0
     assert await daemon.get("/healthz") == (200, "ok\n")
     assert await daemon.get("/readyz") == (200, "ok\n")
+
+
+async def test_a_human_finds_what_there_is(daemon: Daemon) -> None:
+    status, page = await daemon.get("/")
+    assert (status, page.count("mta at mta.test"), page.count("It is ready.")) == (200, 2, 1)
+    links = re.findall(r'href="([^"]*)"', page)
+    assert links == ["/metrics", "/healthz", "/readyz"]
+    assert [(await daemon.get(link))[0] for link in links] == [200, 200, 200]
+
+
+async def test_what_a_page_repeats_is_escaped(daemon: Daemon) -> None:
+    daemon.reasons = ["/var/<script>alert('spool')</script> & more", "second"]
+    page = (await daemon.get("/"))[1]
+    assert "<script" not in page
+    assert "/var/&lt;script&gt;alert(&#x27;spool&#x27;)&lt;/script&gt; &amp; more; second" in page
 
 
 async def test_each_reason_for_not_being_ready_has_its_line(daemon: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mta.ops.certificate import self_signed
+from mta.config.settings import Tls
+from mta.metrics import Metrics
+from mta.ops.certificate import LIFETIME, LOOK, SOON, Watch, self_signed
+from tests.fakes.clock import HandClock
+from tests.fakes.house import running, settings
 
 
 def handshake(certificate: Path, key: Path, name: str) -> None:
@@ -87,3 +92,40 @@ def test_a_name_that_is_no_a_label_leaves_no_file_behind(tmp_path: Path) -> None
     with pytest.raises(ValueError):
         self_signed(["mäil.example.org"], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def ending(directory: Path, end: float) -> tuple[Path, Path]:
+    """A certificate that ends at this time."""
+    return self_signed(["mta.test"], directory, lambda: end - LIFETIME.total_seconds())
+
+
+async def test_the_end_of_the_certificate_is_told_three_days_before_and_again_when_it_comes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, metrics = HandClock(), Metrics()
+    end = clock.now() + SOON + 2 * LOOK
+    file, _ = ending(tmp_path, end)
+    watch = Watch(file, clock, metrics)
+    watch.start()
+    shown = metrics.registry.get_sample_value("mta_certificate_expires_timestamp_seconds")
+    assert (shown, watch.complaint) == (end, "")
+    lines = []
+    for hours in (1, 2, 24, 24, 24, 24):
+        await clock.advance(hours * LOOK)
+        lines.append([record.getMessage() for record in caplog.records if record.levelno == logging.WARNING])
+        caplog.clear()
+    at = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    before = f"the certificate {file} expires at {at}: renew it, and restart the daemon"
+    after = f"the certificate {file} has expired at {at}: renew it, and restart the daemon"
+    assert lines == [[], [before], [], [], [after], []]
+    assert watch.complaint == after
+    watch.stop()
+
+
+async def test_a_daemon_whose_certificate_ends_soon_is_not_ready_and_serves(tmp_path: Path) -> None:
+    clock = HandClock()
+    files = ending(tmp_path / "tls", clock.now() + SOON / 2)
+    async with running(settings(tmp_path, tls=Tls(*files)), clock) as house:
+        (reason,) = house.daemon._not_ready()
+        assert reason.startswith(f"the certificate {files[0]} expires at ")
+        assert (await house.send("b@dst.test")).startswith("250 ")

@@ -62,14 +62,15 @@ async def test_an_address_that_is_taken_is_named(tmp_path: Path, taken: Endpoint
     words = await complaint(settings(tmp_path, **changes))
     assert re.search(r"(?i)address already in use", words)
     assert str(taken.port) in words
-    assert door != "admin" or "admin.bind" in words
+    key = {"listener": "listeners[0].bind", "sandbox": "sandbox.bind", "admin": "admin.bind"}[door]
+    assert f"({key})" in words
     # Everything was given back: another daemon can have the spool.
     take_lock(tmp_path / "spool")
 
 
 async def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
     terms = settings(tmp_path, listeners=(Listener(Endpoint("192.0.2.1", 0)),))
-    words = "cannot listen at 192.0.2.1 port 0: Cannot assign requested address"
+    words = "cannot listen at 192.0.2.1 port 0: Cannot assign requested address (listeners[0].bind)"
     assert await complaint(terms) == f"[Errno 99] {words}"
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +20,7 @@ from prometheus_client import generate_latest
 
 from mta import __version__
 from mta.cli.main import main
+from mta.cli.sandbox import OPEN
 from mta.config.load import load
 from mta.config.settings import Settings
 from mta.metrics import Metrics
@@ -48,6 +54,12 @@ def test_every_actor_of_the_sandbox_is_listed_in_its_own_words() -> None:
     assert listed == {name: actor.does for name, actor in ACTORS.items()}
 
 
+def test_every_framework_is_told_the_port_of_the_sandbox() -> None:
+    listed = dict(re.findall(r"(?m)^\| (\w+) \| (.*1025.*) \|$", section("Try it")))
+    assert sorted(listed) == ["Django", "PHPMailer", "Rails", "Spring", "nodemailer"]
+    assert OPEN == 1025
+
+
 def test_every_command_is_listed() -> None:
     listed = re.findall(r"(?m)^\| `(mta [^`]+)` \|", section("Commands"))
     assert sorted(listed) == sorted(commands(main))
@@ -66,6 +78,33 @@ def test_every_target_is_explained_by_help() -> None:
     assert targets is not None
     assert set(targets[1].split()) - {"help"} == set(re.findall(r"@echo 'make ([\w-]+)", makefile))
     assert set(re.findall(r"`?make ([a-z-]+)`", README)) <= set(targets[1].split())
+
+
+def test_make_venv_brings_the_command(tmp_path: Path) -> None:
+    """What is installed already is not installed again; the command works from anywhere, through a link."""
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    (tmp_path / "mta").symlink_to(ROOT / "mta")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    python = tmp_path / ".venv/bin/python"
+    python.write_text(f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n")
+    python.chmod(0o755)
+    (tmp_path / ".venv/.run").touch()
+    subprocess.run(["make", "--silent", "-C", str(tmp_path), "venv"], check=True)
+    away = tmp_path / "away"
+    (away / "mta").mkdir(parents=True)  # which is not the program
+    (away / "link").symlink_to(tmp_path / ".venv/bin/mta")
+    argv = [str(away / "link"), "classify", "550 5.1.1 it's nobody"]
+    told = subprocess.run(argv, cwd=away, capture_output=True, text=True, check=True)
+    assert '"subject": "recipient"' in told.stdout
+    shown = subprocess.run([*argv[:1], "queue", "--help"], cwd=away, capture_output=True, text=True)
+    assert shown.stdout.startswith("Usage: mta queue ")
+
+
+def test_an_installed_package_brings_the_command() -> None:
+    """What `pipx install .` and `uv tool install .` make of it."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert {name: pkgutil.resolve_name(target) for name, target in scripts.items()} == {"mta": main}
 
 
 def test_the_window_of_duplicates_is_the_one_in_the_code() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import re
 import shutil
+import smtplib
 import socket
 import stat
 import subprocess
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mta.cli.init import SUBMISSION, TRIES
 from mta.cli.main import main
+from mta.cli.sandbox import SUBMISSION, TRIES
 from mta.config.load import load
 from mta.spool.credentials import CredentialStore, proves_password
 from mta.spool.database import claim_mode, connect, migrate
@@ -40,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     directory = tmp_path_factory.mktemp("clone")
     copy_tree(directory)
     made = Home(directory, source=directory)
-    made.init()
+    made.sandbox()
     return made
 
 
@@ -57,13 +58,14 @@ def commands(banner: str) -> dict[str, str]:
 
 def test_the_quickstart_file_is_exact(served: Served) -> None:
     facts = served.facts
-    ports = [facts[door].pop("port") for door in ("submission", "submissions")]
-    assert len({*ports, 0}) == 3
+    ports = [facts[door].pop("port") for door in ("submission", "submissions", "open")]
+    assert len({*ports, 0}) == 4
     assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+", facts.pop("admin_url"))
     assert facts == {
         "pid": served.popen.pid,
         "submission": {"host": "127.0.0.1"},
         "submissions": {"host": "127.0.0.1"},
+        "open": {"host": "127.0.0.1"},
         "user": "app",
         "sender": "app@example.test",
         "password_file": "var/password",
@@ -91,6 +93,28 @@ def test_each_command_can_be_pasted(served: Served, program: str) -> None:
     delivered = served.events(before + 1, type="delivery")[-1]
     assert delivered["sender"] == "app@example.test"
     assert delivered["recipient"] == "ok@example.test"
+
+
+@pytest.mark.parametrize(
+    ("hello", "sender"),
+    [
+        pytest.param("EHLO laptop", "webmaster@localhost", id="Django"),
+        pytest.param("EHLO [127.0.0.1]", "app@example.test", id="nodemailer"),
+        pytest.param("EHLO localhost.localdomain", "root@localhost", id="PHPMailer"),
+        pytest.param("EHLO localhost.localdomain", "from@example.com", id="Rails"),
+        pytest.param("EHLO laptop.fritz.box", "user@laptop", id="Spring"),
+    ],
+)
+def test_a_framework_needs_neither_tls_nor_password(served: Served, hello: str, sender: str) -> None:
+    door = served.facts["open"]
+    with smtplib.SMTP(door["host"], door["port"], timeout=PATIENCE) as smtp:
+        assert smtp.docmd(hello)[0] == 250
+        assert not smtp.has_extn("starttls")
+        assert smtp.docmd(f"MAIL FROM:<{sender}>")[0] == 250
+        assert smtp.docmd("RCPT TO:<ok@example.test>")[0] == 250
+        code, text = smtp.data(f"From: {sender}\r\nSubject: Welcome\r\n\r\nHello.\r\n")
+        assert code == 250, text
+    served.events(1, type="delivery", sender=sender)
 
 
 @pytest.mark.parametrize("door", ["submission", "submissions"])
@@ -122,14 +146,14 @@ def test_a_second_daemon_is_told_that_one_runs_already(home: Home, served: Serve
     words = f"{home.directory}/var/spool is in use by another process; stop that one first\n"
     second = home.mta("--config", "var/mta.yaml", "serve", "--quickstart", "var/quickstart.json")
     assert (second.returncode, second.stdout, second.stderr) == (1, "", f"mta: {words}")
-    again = home.mta("init", "var")
+    again = home.mta("sandbox", "var")
     assert (again.returncode, again.stderr) == (1, f"Error: already running: {words}")
     assert served.facts["pid"] == served.popen.pid
 
 
 def test_a_second_start_keeps_ports_password_and_mail(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    first = home.mta("init")
+    first = home.mta("sandbox")
     password = (tmp_path / "var/password").read_text()
     assert first.returncode == 0, first.stderr
     assert f"login app, password {password} (shown only now)\n" in first.stdout
@@ -142,7 +166,7 @@ def test_a_second_start_keeps_ports_password_and_mail(tmp_path: Path) -> None:
         assert served.stop() == 0
         assert served.rest.strip() == "Stopped. Mail that is not delivered yet waits in the spool."
         assert not (tmp_path / "var/quickstart.json").exists()
-    again = home.mta("init")
+    again = home.mta("sandbox")
     assert again.stdout == "var has all that it needs; the password is in var/password\n"
     assert all(file.read_bytes() == octets for file, octets in files.items() if file.suffix != ".db")
     with home.serving() as served:
@@ -154,10 +178,34 @@ def test_a_second_start_keeps_ports_password_and_mail(tmp_path: Path) -> None:
         assert served.stop() == 0
 
 
+def test_a_sandbox_that_is_stopped_explains_itself(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.sandbox()
+    told = home.mta("--config", "var/mta.yaml", "explain", "ok@example.test")
+    assert (told.returncode, told.stdout.split("\n")[:2]) == (
+        0,
+        ["ok@example.test", "  host      0  127.0.0.1, any free port  127.0.0.1"],
+    )
+
+
+def test_a_port_that_is_taken_is_told_with_the_setting_to_change(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.sandbox()
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        port = somebody.getsockname()[1]
+        last = "bind: 127.0.0.1:0  # for programs"
+        text = home.settings.read_text()
+        assert last in text
+        home.settings.write_text(text.replace(last, last.replace(":0", f":{port}")))
+        refused = home.mta("--config", "var/mta.yaml", "serve")
+    assert refused.returncode == 1
+    assert f"port {port}: Address already in use (listeners[2].bind)\n" in refused.stderr
+
+
 @pytest.mark.parametrize(("made_for", "wanted"), [("sandbox", "live"), ("live", "sandbox")])
 def test_a_spool_of_one_mode_refuses_the_other(tmp_path: Path, made_for: str, wanted: str) -> None:
     home = Home(tmp_path)
-    home.init()
+    home.sandbox()
     sandbox = home.settings.read_text()
     live = sandbox.partition("sandbox:")[0]
     texts = {"sandbox": sandbox, "live": live}
@@ -179,20 +227,20 @@ def test_ports_that_somebody_holds_give_way_and_are_remembered(tmp_path: Path) -
         with suppress(OSError):  # somebody else holds it: as good
             holder.bind(("127.0.0.1", SUBMISSION))
             holder.listen()
-        assert init(tmp_path).exit_code == 0
+        assert sandbox(tmp_path).exit_code == 0
         settings = load(tmp_path / "mta.yaml")
         assert settings.listeners[0].bind.port in range(SUBMISSION + 1, SUBMISSION + TRIES)
-    assert init(tmp_path).exit_code == 0
+    assert sandbox(tmp_path).exit_code == 0
     assert load(tmp_path / "mta.yaml") == settings
 
 
 def test_what_was_lost_is_made_again_and_the_rest_stays(tmp_path: Path) -> None:
-    init(tmp_path)
+    sandbox(tmp_path)
     settings = (tmp_path / "mta.yaml").read_text()
     for lost in (["password"], ["tls/certificate.pem", "tls/key.pem"], ["spool/credentials.db"]):
         for name in lost:
             (tmp_path / name).unlink()
-        assert init(tmp_path).exit_code == 0
+        assert sandbox(tmp_path).exit_code == 0
         assert all((tmp_path / name).exists() for name in lost)
         with CredentialStore(tmp_path / "spool/credentials.db") as store:
             verifier = store.current()["app"].verifier
@@ -204,20 +252,20 @@ def test_what_was_lost_is_made_again_and_the_rest_stays(tmp_path: Path) -> None:
 def test_settings_that_are_no_sandbox_are_left_alone(tmp_path: Path) -> None:
     live = 'hostname: a.test\nlisteners: [{bind: "127.0.0.1:0", tls: none, auth: network}]\n'
     (tmp_path / "mta.yaml").write_text(live)
-    refused = init(tmp_path)
+    refused = sandbox(tmp_path)
     assert (refused.exit_code, refused.stderr) == (
         1,
-        f"Error: {tmp_path}/mta.yaml is not a sandbox's: `mta init` has no business there\n",
+        f"Error: {tmp_path}/mta.yaml is not a sandbox's: `mta sandbox` has no business there\n",
     )
     assert [file.name for file in tmp_path.iterdir()] == ["mta.yaml"]
 
 
 def test_a_mistake_in_the_settings_is_told_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "mta.yaml").write_text("hostname: a.test\nsandbx: {}\n")
-    refused = init(tmp_path)
+    refused = sandbox(tmp_path)
     assert refused.exit_code == 2
     assert f"{tmp_path}/mta.yaml:2:1: sandbx: unknown key; did you mean 'sandbox'?" in refused.stderr
 
 
-def init(directory: Path) -> Result:
-    return CliRunner().invoke(main, ["init", str(directory)])
+def sandbox(directory: Path) -> Result:
+    return CliRunner().invoke(main, ["sandbox", str(directory)])

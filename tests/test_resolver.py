@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from mta.clock import SystemClock
 from mta.config.settings import Dns, Duration, Endpoint
 from mta.core.routing import AddressAnswer, Mx, Status
-from mta.dns.resolver import Resolver
+from mta.dns import resolver as module
+from mta.dns.resolver import STEP, Resolver
+from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
 
 BOTH: Zone = {("mx1.test", "A"): ["192.0.2.1"], ("mx1.test", "AAAA"): ["2001:db8::1"]}
@@ -65,6 +68,94 @@ async def test_a_server_failure_is_asked_of_the_next_server() -> None:
         answer = await asking(broken.endpoint, good.endpoint).mx("example.test")
     assert answer.status is Status.FOUND
     assert broken.asked == good.asked
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+async def test_an_answer_that_comes_before_the_time_is_over_is_used_whoever_was_asked_meanwhile(
+    others: int,
+) -> None:
+    clock = HandClock()
+    zone: Zone = {("example.test", "MX"): ["10 mx1.test."]}
+    async with (
+        NameServer(zone) as late,
+        NameServer({("example.test", "MX"): Misfortune.SILENCE}) as silent,
+    ):
+        servers = (late.endpoint, *[silent.endpoint] * others)
+        resolver = Resolver(Dns(servers, Duration(30.0)), clock)
+        late.hold()
+        asking = asyncio.create_task(resolver.mx("example.test"))
+        await late.until(1)
+        await clock.advance(STEP)
+        await (silent if others else late).until(1 if others else 2)
+        await clock.advance(1.0)
+        late.release()
+        answer = await asking
+    assert (answer.status, answer.records) == (Status.FOUND, (Mx(10, "mx1.test"),))
+
+
+async def test_nobody_is_waited_for_longer_than_the_settings_say() -> None:
+    clock = HandClock()
+    async with NameServer({("example.test", "MX"): Misfortune.SILENCE}) as silent:
+        resolver = Resolver(Dns((silent.endpoint, silent.endpoint), Duration(30.0)), clock)
+        asking = asyncio.create_task(resolver.mx("example.test"))
+        for n, pause in enumerate((2.0, 2.0, 4.0, 4.0, 8.0, 8.0, 2.0)):
+            await silent.until(n + 1)
+            assert not asking.done()
+            await clock.advance(pause)
+        answer = await asking
+    assert answer.status is Status.TROUBLE
+    assert "timed out after 30s" in answer.text
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What stands for /etc/resolv.conf."""
+    path = tmp_path / "resolv.conf"
+    monkeypatch.setattr(module, "RESOLV_CONF", path)
+    return path
+
+
+def write(path: Path, text: str | bytes) -> None:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def servers(resolver: Resolver) -> str:
+    """Whom it would ask now: a question to port 53 of this machine may be answered by somebody else."""
+    resolver._read_again()
+    return str(resolver._stub.nameservers[0])
+
+
+async def test_resolv_conf_is_read_again_when_it_has_changed(conf: Path) -> None:
+    resolver = asking(timeout=0.2)
+    write(conf, "nameserver 127.0.0.2\noptions timeout:1\n")
+    assert servers(resolver) == "Do53:127.0.0.2@53"
+    for changed in ("", "# being written\n", "nameserver \n", "nameserver nonsense\n"):
+        write(conf, changed)
+        assert servers(resolver) == "Do53:127.0.0.2@53"
+    remove(conf)
+    assert servers(resolver) == "Do53:127.0.0.2@53"
+    write(conf, "nameserver 127.0.0.3\nnameserver ::1\n")
+    assert servers(resolver) == "Do53:127.0.0.3@53, Do53:::1@53"
+
+
+async def test_a_resolv_conf_that_comes_later_than_we_is_read(conf: Path) -> None:
+    resolver = asking(timeout=0.2)
+    for junk in (None, b"", b"nameserver \xff\n", b"nameserver nonsense\n"):
+        if junk is not None:
+            write(conf, junk)
+        assert (await resolver.mx("example.test")).status is Status.TROUBLE
+    write(conf, "nameserver 127.0.0.3\n")
+    assert servers(resolver) == "Do53:127.0.0.3@53"
+
+
+async def test_servers_of_the_settings_are_not_those_of_resolv_conf(conf: Path) -> None:
+    write(conf, "nameserver 127.0.0.3\n")
+    async with NameServer({("example.test", "MX"): ["10 mx1.test."]}) as server:
+        assert (await asking(server.endpoint).mx("example.test")).status is Status.FOUND
 
 
 async def test_a_name_server_that_is_no_address_is_trouble() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mta.clock import SystemClock, Timer
-from mta.config.settings import Dns, Domain, Duration, Endpoint, Sandbox, Settings, StaticRoute
+from mta.config.settings import Destination, Dns, Duration, Endpoint, Sandbox, Settings, StaticRoute
 from mta.core.level import Bounds
 from mta.core.model import Kind, Outcome
 from mta.core.provider import Provider, Providers
@@ -99,9 +99,9 @@ async def test_a_domain_goes_to_its_mx_hosts() -> None:
 
 
 async def test_a_domain_with_terms_of_its_own_is_a_site_of_its_own() -> None:
-    own = Domain(connections=1, rate=Rate(100, 60.0), port=2525)
+    own = Destination(connections=1, rate=Rate(100, 60.0), port=2525)
     async with NameServer(ZONE) as server:
-        router = routing(server, replace(SETTINGS, domains={"two.test": own}))
+        router = routing(server, replace(SETTINGS, destinations={"two.test": own}))
         one, two = await router.route("one.test"), await router.route("two.test")
     assert isinstance(one, Route)
     assert isinstance(two, Route)
@@ -293,19 +293,19 @@ async def test_the_best_mx_hosts_tell_the_provider_and_a_backup_does_not_matter(
 
 
 async def test_every_limit_tells_its_origin() -> None:
-    default = Domain(messages_per_connection=7)
-    own = Domain(recipients_per_message=3, connections=2, tls="opportunistic")
-    settings = replace(SETTINGS, domains={"default": default, "own.test": own})
+    default = Destination(messages_per_connection=7)
+    own = Destination(recipients_per_message=3, connections=2, tls="opportunistic")
+    settings = replace(SETTINGS, destinations={"default": default, "own.test": own})
     async with NameServer(GIANTS) as server:
         route = await routing(server, settings, providers=(GIANT,)).route("own.test")
     assert origins(route) == {
-        "connections": (2, "domain own.test"),
-        "connections_start": (2, "domain own.test"),  # not above the ceiling, which is the domain's
+        "connections": (2, "destination own.test"),
+        "connections_start": (2, "destination own.test"),  # not above the ceiling, which is the domain's
         "rate": (None, "default"),
         "rate_start": (Rate(60, 60.0), "provider giant"),
         "messages_per_connection": (7, "default"),
-        "recipients_per_message": (3, "domain own.test"),
-        "tls": ("opportunistic", "domain own.test"),
+        "recipients_per_message": (3, "destination own.test"),
+        "tls": ("opportunistic", "destination own.test"),
     }
     assert isinstance(route, Route)
     assert (route.provider, route.matched, route.tls_required) == ("giant", "match giant.test", False)
@@ -313,11 +313,17 @@ async def test_every_limit_tells_its_origin() -> None:
 
 @pytest.mark.parametrize(
     ("own", "path"),
-    [(Domain(connections=1), ""), (Domain(rate_start=Rate(1, 1.0)), ""), (Domain(port=26), "giant")],
+    [
+        (Destination(connections=1), ""),
+        (Destination(rate_start=Rate(1, 1.0)), ""),
+        (Destination(port=26), "giant"),
+    ],
 )
-async def test_a_domain_with_limits_of_its_own_does_not_share_the_providers(own: Domain, path: str) -> None:
+async def test_a_domain_with_limits_of_its_own_does_not_share_the_providers(
+    own: Destination, path: str
+) -> None:
     async with NameServer(GIANTS) as server:
-        router = routing(server, replace(SETTINGS, domains={"own.test": own}), providers=(GIANT,))
+        router = routing(server, replace(SETTINGS, destinations={"own.test": own}), providers=(GIANT,))
         route = await router.route("own.test")
     assert isinstance(route, Route)
     assert (route.site, route.provider, route.path) == ("own.test@mx1.giant.test", "giant", path)
@@ -333,8 +339,8 @@ async def test_all_domains_of_a_provider_share_one_set_of_terms() -> None:
 
 def test_the_longest_wait_of_a_destination_has_room_for_its_jitter() -> None:
     """A restart brings forward what seems to wait for longer than anything may."""
-    default = replace(SETTINGS.domains["default"], retry_max=Duration(36_000.0))
-    settings = replace(SETTINGS, domains={"default": default})
+    default = replace(SETTINGS.destinations["default"], retry_max=Duration(36_000.0))
+    settings = replace(SETTINGS, destinations={"default": default})
     router = Router(settings, Resolver(settings.dns, HandClock()), HandClock())
     latest = Schedule().at_least(Schedule(0.0, 36_000.0)).due(30, 0.0, 1e9, 0.999)
     assert latest is not None

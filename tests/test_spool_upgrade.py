@@ -91,7 +91,7 @@ async def test_what_this_version_stores_can_be_stored_for_the_next(tmp_path: Pat
 @pytest.mark.timeout(120)
 def test_an_upgrade_keeps_the_former_spool_and_the_former_version_goes_on_with_it(tmp_path: Path) -> None:
     now = Home(tmp_path)
-    now.init()
+    now.sandbox()
     with now.serving() as served:
         with served.client() as client:
             client.sendmail("app@example.test", "defer@x.test", SMALL)

@@ -38,7 +38,7 @@ async def test_a_stop_in_the_very_moment_of_a_dial_ends(tmp_path: Path) -> None:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     made = Home(tmp_path)
-    made.init()
+    made.sandbox()
     return made
 
 

@@ -10,6 +10,7 @@ Raises: click.UsageError (exit 2) for a provider that no rule names.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -23,8 +24,17 @@ from mta.core.reply import ReplyError
 STAGES = ("CONNECT", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", ".")
 
 
+class _Octets(click.ParamType):  # type: ignore[type-arg]
+    """Peers say what they like, in any octets."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> str:
+        return os.fsencode(value).decode("utf-8", "replace")
+
+
 @click.command()
-@click.argument("reply", required=False)
+@click.argument("reply", required=False, type=_Octets())
 @click.option("--provider", help="Whose server said it: google, yahoo ...  [default: anybody's]")
 @click.option(
     "--stage",
@@ -61,7 +71,7 @@ def classify(
 
 
 def _stdin() -> Iterator[str]:
-    """Its lines; peers say what they like, in any octets."""
+    """Its lines."""
     return (line.decode("utf-8", "replace") for line in sys.stdin.buffer)
 
 

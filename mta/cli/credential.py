@@ -19,8 +19,7 @@ from typing import Any
 import click
 
 from mta.config import units
-from mta.config.settings import Duration, Settings
-from mta.config.walk import SCALARS
+from mta.config.settings import Settings
 from mta.core.credential import ANY, Credential, Kind, check_senders
 from mta.core.throttle import Rate
 from mta.core.turns import HIGHEST, LOWEST
@@ -183,7 +182,12 @@ def _store(settings: Settings) -> Iterator[CredentialStore]:
 def _secret(kind: Kind, from_stdin: bool) -> str:
     if kind == "network":
         return ""
-    return sys.stdin.readline().rstrip("\r\n") if from_stdin else generate(kind)
+    if not from_stdin:
+        return generate(kind)
+    try:
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.UsageError("the password on standard input is not UTF-8") from None
 
 
 def _answer(document: dict[str, Any], secret: str, as_json: bool, sentence: str) -> None:
@@ -196,11 +200,7 @@ def _answer(document: dict[str, Any], secret: str, as_json: bool, sentence: str)
 
 
 def _document(one: Credential) -> dict[str, Any]:
-    return asdict(one) | {"rate": _rate_text(one.rate) or None}
-
-
-def _rate_text(rate: Rate | None) -> str:
-    return str(SCALARS[Rate].write(rate)) if rate else ""
+    return asdict(one) | {"rate": units.rate_text(one.rate) if one.rate else None}
 
 
 def _summary(one: Credential) -> str:
@@ -210,11 +210,11 @@ def _summary(one: Credential) -> str:
         "stream": one.stream,
         "from": " ".join(one.senders),
         "networks": " ".join(one.networks),
-        "message-size": one.message_size,
+        "message-size": units.size_text(one.message_size) if one.message_size else "",
         "recipients": one.recipients,
-        "rate": _rate_text(one.rate),
+        "rate": units.rate_text(one.rate) if one.rate else "",
         "priority": "" if one.priority is None else f"up to {one.priority}",
-        "hold": SCALARS[Duration].write(one.hold) if one.hold else "",
+        "hold": units.duration_text(one.hold) if one.hold else "",
         "notify": "" if one.notify else "no",
     }
     return ", ".join([one.kind, *(f"{name} {value}" for name, value in facts.items() if value)])

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from mta.config import units
 from mta.config.document import SettingsError
 from mta.config.settings import Endpoint, Settings
 from mta.ops.control import ControlError, NotRunning, call
@@ -83,7 +84,8 @@ def _lines(answer: Mapping[str, Any], unknown: str) -> Iterator[str]:
 def _way(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for host in answer.get("hosts", ()):
         where = ", ".join(host["addresses"]) or host["problem"]
-        yield "host", str(host["preference"]), str(Endpoint(host["host"], host["port"])), where
+        at = str(Endpoint(host["host"], host["port"])) if host["port"] else f"{host['host']}, any free port"
+        yield "host", str(host["preference"]), at, where
     for name in ("site", "login"):
         if answer.get(name):
             yield name, answer[name]
@@ -126,11 +128,11 @@ def _source(source: Mapping[str, Any], unknown: str) -> Iterator[tuple[str, ...]
 def _with_unit(name: str, value: Any) -> str:
     """One value of a state as people write it."""
     if name.endswith("_for"):
-        return f"{value:g}s" if value else f"not {name.removesuffix('_for')}"
+        return units.about_duration(value) if value else f"not {name.removesuffix('_for')}"
     if value is None:
         return "no limit"
     if name == "rate":
-        return f"{value:.3g}/s" if value >= 1 else f"{value * 60:.3g}/min"
+        return units.about_rate(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,7 +1,8 @@
 """`mta queue`: what the running daemon has yet to deliver.
 
 Between: the operator and the daemon, through its control socket.
-Contract: one line a recipient, oldest message first. `--json` gives one JSON document on standard output.
+Contract: one line a recipient, oldest message first, sizes in the units of the settings. `--json` gives one
+    JSON document on standard output, with sizes in octets.
 Raises: click.ClickException (exit 1) where no daemon answers.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import click
 
+from mta.config import units
 from mta.config.settings import Settings
 from mta.ops.control import ControlError, call
 
@@ -43,7 +45,8 @@ def list_(settings: Callable[[], Settings], limit: int, as_json: bool) -> None:
         click.echo("the queue is empty", err=True)
         return
     header = [name.replace("_", " ").upper() for name in COLUMNS]
-    for line in _aligned([header, *([_cell(one[name]) for name in COLUMNS] for one in found[:limit])]):
+    shown = [one | {"size": units.about_size(one["size"])} for one in found[:limit]]
+    for line in _aligned([header, *([_cell(one[name]) for name in COLUMNS] for one in shown)]):
         click.echo(line)
     if len(found) > limit:
         click.echo(f"there are more than {limit}: --limit shows more", err=True)

@@ -1,6 +1,6 @@
 """The first five minutes: where to send, as whom, and where the mail is found.
 
-Between: `mta init` makes what is named here; `mta serve --quickstart FILE` writes FILE and prints commands.
+Between: `mta sandbox` makes what is named here; `mta serve --quickstart FILE` writes FILE and says how.
 Contract: FILE is there while the daemon serves, and whole whenever it is there. Paths in it are relative to
     the current directory where they lie below it. It holds no secret: `password_file`, its neighbour, does.
 Raises: `Unfit` where the settings are not those of a sandbox with passwords; OSError.
@@ -18,7 +18,7 @@ import click
 
 from mta.config.settings import Settings
 
-if TYPE_CHECKING:  # a third of a second: `mta init` does without
+if TYPE_CHECKING:  # a third of a second: `mta sandbox` does without
     from mta.daemon import Daemon
 
 LOGIN = "app"
@@ -32,7 +32,7 @@ Ready. This is a sandbox: it takes mail for any address, and nothing leaves this
 
   Submission   {submission[host]}:{submission[port]}, STARTTLS
   Submissions  {submissions[host]}:{submissions[port]}, TLS from the start
-  Login        {user}; the password is in {password_file}
+{unlocked}  Login        {user}; the password is in {password_file}
   Sender       {sender}, or any other
 
 Send a message with swaks:
@@ -66,6 +66,7 @@ curl {admin_url}/metrics
 Other recipients play other parts (defer@example.test, bounce@example.test ...): README.md lists them.
 Ctrl-C stops the daemon.
 """
+OPEN = "  Development  {host}:{port}, neither TLS nor login: what frameworks expect of such a server\n"
 
 
 class Unfit(Exception):
@@ -80,7 +81,7 @@ class Quickstart:
         if settings.sandbox is None or not kinds >= {"starttls", "implicit"}:
             raise Unfit(
                 "--quickstart is for a sandbox with two listeners for passwords, tls starttls and implicit: "
-                "`mta init` makes one"
+                "`mta sandbox` makes one"
             )
         self._path = path
         self._written = False
@@ -100,7 +101,9 @@ class Quickstart:
         known = facts(daemon, self._path.parent / PASSWORD)
         write(self._path, json.dumps(known, indent=2) + "\n")
         self._written = True
-        click.echo(INSTRUCTIONS.format(**known, recipient=RECIPIENT))
+        door = known.get("open")
+        unlocked = OPEN.format(**door) if door else ""
+        click.echo(INSTRUCTIONS.format(**known, unlocked=unlocked, recipient=RECIPIENT))
 
 
 def facts(daemon: Daemon, password_file: Path) -> dict[str, Any]:
@@ -109,14 +112,14 @@ def facts(daemon: Daemon, password_file: Path) -> dict[str, Any]:
     assert settings.sandbox is not None
     assert settings.tls.certificate is not None
     doors = {
-        door.tls: {"host": listener.host, "port": listener.port}
+        (door.tls if door.auth == "password" else "open"): {"host": listener.host, "port": listener.port}
         for door, listener in zip(settings.listeners, daemon.listeners, strict=True)
-        if door.auth == "password"
     }
     return {
         "pid": os.getpid(),
         "submission": doors["starttls"],
         "submissions": doors["implicit"],
+        **({"open": doors["open"]} if "open" in doors else {}),
         "user": LOGIN,
         "sender": SENDER,
         "password_file": shown(password_file),

@@ -23,6 +23,7 @@ import uvloop
 from mta.cli.quickstart import Quickstart, Unfit
 from mta.clock import SystemClock
 from mta.config.settings import Settings
+from mta.ops import logs
 from mta.spool.credentials import CredentialError
 from mta.spool.database import SpoolError
 
@@ -75,6 +76,11 @@ def _tell(daemon: Daemon) -> None:
 def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = _tell) -> None:
     """Run a daemon with these settings until a signal ends it."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    prefix = ""
+    if logs.goes_to_journal(os.environ):
+        prefix = logs.priority(logging.ERROR)
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logs.Journal())
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # aiosmtpd's: every command, twice
     factory = uvloop.new_event_loop if loop == "uvloop" else None
     try:
@@ -85,7 +91,7 @@ def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = _tell)
         if not all(isinstance(each, SpoolError | CredentialError | OSError) for each in reasons):
             raise
         for reason in reasons:
-            click.echo(f"mta: {reason}", err=True)
+            click.echo(f"{prefix}mta: {reason}", err=True)
         raise SystemExit(1) from None
 
 

@@ -13,12 +13,12 @@ Why: YAML 1.1 makes `no` false, `012` ten and `1:30` ninety; here they stay as w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from yaml import MappingNode, Node, ScalarNode
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 from mta.config.settings import MIB
 
@@ -136,6 +136,19 @@ def members(node: Node | None) -> Iterator[tuple[str, Node]]:
     """What stands under each key."""
     if isinstance(node, MappingNode):
         yield from ((key.value, value) for key, value in node.value if isinstance(key, ScalarNode))
+
+
+def find(root: Node, key: Iterable[str | int]) -> Node:
+    """What stands under a key of keys and numbers, or the last of them on the way that is there."""
+    for part in key:
+        if isinstance(part, str):
+            below = child(root, part)
+        else:
+            below = root.value[part] if isinstance(root, SequenceNode) and part < len(root.value) else None
+        if below is None:
+            break
+        root = below
+    return root
 
 
 def place(mark: Any) -> tuple[int, int]:

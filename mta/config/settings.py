@@ -51,6 +51,8 @@ class Endpoint(NamedTuple):
             return False
 
 
+Hop = NewType("Hop", Endpoint)  # where mail can be sent: no port 0
+
 ADMIN_BIND = Endpoint("127.0.0.1", 8025)
 ANY_LOOPBACK = Endpoint("127.0.0.1", 0)
 
@@ -107,13 +109,13 @@ class Provider(Terms):
 
 
 @dataclass(frozen=True)
-class Domain(Terms):
-    """Terms towards one destination; the key `default` is for every one, below provider and domain."""
+class Destination(Terms):
+    """Terms towards one recipient domain; the key `default` is for all, below provider and destination."""
 
     port: Port | None = None  # of the MX hosts
 
 
-DEFAULT = Domain(
+DEFAULT = Destination(
     connections=20,
     connections_start=2,  # who does not know us yet is not to meet twenty of us
     rate_start=Rate(300, MINUTE),
@@ -128,7 +130,7 @@ DEFAULT = Domain(
 class StaticRoute:
     """A fixed next hop. Written `host:port` where only the host matters."""
 
-    host: Endpoint
+    host: Hop
     connections: int = 20
     messages_per_connection: int = 1000
     recipients_per_message: int = 50
@@ -140,8 +142,6 @@ class StaticRoute:
     )
 
     def __post_init__(self) -> None:
-        if not self.host.port:
-            raise ValueError("port 0 is nobody's: write host:port")
         if bool(self.user) != bool(self.password_file):
             raise ValueError("user and password_file go together")
 
@@ -234,7 +234,7 @@ class Settings:
     pools: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # weights; `default`: else all alike
     routes: Mapping[str, StaticRoute] = field(default_factory=dict)
     providers: Mapping[str, Provider] = field(default_factory=dict)
-    domains: Mapping[str, Domain] = field(default_factory=dict)  # always with `default`, complete
+    destinations: Mapping[str, Destination] = field(default_factory=dict)  # always with `default`, complete
     dns: Dns = Dns()
     tls: Tls = Tls()
     spool: Spool = Spool()
@@ -249,8 +249,8 @@ class Settings:
             raise ValueError("tls.certificate and tls.key are needed: a listener speaks TLS")
         if self.sandbox and self.routes:
             raise ValueError("sandbox and routes exclude each other: in the sandbox nothing leaves")
-        default = _complete(self.domains.get("default", Domain()))
-        object.__setattr__(self, "domains", {**self.domains, "default": default})
+        default = _complete(self.destinations.get("default", Destination()))
+        object.__setattr__(self, "destinations", {**self.destinations, "default": default})
 
     def priority(self, stream: str) -> Priority:
         """The priority of a stream's mail."""
@@ -266,10 +266,10 @@ class Settings:
         return self.admin.socket or self.spool.path / "control"
 
 
-def _complete(said: Domain) -> Domain:
-    """What holds for every domain, where some of it is said."""
+def _complete(said: Destination) -> Destination:
+    """What holds for every destination, where some of it is said."""
     try:
         return replace(overlay(DEFAULT, said), port=DEFAULT.port if said.port is None else said.port)
     except ValueError as error:
-        words = f"domains.default: {error}, which is {DEFAULT.connections} where it is not said"
+        words = f"destinations.default: {error}, which is {DEFAULT.connections} where it is not said"
         raise ValueError(words) from None

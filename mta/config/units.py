@@ -1,8 +1,9 @@
-"""Values with their unit: the text an operator writes -> a number, a rate or an endpoint.
+"""Values with their unit: the text an operator writes -> a number, a rate or an endpoint, and back.
 
-Between: `config.load` and the commands, which read the same words in the file and on the command line.
+Between: `config.load` and the commands, which read and write the same words in the file and at the terminal.
 Contract: durations become seconds, sizes octets (K is 1024), rates an amount and its period in seconds.
-    A number without a unit is refused, except 0: nobody can tell 30 seconds from 30 minutes.
+    A number without a unit is refused, except 0: nobody can tell 30 seconds from 30 minutes. `..._text`
+    writes what is read back to the same value; `about_...` three digits of what was measured, for people.
 Raises: ValueError, whose text says what to write.
 Standards: RFC 3986 3.2.2 (an IPv6 address stands in brackets before a port).
 """
@@ -24,6 +25,7 @@ from mta.config.settings import (
     Address,
     Duration,
     Endpoint,
+    Hop,
     HostName,
     Port,
     Priority,
@@ -207,6 +209,14 @@ def endpoint(text: str) -> Endpoint:
     return Endpoint(host, int(port))
 
 
+def hop(text: str) -> Hop:
+    """An endpoint that can be dialled."""
+    found = endpoint(text)
+    if not found.port:
+        raise ValueError("port 0 is nobody's: write host:port")
+    return Hop(found)
+
+
 def _ipv6(host: str) -> str:
     try:
         return str(ipaddress.IPv6Address(host))
@@ -219,3 +229,54 @@ def _refuse_bad_ipv4(host: str) -> None:
         ipaddress.IPv4Address(host)
     except ValueError:
         raise ValueError(f"{host!r} is not an IPv4 address: write 127.0.0.1:587") from None
+
+
+# And back
+
+
+def duration_text(seconds: float) -> str:
+    """In the unit that gives a whole number, the shortest such; in decimals where none does."""
+    texts = []
+    for unit in ("s", "m", "h", "d", "ms"):
+        span = _SECONDS[unit]
+        number = f"{seconds / span:.9f}".rstrip("0").rstrip(".")
+        texts.append((float(number) * span != seconds, "." in number, len(number), number + unit))
+    return min(texts, key=lambda candidate: candidate[:3])[3]
+
+
+def size_text(octets: int) -> str:
+    """In the largest unit that gives a whole number."""
+    whole = (unit for unit in "GMK" if octets and octets % _OCTETS[unit] == 0)
+    return next((f"{octets // _OCTETS[unit]}{unit}" for unit in whole), str(octets))
+
+
+def rate_text(rate: Rate) -> str:
+    """So many in the largest period that gives a whole number."""
+    unit = next(unit for unit in ("day", "h", "min", "s") if rate.period % _PERIODS[unit] == 0)
+    count = round(rate.period / _PERIODS[unit])
+    return f"{rate.amount}/{'' if count == 1 else count}{unit}"
+
+
+def about_duration(seconds: float) -> str:
+    """`45.2s`, `1.5m`, `2h`."""
+    unit = next((unit for unit in ("d", "h", "m") if seconds >= _SECONDS[unit]), "s")
+    return f"{seconds / _SECONDS[unit]:.3g}{unit}"
+
+
+def about_size(octets: int) -> str:
+    """`0.5K`, `12.1K`, `25M`; 1000K are still K."""
+    unit = next((unit for unit in "GM" if octets >= _OCTETS[unit]), "K")
+    number = octets / _OCTETS[unit]
+    return (
+        f"{number:.0f}{unit}"
+        if number >= 100
+        else f"{number:.2g}{unit}"
+        if number < 1
+        else f"{number:.3g}{unit}"
+    )
+
+
+def about_rate(per_second: float) -> str:
+    """`300/min`; always by the minute, so that two of them can be compared at a glance."""
+    by_minute = per_second * MINUTE
+    return f"{by_minute:.0f}/min" if by_minute >= 100 else f"{by_minute:.3g}/min"

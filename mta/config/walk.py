@@ -23,15 +23,11 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from mta.config import units
 from mta.config.document import BOOL, FLOAT, INT, NULL, STR, Problem, place
 from mta.config.settings import (
-    DAY,
-    HOUR,
-    KIB,
-    MIB,
-    MINUTE,
     Address,
-    Domain,
+    Destination,
     Duration,
     Endpoint,
+    Hop,
     HostName,
     Port,
     Priority,
@@ -47,8 +43,13 @@ MAX_WORDS = 300  # characters of one problem; values are quoted in it
 UNION: Final = (Union, UnionType)  # `Duration | None` is the former, `Path | None` the latter
 BROKEN: Final = object()  # stands for a value that was refused, so that the rest can still be judged
 # How the keys of a mapping are read, by what it maps to; else any text.
-NAMED: Final = {Domain: units.domain_name, StaticRoute: units.routed_domain, Source: units.label}
-SHORT: Final = (Endpoint, Address)  # a record whose first key is one of these may be written as that alone
+NAMED: Final = {Destination: units.domain_name, StaticRoute: units.routed_domain, Source: units.label}
+FORMER: Final = {"domains": "destinations"}  # keys that are called otherwise by now
+SHORT: Final = (
+    Endpoint,
+    Hop,
+    Address,
+)  # a record whose first key is one of these may be written as that alone
 
 _hints = cache(get_type_hints)  # they are evaluated anew each time, and some files have hundreds of records
 
@@ -139,6 +140,8 @@ class Walk:
                 continue
             meant = difflib.get_close_matches(name, hints, n=1)
             advice = f"; did you mean '{meant[0]}'?" if meant else ""
+            if FORMER.get(name) in hints:
+                meant, advice = [FORMER[name]], f"; it is called '{FORMER[name]}' now"
             self._refuse(name_node, _join(key, name), f"unknown key{advice}")
             for lost in meant:
                 values.setdefault(lost, BROKEN)  # it was meant to be there: not to be called missing as well
@@ -209,43 +212,19 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _duration_text(seconds: Duration) -> str:
-    """In the unit that gives a whole number, the shortest such; in decimals where none does."""
-    spans = {"s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY, "ms": 0.001}
-    texts = []
-    for unit, span in spans.items():
-        number = f"{seconds / span:.9f}".rstrip("0").rstrip(".")
-        texts.append((float(number) * span != seconds, "." in number, len(number), number + unit))
-    return min(texts, key=lambda candidate: candidate[:3])[3]
-
-
-def _size_text(octets: Size) -> str:
-    units_down = (("G", 1024 * MIB), ("M", MIB), ("K", KIB))
-    return next((f"{octets // n}{unit}" for unit, n in units_down if octets and octets % n == 0), str(octets))
-
-
-def _rate_text(rate: Rate) -> str:
-    unit, span = next(
-        (unit, span)
-        for unit, span in (("day", DAY), ("h", HOUR), ("min", MINUTE), ("s", 1.0))
-        if rate.period % span == 0
-    )
-    count = round(rate.period / span)
-    return f"{rate.amount}/{'' if count == 1 else count}{unit}"
-
-
 SCALARS: Final[Mapping[Any, _Scalar]] = {
     str: _Scalar("text", (STR,), str, str),
     bool: _Scalar("true or false", (BOOL,), lambda text: text.lower() == "true", bool),
     int: _Scalar("a whole number", (INT,), _count, int),
     float: _Scalar("a number", (INT, FLOAT), float, float),
-    Duration: _Scalar("a duration", (STR, INT, FLOAT), units.duration, _duration_text),
-    Size: _Scalar("a size", (STR, INT, FLOAT), units.size, _size_text),
+    Duration: _Scalar("a duration", (STR, INT, FLOAT), units.duration, units.duration_text),
+    Size: _Scalar("a size", (STR, INT, FLOAT), units.size, units.size_text),
     Port: _Scalar("a port", (INT,), units.port, int),
     Priority: _Scalar("a priority", (INT,), units.priority, int),
     Window: _Scalar("hours", (STR,), units.window, lambda window: window.text),
-    Rate: _Scalar("a rate", (STR, INT, FLOAT), units.rate, _rate_text),
+    Rate: _Scalar("a rate", (STR, INT, FLOAT), units.rate, units.rate_text),
     Endpoint: _Scalar("host:port", (STR, INT, FLOAT), units.endpoint, str),
+    Hop: _Scalar("host:port", (STR, INT, FLOAT), units.hop, str),
     Address: _Scalar("an address", (STR, FLOAT), units.address, str),
     HostName: _Scalar("a host name", (STR,), units.host_name, str),
     Suffix: _Scalar("a suffix of host names", (STR,), units.suffix, str),

@@ -60,7 +60,7 @@ T = TypeVar("T", bound=Terms)
 
 
 class Layer(NamedTuple):
-    """The terms of one origin: "default", "provider google", "domain example.com", "route *"."""
+    """The terms of one origin: "default", "provider google", "destination example.com", "route *"."""
 
     origin: str
     terms: Terms

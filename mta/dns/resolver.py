@@ -2,35 +2,46 @@
 
 Between: `outbound.router` asks; dnspython speaks to the name servers.
 Contract: names are A-labels, always taken as absolute; ttl is seconds that are left, of the record that
-    expires first. A query ends within the timeout of the settings, with TROUBLE if need be. Identical
-    questions under way are one query, which lives on when one of those who wait for it is cancelled.
+    expires first. A query ends within the timeout of the settings, with TROUBLE if need be; an answer that
+    comes before that is used, whoever else was asked meanwhile. Identical questions under way are one query,
+    which lives on when one of those who wait for it is cancelled. /etc/resolv.conf is read again when it has
+    changed, and after a question that nobody answered.
 Raises: nothing; every failure of DNS is a `Status` and a text for the operator.
 Standards: RFC 1035, RFC 2308 (negative answers), RFC 6891 (EDNS), RFC 6761 6.3 (localhost).
-Why: dnspython has no single-flight, and tells the answers apart by exceptions only.
+Why: dnspython has no single-flight, tells the answers apart by exceptions only, and closes its ear after two
+    seconds, to a slow server's answer too. Who starts before its network has the wrong servers in
+    resolv.conf for a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dns import asyncresolver, name
 from dns.exception import DNSException
-from dns.nameserver import Do53Nameserver
+from dns.message import Message, QueryMessage, Truncated
+from dns.nameserver import Do53Nameserver, Nameserver
+from dns.rcode import NOERROR
+from dns.rcode import NXDOMAIN as NO_NAME
 from dns.rdataclass import IN
 from dns.rdatatype import AAAA, ANY, MX, A, RdataType
 from dns.resolver import NXDOMAIN, Answer, LRUCache
 
 from mta.clock import Clock
-from mta.config import settings
+from mta.config import settings, units
 from mta.core.reply import fit
 from mta.core.routing import AddressAnswer, Mx, MxAnswer, Status
 
 CACHE = 50_000  # answers
 AT_ONCE = 256  # queries under way; each holds a socket
 PAYLOAD = 1232  # octets: such a datagram is never fragmented (DNS flag day 2020)
+STEP = 2.0  # seconds of silence, until the next server is asked too; twice that when all have been asked
+RESOLV_CONF = Path("/etc/resolv.conf")
 LOCALHOST = ("127.0.0.1", "::1")
 
 
@@ -43,14 +54,97 @@ class _Found(NamedTuple):
     text: str = ""
 
 
+class _Servers(Nameserver):
+    """Several name servers as one: when one fails or is silent the next is asked; the first answer counts."""
+
+    def __init__(self, servers: Sequence[Do53Nameserver], clock: Clock) -> None:
+        self._servers = tuple(servers)
+        self._clock = clock
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self._servers))
+
+    __repr__ = __str__
+
+    def kind(self) -> str:
+        return "several"
+
+    def is_always_max_size(self) -> bool:
+        return False
+
+    def answer_nameserver(self) -> str:
+        return str(self)
+
+    def answer_port(self) -> int:
+        return 0
+
+    def query(self, *_: Any, **__: Any) -> Message:
+        raise NotImplementedError
+
+    async def async_query(
+        self,
+        request: QueryMessage,
+        timeout: float,
+        source: str | None,
+        source_port: int,
+        max_size: bool,
+        backend: Any,
+        one_rr_per_rrset: bool = False,
+        ignore_trailing: bool = False,
+    ) -> Message:
+        async with asyncio.TaskGroup() as tasks:
+            found = await self._first(request, timeout, backend, tasks)
+        if isinstance(found, Message):
+            return found
+        raise OSError(found)  # dnspython asks nobody again then
+
+    async def _first(
+        self, request: QueryMessage, timeout: float, backend: Any, tasks: asyncio.TaskGroup
+    ) -> Message | str:
+        """The first good answer, or why there is none; a group would wrap what is raised in it."""
+        over = self._clock.monotonic() + timeout
+        good, asked = list(self._servers), 0
+        problems: dict[Nameserver, Message | Exception] = {}
+        under_way: dict[asyncio.Task[Message | Exception], Nameserver] = {}
+        is_time = asyncio.Event()
+        try:
+            while (good or under_way) and (left := over - self._clock.monotonic()) > 0:
+                if good:
+                    server, pause = good[asked % len(good)], STEP * 2 ** (asked // len(good))
+                    task = tasks.create_task(_ask(server, request, left, backend))
+                    task.add_done_callback(lambda _: is_time.set())
+                    under_way[task] = server
+                    asked += 1
+                    left = min(left, pause)
+                timer = self._clock.call_later(left, is_time.set)
+                await is_time.wait()
+                is_time.clear()
+                timer.cancel()
+                for task in [each for each in under_way if each.done()]:
+                    failed, found = under_way.pop(task), task.result()
+                    if isinstance(found, Message) and found.rcode() in (NOERROR, NO_NAME):
+                        return found
+                    problems[failed] = found
+                    good = [each for each in good if each is not failed]
+        finally:
+            for task in under_way:
+                task.cancel()
+        if under_way:
+            return f"nothing: timed out after {units.about_duration(timeout)}"
+        said = next((each for each in problems.values() if isinstance(each, Message)), None)
+        return said or "; ".join(f"{server}: {error}" for server, error in problems.items())
+
+
 class Resolver:
     """Asks the name servers of the settings, else those of /etc/resolv.conf."""
 
     def __init__(self, dns: settings.Dns, clock: Clock) -> None:
         self._clock = clock
         self._stub = asyncresolver.Resolver(configure=False)
-        self._stub.nameservers = [Do53Nameserver(server.host, server.port) for server in dns.servers]
-        self._stub.lifetime = dns.timeout
+        self._is_told = bool(dns.servers)  # by the settings
+        self._read: tuple[int, ...] | None = None  # what resolv.conf was when it was read
+        self._use([Do53Nameserver(server.host, server.port) for server in dns.servers])
+        self._stub.timeout = self._stub.lifetime = dns.timeout
         self._stub.cache = self._cache = LRUCache(CACHE)
         self._stub.use_edns(0, 0, PAYLOAD)
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -88,18 +182,41 @@ class Resolver:
         except DNSException as error:
             return _Found(Status.NXDOMAIN, ttl=math.inf, text=fit(f"not a domain name: {error}"))
         try:
-            if not self._stub.nameservers:
-                self._stub.read_resolv_conf("/etc/resolv.conf")
+            if not self._is_told:
+                self._read_again()
             async with self._turns:
                 answer = await self._stub.resolve(absolute, kind, raise_on_no_answer=False)
         except NXDOMAIN:
             kept = self._cache.get((absolute, ANY, IN))  # where dnspython keeps that a name does not exist
             return _Found(Status.NXDOMAIN, (), self._left(kept), f"DNS answers NXDOMAIN for {host}")
-        except (DNSException, ValueError) as error:  # ValueError: a name server that is no address
+        except (DNSException, ValueError) as error:  # ValueError: resolv.conf is not UTF-8, or has no address
+            self._read = None
             return _Found(Status.TROUBLE, text=fit(str(error)))
         if answer.rrset is None:
             return _Found(Status.NODATA, (), self._left(answer), f"DNS has no {kind.name} record for {host}")
         return _Found(Status.FOUND, tuple(answer.rrset), self._left(answer))
+
+    def _read_again(self) -> None:
+        """The servers of resolv.conf, where it has changed; those before, while it has none."""
+        try:
+            found = RESOLV_CONF.stat()
+        except OSError:
+            is_now: tuple[int, ...] = ()
+        else:
+            is_now = found.st_mtime_ns, found.st_ino, found.st_dev, found.st_size
+        if is_now == self._read:
+            return
+        reader = asyncresolver.Resolver(configure=False)
+        try:
+            reader.read_resolv_conf(str(RESOLV_CONF))
+            self._use([Do53Nameserver(str(address)) for address in reader.nameservers])
+        except (DNSException, ValueError):
+            if not self._stub.nameservers:
+                raise
+        self._read = is_now
+
+    def _use(self, servers: Sequence[Do53Nameserver]) -> None:
+        self._stub.nameservers = [_Servers(servers, self._clock)] if servers else []
 
     def _left(self, answer: Answer | None) -> float:
         """The cache keeps an answer's end in wall time; a clock that jumps must not prolong it."""
@@ -107,6 +224,17 @@ class Resolver:
             return 0.0
         left = min(answer.chaining_result.minimum_ttl, answer.expiration - self._clock.now())
         return max(left, 0.0)
+
+
+async def _ask(server: Nameserver, request: QueryMessage, left: float, backend: Any) -> Message | Exception:
+    """One question to one server, for so many seconds at most."""
+    try:
+        try:
+            return await server.async_query(request, left, None, 0, False, backend)
+        except Truncated:
+            return await server.async_query(request, left, None, 0, True, backend)
+    except (DNSException, OSError, EOFError, ValueError) as error:  # ValueError: it is no address
+        return error
 
 
 def _text(absolute: name.Name) -> str:

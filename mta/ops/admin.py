@@ -1,4 +1,4 @@
-"""The admin HTTP listener: /metrics, /healthz, /readyz.
+"""The admin HTTP listener: /metrics, /healthz, /readyz, and / that names them to people.
 
 Between: `daemon` starts and stops it and hands in the reasons for not being ready; monitoring asks.
 Contract: `endpoint` is the bound one after `start` (port 0 is allowed). /healthz says 200 for as long as the
@@ -13,6 +13,7 @@ Standards: Prometheus text format and OpenMetrics, as the client asks for.
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,6 +33,23 @@ CONNECTIONS = 64
 SILENCE = 120.0  # seconds; a scrape is more frequent
 SWEEP = 15.0  # seconds
 
+PAGES = {
+    "/metrics": "what Prometheus collects",
+    "/healthz": "ok for as long as the daemon turns",
+    "/readyz": "ok, or each reason why it cannot do all of its work",
+}
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<title>mta at {name}</title>
+<h1>mta at {name}</h1>
+<p>{state}</p>
+<ul>
+{links}</ul>
+</html>
+"""
+
 
 class Admin:
     """Answers monitoring."""
@@ -46,6 +64,7 @@ class Admin:
     ) -> None:
         self.endpoint = bind
         self._names = {"localhost", hostname, bind.host} if bind.is_loopback else None
+        self._hostname = hostname
         self._metrics = metrics
         self._clock = clock
         self._spoke: dict[web.RequestHandler, float] = {}  # monotonic; made, or last answered
@@ -56,6 +75,7 @@ class Admin:
 
     async def start(self) -> None:
         application = web.Application(middlewares=[self._watch])
+        application.router.add_get("/", self._index)
         application.router.add_get("/metrics", make_aiohttp_handler(self._metrics.registry))
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
@@ -132,6 +152,16 @@ class Admin:
             return not host or name in self._names or bool(ip_address(name))
         except ValueError:
             return False
+
+    async def _index(self, request: web.Request) -> web.Response:
+        links = "".join(
+            f'<li><a href="{page}">{page}</a>: {html.escape(words)}</li>\n' for page, words in PAGES.items()
+        )
+        state = html.escape("; ".join(self._reasons()) or "It is ready.")
+        page = PAGE.format(name=html.escape(self._hostname), state=state, links=links)
+        return web.Response(
+            text=page, content_type="text/html", headers={"Content-Security-Policy": "default-src 'none'"}
+        )
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

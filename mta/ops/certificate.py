@@ -1,9 +1,10 @@
-"""A self-signed certificate, for the sandbox and the first minutes of a new machine.
+"""Our certificate: a self-signed one to begin with, and the end of the one that is in use.
 
-Between: the command line and `daemon` ask; listeners load the two files.
+Between: `mta sandbox` has one made; `daemon` loads the two files and has a `Watch` on them.
 Contract: P-256, 10 years, for the given host names and addresses, localhost and the loopback addresses.
     The certificate is its own CA: clients can trust the file itself. The key's mode is 0600 from its first
-    octet on. Files that exist are left alone, whatever their names, age or kind.
+    octet on. Files that exist are left alone, whatever their names, age or kind. A `Watch` looks each hour
+    at the certificate that was in the file at its start, which is the one that clients are shown.
 Raises: FileExistsError if one of the two files is there without the other; ValueError for a name that is no
     A-label; OSError.
 Standards: RFC 5280; RFC 6125 6.4 (names stand in subjectAltName).
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -22,10 +25,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mta.clock import SystemClock
+from mta.clock import Clock, Every, SystemClock
+from mta.core.event import rfc3339
+from mta.metrics import Metrics
 
 LIFETIME = timedelta(days=3650)
 SKEW = timedelta(days=1)  # a client's clock may be behind ours
+LOOK = 3600.0  # seconds between two looks at the end of the certificate
+SOON = 3 * 86400.0  # seconds before it; who renews it by himself has done so weeks ago
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 USAGE = x509.KeyUsage(
     digital_signature=True,
@@ -38,6 +45,51 @@ USAGE = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Tells of the end of a certificate before clients do."""
+
+    def __init__(self, path: Path, clock: Clock, metrics: Metrics) -> None:
+        self._path = path
+        self._clock = clock
+        self._metrics = metrics
+        self._end = 0.0  # seconds since the epoch
+        self._told = ""
+        self._looks = Every(
+            clock, LOOK, self._look, partial(metrics.bug, "ops", "a bug in the certificate's watch")
+        )
+
+    def start(self) -> None:
+        """Read the file, after listeners have."""
+        found = x509.load_pem_x509_certificate(self._path.read_bytes())  # the first: ours
+        self._end = found.not_valid_after_utc.timestamp()
+        self._metrics.certificate_expires.set(self._end)
+        self._looks.start()
+        self._look()
+
+    def stop(self) -> None:
+        self._looks.stop()
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with it now, for the operator; empty while it is good for longer than `SOON`."""
+        left = self._end - self._clock.now()
+        if left > SOON:
+            return ""
+        verb = "expires" if left > 0 else "has expired"
+        return (
+            f"the certificate {self._path} {verb} at {rfc3339(self._end)}: renew it, and restart the daemon"
+        )
+
+    def _look(self) -> None:
+        complaint = self.complaint
+        if complaint and complaint != self._told:
+            log.warning("%s", complaint)
+        self._told = complaint
 
 
 def self_signed(

@@ -3,8 +3,10 @@
 Between: `daemon` puts this between the root logger and its handlers for as long as it runs; services log as
     ever.
 Contract: a line is formatted and written in a thread of its own. At most `WAITING` lines wait; further ones
-    are left out, and a line says how many. The end waits `PATIENCE` seconds for what waits, no longer.
+    are left out, and a line says how many. The end waits `PATIENCE` seconds for what waits, no longer. Where
+    standard error goes to the journal each line begins with its priority.
 Raises: nothing.
+Standards: sd-daemon(3) (`<N>` before a line), systemd.exec(5) ($JOURNAL_STREAM).
 Why: standard error may be a pipe that nobody reads, a terminal that is stopped, a disk that is full: a write
     in the loop would then be the end of all mail. The thread writes to the descriptor: one that is stuck in a
     write through Python's own stream holds its lock, and the interpreter could not end.
@@ -16,12 +18,46 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import QueueHandler
 
 WAITING = 10_000  # lines, some 5 MB
 PATIENCE = 1.0  # seconds
+
+
+_PRIORITIES = (  # from the highest level down
+    (logging.CRITICAL, "<2>"),
+    (logging.ERROR, "<3>"),
+    (logging.WARNING, "<4>"),
+    (logging.INFO, "<6>"),
+)
+_DEBUG = "<7>"
+
+
+def priority(level: int) -> str:
+    """What the journal wants to see before a line of this level."""
+    return next((prefix for least, prefix in _PRIORITIES if level >= least), _DEBUG)
+
+
+def goes_to_journal(environment: Mapping[str, str], descriptor: int = 2) -> bool:
+    """Is standard error what systemd has connected with the journal? It may have been redirected since."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+class Journal(logging.Formatter):
+    """The priority stands before each line, of a traceback too, and instead of the level's name."""
+
+    def __init__(self) -> None:
+        super().__init__("%(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = priority(record.levelno)
+        return "\n".join(prefix + line for line in super().format(record).split("\n"))
 
 
 class _Aside(QueueHandler):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
-from mta.config.walk import SCALARS
+from mta.config import units
 from mta.core.address import PathError, a_label
 from mta.core.model import Outcome
 from mta.core.routing import Host, Route
@@ -96,4 +96,4 @@ def _terms(route: Route, sources: Sources, state: State | None) -> dict[str, Any
 
 
 def _plain(value: object) -> object:
-    return SCALARS[Rate].write(value) if isinstance(value, Rate) else value
+    return units.rate_text(value) if isinstance(value, Rate) else value

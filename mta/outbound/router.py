@@ -4,7 +4,7 @@ Between: the scheduler asks for routes, lanes for addresses; `dns.resolver` answ
 Contract: domains are lower-case A-labels or address literals. A route holds for the ttl of its MX
     records, at least 60 s and at most 1 h; trouble holds for 30 s; a static route needs no DNS and holds
     for ever. What cannot be routed is an `Outcome`. Its terms come value by value from the default, the
-    provider and the domain; a static route has its own.
+    provider and the destination; a static route has its own.
 Raises: ValueError when the settings ask for the sandbox and it has no address: nothing may leak out.
 Standards: RFC 5321 5.1.
 """
@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from mta.clock import Clock
-from mta.config.settings import Endpoint, Settings, StaticRoute
+from mta.config.settings import Endpoint, Hop, Settings, StaticRoute
 from mta.core import routing
 from mta.core.model import Outcome
 from mta.core.provider import Match, Providers
@@ -58,17 +58,17 @@ class Router:
         self._clock = clock
         self._names = frozenset({settings.hostname.lower()})
         self._addresses = frozenset(str(ip_address(address)) for address in our_addresses)
-        self._domains = settings.domains
-        self._default = Layer("default", settings.domains["default"])
+        self._destinations = settings.destinations
+        self._default = Layer("default", settings.destinations["default"])
         self.providers = providers or Providers()
         self._resolved = {  # what most routes have; they share it
             name: resolve((self._default, profile.layer)) for name, profile in self.providers.by_name.items()
         }
         self._unprofiled = resolve((self._default,))
-        routes = {EVERY_DOMAIN: StaticRoute(sandbox)} if sandbox else settings.routes
+        routes = {EVERY_DOMAIN: StaticRoute(Hop(sandbox))} if sandbox else settings.routes
         self._static = _static(routes, "sandbox" if sandbox else "route", self.providers)
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        every = (*settings.domains.values(), *(each.terms for each in self.providers.by_name.values()))
+        every = (*settings.destinations.values(), *(each.terms for each in self.providers.by_name.values()))
         longest = max(max(each.retry_first or 0.0, each.retry_max or 0.0) for each in every)
         self.longest_retry = longest * (1 + JITTER)  # seconds
 
@@ -116,8 +116,8 @@ class Router:
 
     def _found(self, domain: str, plan: Plan) -> Route:
         match = self.providers.match(plan.hosts, domain)
-        own = self._domains.get(domain)
-        # A domain with terms of its own is a site of its own, or its lane would have the provider's.
+        own = self._destinations.get(domain)
+        # A destination with terms of its own is a site of its own, or its lane would have the provider's.
         site = plan.site if own is None else f"{domain}@{plan.site}"
         route = _route(site, plan.hosts, self._terms(domain, match))
         if match is None:
@@ -127,15 +127,15 @@ class Router:
         return route._replace(provider=name, matched=match.rule, path="" if alone else name)
 
     def _terms(self, domain: str, match: Match | None) -> Resolved:
-        own = self._domains.get(domain)
+        own = self._destinations.get(domain)
         if own is None:
             return self._unprofiled if match is None else self._resolved[match.provider.name]
         between = () if match is None else (match.provider.layer,)
-        return resolve((self._default, *between, Layer(f"domain {domain}", own)))
+        return resolve((self._default, *between, Layer(f"destination {domain}", own)))
 
     def _port(self, domain: str) -> int:
-        own = self._domains.get(domain)
-        port = (own and own.port) or self._domains["default"].port
+        own = self._destinations.get(domain)
+        port = (own and own.port) or self._destinations["default"].port
         assert port is not None
         return port
 

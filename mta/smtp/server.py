@@ -172,6 +172,8 @@ class Server(Stream):
         words = argument.decode("ascii", "replace").split()
         if not self.policy.offers_auth:
             self.refuse(Reply(502, "5.5.1", "AUTH is not offered here"))
+        elif not self._tls_protocol:  # a client that has not asked what is offered; RFC 3207 4
+            self.refuse(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
         elif not self.session.extended_smtp:
             self.refuse(Reply(503, "5.5.1", "Send EHLO first"))
         elif not 1 <= len(words) <= 2:

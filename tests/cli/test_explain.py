@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mta.cli.main import main
-from mta.config.settings import Dns, Domain, Duration, Endpoint, Provider, Sandbox, Settings, StaticRoute
+from mta.config.settings import Destination, Dns, Duration, Endpoint, Provider, Sandbox, Settings, StaticRoute
 from mta.core.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
@@ -35,12 +35,12 @@ ZONE: Zone = {
     ("self.test", "MX"): ["10 mta.test."],
 }
 CHANGES = {"comcast": Provider(connections=9)}
-OWN = {"own.test": Domain(rate=Rate(20, 60.0))}
+OWN = {"own.test": Destination(rate=Rate(20, 60.0))}
 
 
 def terms(directory: Path, server: NameServer, **changes: Any) -> Settings:
     dns = Dns((server.endpoint,), Duration(5.0))
-    return settings(directory, dns=dns, providers=CHANGES, domains=OWN, **changes)
+    return settings(directory, dns=dns, providers=CHANGES, destinations=OWN, **changes)
 
 
 def ask(directory: Path, *arguments: str, more: str = "") -> Result:
@@ -87,8 +87,8 @@ async def test_a_domain_with_terms_of_its_own_has_them_above_the_providers(tmp_p
     assert {limit["name"]: (limit["value"], limit["origin"]) for limit in answer["limits"]} == {
         "connections": (9, "provider comcast"),
         "connections_start": (2, "default"),
-        "rate": ("20/min", "domain own.test"),
-        "rate_start": ("20/min", "domain own.test"),
+        "rate": ("20/min", "destination own.test"),
+        "rate_start": ("20/min", "destination own.test"),
         "messages_per_connection": (1000, "provider comcast"),
         "recipients_per_message": (50, "default"),
         "tls": ("required", "provider comcast"),
@@ -218,7 +218,8 @@ async def test_what_goes_on_is_told_with_units_and_only_by_a_daemon_that_runs(tm
         told = (await asyncio.to_thread(ask, tmp_path, "a.test")).stdout
     rates = re.findall(r"(?m)^  state +rate +(\S+)$", told)
     assert rates
-    assert re.fullmatch(r"[0-9.]+/(s|min)", rates[0])
+    assert re.fullmatch(r"[0-9.]+/min", rates[0])
+    assert re.search(r"(?m)^  state +dead_for +not dead$", told)
     assert re.search(r"(?m)^  state +messages_per_connection +no limit$", told)
     more = "sandbox: {path: box, bind: '127.0.0.1:4025'}\n"
     told = (await asyncio.to_thread(ask, tmp_path, "a.test", more=more)).stdout

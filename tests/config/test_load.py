@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta.config.load import Problem, SettingsError, load, show
-from mta.config.settings import DEFAULT, Domain, Duration, Endpoint, Listener, Settings, StaticRoute, Stream
+from mta.config.settings import (
+    DEFAULT,
+    Destination,
+    Duration,
+    Endpoint,
+    Listener,
+    Settings,
+    StaticRoute,
+    Stream,
+)
 from mta.core.throttle import Rate
 
 PLAIN = "hostname: mail.example.com\nlisteners: []\n"  # the shortest file that loads
@@ -103,12 +112,16 @@ def test_five_mistakes_in_one_file_are_told_in_its_order(write: Write) -> None:
             "3:17: streams.bulk: hours pause for longer than expire: mail would expire before it may go",
         ),
         (
-            "domains: {a.test: {retry_first: 2h, retry_max: 1h}}",
-            "3:19: domains.a.test: retry_first is above retry_max",
+            "destinations: {a.test: {retry_first: 2h, retry_max: 1h}}",
+            "3:24: destinations.a.test: retry_first is above retry_max",
         ),
         (
-            "domains: {a.test: {port: 99999}}",
-            "3:26: domains.a.test.port: 99999 is no port: write a number from 1 to 65535",
+            "domains: {a.test: {rate: 20/min}}",
+            "3:1: domains: unknown key; it is called 'destinations' now",
+        ),
+        (
+            "destinations: {a.test: {port: 99999}}",
+            "3:31: destinations.a.test.port: 99999 is no port: write a number from 1 to 65535",
         ),
         ("routes: {a.test: b:0}", "3:18: routes.a.test: port 0 is nobody's: write host:port"),
         ("routes: {a: {host: b:25, user: 12}}", "3:32: routes.a.user: expected text, got the number 12"),
@@ -123,8 +136,8 @@ def test_one_mistake_is_told_with_its_place(write: Write, text: str, complaint: 
     [
         ("streams: {bulk: {expire: 1:30}}", "3:26: streams.bulk.expire: ", "30s, 5m, 2h, 4d"),
         ("spool: {memory: 25}", "3:17: spool.memory: ", "64K, 25M, 1G"),
-        ("domains: {a: {rate: 100}}", "3:21: domains.a.rate: ", "100/min"),
-        ("domains: {a: {rate: 0/min}}", "3:21: domains.a.rate: ", "100/min"),
+        ("destinations: {a: {rate: 100}}", "3:26: destinations.a.rate: ", "100/min"),
+        ("destinations: {a: {rate: 0/min}}", "3:26: destinations.a.rate: ", "100/min"),
         ("admin: {bind: 127.0.0.1}", "3:15: admin.bind: ", "write 127.0.0.1:587"),
         ("routes: {a: localhost}", "3:13: routes.a: ", "mx.example.com:25"),
     ],
@@ -229,7 +242,7 @@ listeners:
   - {bind: "[::1]:587", tls: none, auth: network}
 streams:
   Digest: {expire: 1.5h, retry_first: 250ms}
-domains:
+destinations:
   default: {connections: 2}
   Gmail.COM.: {rate: 20/30min}
   bücher.example: {rate: null}
@@ -248,10 +261,10 @@ def test_every_kind_of_value_arrives_in_its_type(write: Write, tmp_path: Path) -
     loaded = load(write(FULL))
     assert loaded.listeners == (Listener(Endpoint("::1", 587), "none", "network"),)
     assert loaded.streams == {"Digest": Stream(Duration(5400.0), Duration(0.25))}
-    assert loaded.domains == {
+    assert loaded.destinations == {
         "default": replace(DEFAULT, connections=2),
-        "gmail.com": Domain(rate=Rate(20, 1800.0)),
-        "xn--bcher-kva.example": Domain(),
+        "gmail.com": Destination(rate=Rate(20, 1800.0)),
+        "xn--bcher-kva.example": Destination(),
     }
     assert loaded.routes == {
         "example.net": StaticRoute(Endpoint("10.0.0.1", 2525)),
@@ -271,9 +284,9 @@ def test_every_kind_of_value_arrives_in_its_type(write: Write, tmp_path: Path) -
 
 
 def test_domains_that_differ_in_case_only_are_duplicates(write: Write) -> None:
-    told = complaints(write(PLAIN + "domains:\n  Gmail.com: {}\n  gmail.com: {}\n  ☃\u2022.example: {}"))
-    assert told[0] == "5:3: domains.gmail.com: duplicate key, first on line 4"
-    assert told[1].startswith("6:3: domains.☃\u2022.example: not a domain name: ")
+    told = complaints(write(PLAIN + "destinations:\n  Gmail.com: {}\n  gmail.com: {}\n  ☃\u2022.example: {}"))
+    assert told[0] == "5:3: destinations.gmail.com: duplicate key, first on line 4"
+    assert told[1].startswith("6:3: destinations.☃\u2022.example: not a domain name: ")
 
 
 @pytest.mark.parametrize(
@@ -288,15 +301,15 @@ def test_domains_that_differ_in_case_only_are_duplicates(write: Write) -> None:
     ],
 )
 def test_a_key_that_no_recipient_domain_can_be_is_refused(write: Write, name: str, advice: str) -> None:
-    sections = f"domains:\n  '{name}': {{}}\nroutes:\n  '{name}': 192.0.2.25:25\n"
+    sections = f"destinations:\n  '{name}': {{}}\nroutes:\n  '{name}': 192.0.2.25:25\n"
     words = f"{name}: '{name}' is not a domain name: {advice}"
-    assert complaints(write(PLAIN + sections)) == [f"4:3: domains.{words}", f"6:3: routes.{words}"]
+    assert complaints(write(PLAIN + sections)) == [f"4:3: destinations.{words}", f"6:3: routes.{words}"]
 
 
 def test_every_domain_is_a_route_and_no_domain(write: Write) -> None:
     assert load(write(PLAIN + "routes:\n  '*': 192.0.2.25:25\n  '[IPv6:2001:DB8:0::1]': 192.0.2.26:25\n"))
-    (told,) = complaints(write(PLAIN + "domains:\n  '*': {}\n"))
-    assert told == "4:3: domains.*: '*' is not a domain name: write example.com"
+    (told,) = complaints(write(PLAIN + "destinations:\n  '*': {}\n"))
+    assert told == "4:3: destinations.*: '*' is not a domain name: write example.com"
 
 
 def test_what_is_shown_loads_to_the_same_settings_from_any_folder(write: Write, tmp_path: Path) -> None:
@@ -312,7 +325,7 @@ def test_values_are_shown_with_the_unit_an_operator_would_choose(write: Write) -
     digest = {"expire": "90m", "retry_first": "250ms", "retry_max": "2h", "priority": None, "hours": None}
     digest["pool"] = None
     assert plain["streams"]["Digest"] == digest
-    assert plain["domains"]["gmail.com"]["rate"] == "20/30min"
+    assert plain["destinations"]["gmail.com"]["rate"] == "20/30min"
     assert plain["routes"]["example.org"]["rate"] == "100/min"
     assert plain["routes"]["example.org"]["password_file"].endswith("/secret/relay")
     assert plain["limits"]["message_size"] == "50M"
@@ -333,7 +346,7 @@ KEYS = [
     "streams",
     "bulk",
     "expire",
-    "domains",
+    "destinations",
     "rate",
     "routes",
     "host",
@@ -425,7 +438,7 @@ def test_any_value_survives_being_shown(file: Path, stream: str, wait: str, memo
         "streams": {stream: {}},
         "limits": {"drain": wait},
         "spool": {"memory": memory},
-        "domains": {"default": {"rate": rate}},
+        "destinations": {"default": {"rate": rate}},
     }
     file.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
     loaded = load(file)

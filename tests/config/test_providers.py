@@ -11,7 +11,7 @@ import pytest
 from mta.config import providers
 from mta.config.document import SettingsError
 from mta.config.load import load, show
-from mta.config.settings import DEFAULT, Domain, Duration, Provider
+from mta.config.settings import DEFAULT, Destination, Duration, Provider
 from mta.core.terms import KEYS
 from mta.core.throttle import Rate
 
@@ -59,10 +59,11 @@ Told = Callable[[str], list[str]]
         ("gogle: {connections: 3}",
          "3:20: providers.gogle: none of the shipped providers; one of your own needs match or domains; "
          "did you mean 'google'?"),
-        ("}\ndomains: {default: {connections_start: 21}",
-         "1:1: domains.default: connections_start is above connections, which is 20 where it is not said"),
-        ("}\ndomains: {a.test: {connections: 2, connections_start: 3}",
-         "4:19: domains.a.test: connections_start is above connections"),
+        ("}\ndestinations: {default: {connections_start: 21}",
+         "1:1: destinations.default: connections_start is above connections, which is 20 where "
+         "it is not said"),
+        ("}\ndestinations: {a.test: {connections: 2, connections_start: 3}",
+         "4:24: destinations.a.test: connections_start is above connections"),
         ("Own: {domains: [a.test]}",
          "3:18: providers.Own: is no name: lower case, digits and single hyphens"),
         ("google: {match: [yahoodns.net], examples: [mx.yahoodns.net]}",
@@ -138,18 +139,20 @@ def test_a_shipped_profile_says_why(tmp_path: Path, text: str, complaint: str) -
 
 def test_the_reference_shows_the_defaults_of_a_domain(tmp_path: Path) -> None:
     text = REFERENCE.read_text(encoding="utf-8")
-    section = next(part for part in text.split("\n\n") if part.startswith("#domains:"))
+    section = next(part for part in text.split("\n\n") if part.startswith("#destinations:"))
     path = tmp_path / "mta.yaml"
     path.write_text(PLAIN + re.sub(r"(?m)^( *)#(?=\S)", r"\1", section), encoding="utf-8")
-    assert load(path).domains == {
+    assert load(path).destinations == {
         "default": DEFAULT,
-        "example.com": Domain(rate=Rate(20, 60.0), retry_first=Duration(900.0), retry_max=Duration(14400.0)),
+        "example.com": Destination(
+            rate=Rate(20, 60.0), retry_first=Duration(900.0), retry_max=Duration(14400.0)
+        ),
     }
 
 
 def test_what_the_settings_say_of_the_default_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "mta.yaml"
-    path.write_text(PLAIN + "domains: {default: {connections: 1, port: 26}}\n")
-    default = load(path).domains["default"]
+    path.write_text(PLAIN + "destinations: {default: {connections: 1, port: 26}}\n")
+    default = load(path).destinations["default"]
     assert (default.connections, default.connections_start, default.port) == (1, 1, 26)
     assert default.messages_per_connection == DEFAULT.messages_per_connection

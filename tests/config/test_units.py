@@ -125,3 +125,35 @@ def test_a_priority_is_between_minus_nine_and_nine() -> None:
     assert [units.priority(text) for text in ("-9", "0", "9")] == [-9, 0, 9]
     with pytest.raises(ValueError, match="from -9 to 9"):
         units.priority("10")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.25, "0.25s"),
+        (45.24, "45.2s"),
+        (90, "1.5m"),
+        (900, "15m"),
+        (7200, "2h"),
+        (4 * 86400, "4d"),
+        (754.2, "12.6m"),
+    ],
+)
+def test_a_duration_that_was_measured_is_told_in_the_unit_of_the_settings(seconds: float, text: str) -> None:
+    assert units.about_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [(0, "0K"), (120, "0.12K"), (1024, "1K"), (12_400, "12.1K"), (1023 * 1024, "1023K"), (25 * 2**20, "25M"),
+     (3 * 2**30, "3G")],
+)  # fmt: skip
+def test_a_size_that_was_measured_is_told_in_the_unit_of_the_settings(octets: int, text: str) -> None:
+    assert units.about_size(octets) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.005, "0.3/min"), (5.0, "300/min"), (0.55, "33/min"), (123.4, "7404/min")]
+)
+def test_every_rate_that_was_measured_is_told_by_the_minute(rate: float, text: str) -> None:
+    assert units.about_rate(rate) == text

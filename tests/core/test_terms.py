@@ -36,23 +36,28 @@ def test_one_layer_alone_is_what_holds() -> None:
 
 def test_a_later_layer_wins_for_what_it_says_and_for_nothing_else() -> None:
     provider = Layer("provider p", Terms(connections=5, tls="required"), {"connections": "documented"})
-    domain = Layer("domain d", Terms(recipients_per_message=1))
+    domain = Layer("destination d", Terms(recipients_per_message=1))
     assert origin("connections", provider, domain) == ("connections", 5, "provider p", "documented")
-    assert origin("recipients_per_message", provider, domain) == ("recipients_per_message", 1, "domain d", "")
+    assert origin("recipients_per_message", provider, domain) == (
+        "recipients_per_message",
+        1,
+        "destination d",
+        "",
+    )
     assert origin("messages_per_connection", provider, domain).origin == "default"
     assert resolve((BASE, provider, domain)).tls_required
 
 
 def test_a_start_is_never_above_the_ceiling_of_a_later_layer() -> None:
-    tight = Layer("domain d", Terms(connections=1, rate=Rate(6, 60.0)))
+    tight = Layer("destination d", Terms(connections=1, rate=Rate(6, 60.0)))
     loose = Layer("provider p", Terms(rate_start=Rate(60, 60.0)))
-    assert origin("connections_start", tight) == ("connections_start", 1, "domain d", "")
-    assert origin("rate_start", loose, tight) == ("rate_start", Rate(6, 60.0), "domain d", "")
+    assert origin("connections_start", tight) == ("connections_start", 1, "destination d", "")
+    assert origin("rate_start", loose, tight) == ("rate_start", Rate(6, 60.0), "destination d", "")
     assert resolve((BASE, loose, tight)).bounds.rate == Bounds(1 / 60, 0.1, 0.1)
 
 
 def test_a_ceiling_below_one_a_minute_is_its_own_floor() -> None:
-    slow = Layer("domain d", Terms(rate=Rate(10, 3600.0)))
+    slow = Layer("destination d", Terms(rate=Rate(10, 3600.0)))
     assert resolve((BASE, slow)).bounds.rate == Bounds(10 / 3600, 10 / 3600, 10 / 3600)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import smtplib
@@ -43,19 +44,16 @@ class Home:
         self.settings = directory / "var" / "mta.yaml"
         self._environment = os.environ | {"PYTHONPATH": str(source)}
 
-    def init(self) -> None:
+    def sandbox(self) -> None:
         """A sandbox whose ports the system chooses, so that tests do not meet."""
-        done = CliRunner().invoke(main, ["init", str(self.directory / "var")])
+        done = CliRunner().invoke(main, ["sandbox", str(self.directory / "var")])
         assert done.exit_code == 0, done.output
         text = self.settings.read_text()
-        ports = [line.rpartition(":")[2] for line in text.splitlines() if "127.0.0.1:" in line]
-        for port in ports:
-            text = text.replace(f"127.0.0.1:{port}\n", "127.0.0.1:0\n")
-        self.settings.write_text(text)
+        self.settings.write_text(re.sub(r"127\.0\.0\.1:[0-9]+", "127.0.0.1:0", text))
 
     def prepare(self, first: str, maximum: str) -> None:
         """A sandbox with these waits between attempts, and a login that costs no hash."""
-        self.init()
+        self.sandbox()
         with self.settings.open("a") as settings:
             settings.write(STREAM.format(first=first, maximum=maximum))
         with CredentialStore(self.directory / "var/spool/credentials.db") as store:

@@ -80,7 +80,7 @@ async def relaying(
             server = await stack.enter_async_context(NameServer(zone))
             terms = replace(
                 terms,
-                domains={"default": replace(DEFAULT, port=peer.port, connections_start=None, **route)},
+                destinations={"default": replace(DEFAULT, port=peer.port, connections_start=None, **route)},
                 providers=IN_THE_CLEAR,
                 dns=Dns((server.endpoint,), Duration(5.0)),
             )

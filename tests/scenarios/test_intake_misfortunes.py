@@ -93,7 +93,7 @@ async def test_a_wrong_password(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 async def test_auth_before_tls(tmp_path: Path) -> None:
     async with daemon(tmp_path) as house, await greeted(house.submission) as client:
-        expected = "538 5.7.11 Encryption required for requested authentication mechanism"
+        expected = "530 5.7.0 Must issue a STARTTLS command first"
         assert await client.auth("app", KEY) == expected
         assert await client.ask(ENVELOPE[0]) == "530 5.7.0 Authentication required"
 

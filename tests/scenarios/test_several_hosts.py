@@ -66,7 +66,7 @@ async def serving(
         terms = settings(
             directory,
             dns=Dns((server.endpoint,), Duration(5.0)),
-            domains={"default": replace(DEFAULT, port=port, **limits)},
+            destinations={"default": replace(DEFAULT, port=port, **limits)},
         )
         async with running(terms, clock, (MUTE,)) as house:
             try:

@@ -1,9 +1,10 @@
-"""`mta init`: what a first run needs, in one directory.
+"""`mta sandbox`: what a first run needs, in one directory.
 
 Between: a newcomer, or `make run`; `mta serve --quickstart` serves what is made here.
-Contract: a sandbox on loopback with a certificate, one credential and its password in a 0600 file. What is
-    there already is left as it is, so that a second run changes nothing; what was lost is made again. A
-    preferred port that somebody holds gives way to the next free one, once: the settings file remembers.
+Contract: a sandbox on loopback with a certificate, one credential and its password in a 0600 file, and one
+    that needs no password, for frameworks as their development settings are. What is there already is left
+    as it is, so that a second run changes nothing; what was lost is made again. A preferred port that
+    somebody holds gives way to the next free one, once: the settings file remembers.
 Raises: click.ClickException where the daemon of this directory runs, where the settings are no sandbox's,
     or where the store refuses.
 """
@@ -29,11 +30,12 @@ from mta.spool.database import SpoolError, take_lock
 
 HOSTNAME = "mail.example.test"
 HOST = "127.0.0.1"
-SUBMISSION, SUBMISSIONS, ADMIN = 2587, 2465, 8025  # preferred ports, none of which needs root
+NOBODY, LOOPBACK = "local", ("127.0.0.0/8",)  # the credential of who has no password, and from where
+SUBMISSION, SUBMISSIONS, OPEN, ADMIN = 2587, 2465, 1025, 8025  # preferred ports, none of which needs root
 TRIES = 50  # ports looked at from a preferred one on
 
 SETTINGS = """\
-# A sandbox on this machine: it takes mail for any address, and nothing leaves. `mta init` wrote this file
+# A sandbox on this machine: it takes mail for any address, and nothing leaves. `mta sandbox` wrote it
 # once and will not change it. Relative paths are taken from here; config/mta.yaml explains every setting.
 
 hostname: {hostname}
@@ -43,6 +45,9 @@ listeners:
     tls: starttls
   - bind: {host}:{submissions}
     tls: implicit
+  - bind: {host}:{open}  # for programs on this machine, as their development settings are
+    tls: none
+    auth: network
 
 tls:
   certificate: tls/certificate.pem
@@ -63,7 +68,7 @@ sandbox:
 @click.argument("directory", type=click.Path(path_type=Path), default="var")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 @click.pass_context
-def init(context: click.Context, directory: Path, as_json: bool) -> None:
+def sandbox(context: click.Context, directory: Path, as_json: bool) -> None:
     """Make a sandbox in DIRECTORY (default: var), or what is missing of one."""
     path = directory / "mta.yaml"
     try:
@@ -88,21 +93,21 @@ def _make(directory: Path, path: Path) -> Iterator[tuple[Path, str]]:
     """Make what is missing; each file with words about it."""
     if not path.exists():
         _refuse_running(directory / "spool")
-        submission, submissions, admin = (_free_port(port) for port in (SUBMISSION, SUBMISSIONS, ADMIN))
-        write(
-            path,
-            SETTINGS.format(
-                hostname=HOSTNAME, host=HOST, submission=submission, submissions=submissions, admin=admin
-            ),
-        )
-        yield path, f"a sandbox on {HOST}, ports {submission} and {submissions}, admin {admin}"
+        preferred = {"submission": SUBMISSION, "submissions": SUBMISSIONS, "open": OPEN, "admin": ADMIN}
+        ports = {name: _free_port(port) for name, port in preferred.items()}
+        write(path, SETTINGS.format(hostname=HOSTNAME, host=HOST, **ports))
+        words = "ports {submission}, {submissions} and {open} (without TLS and password), admin {admin}"
+        yield path, f"a sandbox on {HOST}, {words.format(**ports)}"
     settings = load(path)
     if settings.sandbox is None:
-        raise SpoolError(f"{shown(path)} is not a sandbox's: `mta init` has no business there")
+        raise SpoolError(f"{shown(path)} is not a sandbox's: `mta sandbox` has no business there")
     _refuse_running(settings.spool.path)
     settings.sandbox.path.mkdir(parents=True, exist_ok=True)
     yield from _certificate(settings, directory / "tls")
-    yield from _credential(settings, directory / PASSWORD)
+    with CredentialStore(settings.spool.path / "credentials.db") as store:
+        yield from _credential(store, directory / PASSWORD)
+        if store.get(NOBODY) is None and any(door.auth == "network" for door in settings.listeners):
+            store.add(Credential(NOBODY, "default", "transactional", networks=LOOPBACK, kind="network"), "")
 
 
 def _certificate(settings: Settings, tls: Path) -> Iterator[tuple[Path, str]]:
@@ -113,22 +118,24 @@ def _certificate(settings: Settings, tls: Path) -> Iterator[tuple[Path, str]]:
         yield certificate, f"a self-signed certificate for {HOSTNAME} and localhost"
 
 
-def _credential(settings: Settings, file: Path) -> Iterator[tuple[Path, str]]:
+def _credential(store: CredentialStore, file: Path) -> Iterator[tuple[Path, str]]:
     """The store and the password file agree at the end."""
-    with CredentialStore(settings.spool.path / "credentials.db") as store:
-        is_known = store.get(LOGIN) is not None
-        if file.exists() and is_known:
-            return
-        is_new = not file.exists()
-        if is_new:
-            _write_secret(file, generate("password"))
-        secret = file.read_text()
-        if is_known:
-            store.replace_secret(LOGIN, secret)
-        else:
-            store.add(Credential(LOGIN, "default", "transactional"), secret)
-        if is_new:
-            yield file, f"login {LOGIN}, password {secret} (shown only now)"
+    is_known = store.get(LOGIN) is not None
+    if file.exists() and is_known:
+        return
+    is_new = not file.exists()
+    if is_new:
+        _write_secret(file, generate("password"))
+    try:
+        secret = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CredentialError(f"{shown(file)} is not UTF-8: remove it, and another is made") from None
+    if is_known:
+        store.replace_secret(LOGIN, secret)
+    else:
+        store.add(Credential(LOGIN, "default", "transactional"), secret)
+    if is_new:
+        yield file, f"login {LOGIN}, password {secret} (shown only now)"
 
 
 def _refuse_running(spool: Path) -> None:
