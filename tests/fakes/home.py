@@ -76,8 +76,9 @@ class Home:
 
     def doom(self) -> str:
         """Where the last daemon of this home ended by itself, as far as it could tell."""
-        last = (self.directory / "stderr").read_text(errors="replace").rpartition("\n")[0].rpartition("\n")[2]
-        return last.removeprefix("doomed: ") if last.startswith("doomed: ") else ""
+        said = (self.directory / "stderr").read_text(errors="replace")  # the log's thread may have the last word
+        told = [line for line in said.splitlines() if line.startswith("doomed: ")]
+        return told[-1].removeprefix("doomed: ") if told else ""
 
     def mta(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command, to its end."""
