@@ -3,7 +3,7 @@
 Between: `tests.fakes.home.Nursery` writes orders, one JSON object a line, to standard input; the ordinary
     command line does the work. Nothing in mta/ knows of it: functions are wrapped here, before it starts.
 Contract: one daemon at a time. `born PID` and `ended STATUS` (negative: the signal) stand on standard output
-    around what the daemon says; where the end came as ordered, its standard error ends with `doomed: POINT`.
+    around what the daemon says; where the end came as ordered, its standard error has a line `doomed: POINT`.
     The n-th call that counts is the last one. `any-moment` is a timer of the kernel (SIGALRM, n milliseconds
     after the start), `inside-commit` and `inside-checkpoint` a limit of a file's size, n octets above what it
     is (SIGXFSZ): no Python runs between the two halves of a write. All others are SIGKILL.

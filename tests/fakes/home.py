@@ -76,7 +76,8 @@ class Home:
 
     def doom(self) -> str:
         """Where the last daemon of this home ended by itself, as far as it could tell."""
-        said = (self.directory / "stderr").read_text(errors="replace")  # the log's thread may have the last word
+        # The log's thread may have the last word.
+        said = (self.directory / "stderr").read_text(errors="replace")
         told = [line for line in said.splitlines() if line.startswith("doomed: ")]
         return told[-1].removeprefix("doomed: ") if told else ""
 
