@@ -5,10 +5,11 @@ Between: the submission listener hands in a transaction that is complete; the sp
 Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the
     reply; for a large message with work to wait for, and then the same. Of the content only the header
     block changes, as `core.header` has it: Received on top, Date and Message-ID where they are missing, out
-    what does not go on. The body goes on byte for byte.
+    what does not go on. The body goes on byte for byte, but where 8 bits are to be converted.
 Raises: nothing for what a client can do.
 Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
-Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL.
+Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL,
+    and a conversion goes in slices.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 
 from mta.clock import Clock
 from mta.config.settings import Settings
+from mta.core import eightbit
 from mta.core.address import Path, PathError, a_label
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
@@ -37,7 +39,8 @@ from mta.spool.queue import Spool
 MAX_MESSAGE_ID = 4096  # octets that are looked at; an event keeps fewer
 MAX_TEXT = 1000  # characters of a reply or a reason in an event
 MAX_SHOWN = 100  # characters of an address in a reply
-LARGE = 1024 * 1024  # octets; to put the pieces of more together takes milliseconds
+LARGE = 1024 * 1024  # octets; to put the pieces of more together takes milliseconds ...
+LARGE_EIGHT_BIT = 64 * 1024  # ... and to convert these
 
 Answer = Callable[[Reply], None]
 Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
@@ -71,6 +74,14 @@ class _Owned(NamedTuple):
     answer: Answer
 
 
+class _Content(NamedTuple):
+    """What goes on."""
+
+    content: bytes
+    left: str = ""  # what has 8 bits still, where it was to be converted
+    is_converted: bool = False  # lines may begin with other octets than they did
+
+
 class Admission:
     """The decision, and the stamp."""
 
@@ -78,6 +89,7 @@ class Admission:
         self, settings: Settings, spool: Spool, clock: Clock, accepted: Callable[[Message], None]
     ) -> None:
         self._hostname = settings.hostname
+        self._eight_bit = settings.eight_bit
         self._shows_client = settings.received == "full"
         self._header = settings.limits.header
         self._hops = settings.limits.hops
@@ -115,9 +127,9 @@ class Admission:
         fields, message_id = self._fields(submission, header, queue_id, now)
         stamped = stamp(pieces, header, fields)
         owned = _Owned(submission, queue_id, message_id, header.reason, now, answer)
-        if size > LARGE:
+        if size > (LARGE_EIGHT_BIT if self._eight_bit == "convert" else LARGE):
             return self._own_large(owned, stamped)
-        self._own(owned, b"".join(stamped))
+        self._own(owned, self._content(stamped))
         return None
 
     def _judge(self, credential: Credential, header: Header) -> Reply | None:
@@ -143,21 +155,33 @@ class Admission:
             fields += f"Message-ID: {message_id}\r\n"
         return fields.encode(), message_id
 
-    def _own(self, owned: _Owned, content: bytes) -> None:
+    def _content(self, pieces: list[bytes]) -> _Content:
+        content = b"".join(pieces)
+        if self._eight_bit != "convert" or content.isascii():
+            return _Content(content)
+        converted = eightbit.seven(content)
+        return _Content(b"".join(converted.pieces), converted.left, is_converted=True)
+
+    def _own(self, owned: _Owned, content: _Content) -> None:
+        if content.left:
+            told = f"left in 8 bits: {content.left}"
+            owned = owned._replace(reason=f"{owned.reason}; {told}" if owned.reason else told)
         message = self._message(owned, content)
         receptions = self._receptions(message, owned)
         self._spool.put(message, receptions, partial(self._committed, message, owned.answer))
 
     async def _own_large(self, owned: _Owned, pieces: list[bytes]) -> None:
         owned.submission.pieces.clear()  # of so many octets one copy is enough
-        content = await asyncio.to_thread(b"".join, pieces)
+        content = await asyncio.to_thread(self._content, pieces)
         pieces.clear()
         self._own(owned, content)
 
-    def _message(self, owned: _Owned, content: bytes) -> Message:
+    def _message(self, owned: _Owned, made: _Content) -> Message:
         submission, now = owned.submission, owned.now
         credential = submission.credential
-        options = submission.options
+        content, options = made.content, submission.options
+        if self._eight_bit != "send":  # else what the client has declared is enough
+            options = options & ~Option.EIGHTBIT if content.isascii() else options | Option.EIGHTBIT
         if credential.notify:
             options |= Option.NOTIFY
         priority = submission.priority
@@ -174,7 +198,7 @@ class Admission:
             [Recipient(n, path.address, path.domain) for n, path in enumerate(submission.recipients)],
             content,
             True,
-            not submission.dotted,
+            not (submission.dotted or made.is_converted),
             priority=self._priority[credential.stream] if priority is None else priority,
             release=now + submission.hold if submission.hold else None,
         )

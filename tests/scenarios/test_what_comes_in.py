@@ -13,6 +13,7 @@ import pytest
 
 from mta.config.settings import Sandbox
 from mta.core.credential import Credential
+from mta.core.model import Option
 from tests.fakes.client import CONTENT, Client, greeted
 from tests.fakes.house import NETWORK, House, running, settings
 from tests.fakes.probe import Desk, probing
@@ -161,6 +162,52 @@ async def test_a_signature_that_covers_a_date_which_is_not_there(tmp_path: Path)
     received, _, rest = kept(tmp_path).partition(b"DKIM-")
     assert b"DKIM-" + rest == content
     assert received.count(b"\r\n") == 3
+
+
+# Eight bits
+
+
+@pytest.mark.parametrize("times", [1, 5000], ids=["small", "large"])
+async def test_eight_bits_are_seven_where_that_is_wanted(tmp_path: Path, times: int) -> None:
+    head = CONTENT.partition(b"\r\n\r\n")[0] + b"\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n"
+    body = b".gr\xc3\xbc\xc3\x9fe, dots and so on" + b"." * 100 + b"\r\n"
+    async with bound(tmp_path, eight_bit="convert") as (house, client):
+        assert (await client.deliver(head + b"\r\n" + body * times, mail=" BODY=8BITMIME")).startswith(TAKEN)
+        event = await house.event(type="reception")
+        await house.event(type="delivery")
+    assert "reason" not in event
+    encoded = b".gr=C3=BC=C3=9Fe, dots and so on" + b"." * 43 + b"=\r\n" + b"." * 57 + b"\r\n"
+    assert kept(tmp_path).endswith(
+        head + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + encoded * times
+    )
+
+
+@pytest.mark.parametrize("eight_bit", ["convert", "return"])
+@pytest.mark.parametrize(("octets", "is_eight"), [(b"plain", False), (b"\xff", True)])
+async def test_whether_a_message_has_eight_bits_is_seen_and_not_believed(
+    tmp_path: Path, eight_bit: str, octets: bytes, is_eight: bool
+) -> None:
+    async with bound(tmp_path, eight_bit=eight_bit) as (house, client):
+        accepted = []
+        take = house.daemon.intake.admission._accepted
+        house.daemon.intake.admission._accepted = lambda message: (
+            accepted.append(message.options),
+            take(message),
+        )
+        for mail in ("", " BODY=7BIT", " BODY=8BITMIME"):
+            assert (await client.deliver(CONTENT + octets + b"\r\n", mail=mail)).startswith(TAKEN)
+        await house.event(3, type="delivery")
+    assert {bool(each & Option.EIGHTBIT) for each in accepted} == {is_eight and eight_bit == "return"}
+
+
+async def test_eight_bits_under_a_signature_stay_and_the_event_says_so(tmp_path: Path) -> None:
+    content = b"DKIM-Signature: v=1; h=from\r\n" + CONTENT + b"gr\xc3\xbc\xc3\x9fe\r\n"
+    async with bound(tmp_path, eight_bit="convert") as (house, client):
+        assert (await client.deliver(content)).startswith(TAKEN)
+        event = await house.event(type="reception")
+        await house.event(type="delivery")
+    assert event["reason"] == "left in 8 bits: a message with a DKIM-Signature"
+    assert kept(tmp_path).endswith(content)
 
 
 # To whom?
