@@ -100,6 +100,8 @@ _FIELD = re.compile(
     rb"\n(?:(%b)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)|(?![ \t]|[!-9;-~]++[ \t]*+:|\Z))"
     % b"|".join(sorted(_SHOWN))
 )
+_MESSAGE_ID = re.compile(rb"\n(message-id)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)")
+_ODD = (b" ", b"\t", b">")  # as a first octet
 _MAILBOX = re.compile(rb"(?:>*+From (?![ \t]*+:)[^\n]*+\n)*+")
 _SIGNED = re.compile(rb"(?:\A|;)\s*+h\s*+=([^;]*+)")
 
@@ -109,7 +111,9 @@ Places = dict[bytes, list[re.Match[bytes]]]
 class Header(NamedTuple):
     """What admission asks of a header block."""
 
-    authors: list[tuple[str, bytes]]  # name and value of each field that says whose mail it is, From first
+    authors: list[
+        tuple[str, bytes]
+    ]  # of fields that say whose mail it is, From first: name, lower-case value
     message_id: bytes  # empty where there is none
     adds_date: bool
     adds_message_id: bool
@@ -139,27 +143,31 @@ def scan(content: bytes, limit: int) -> Header:
     """Judge the header block, which has `limit` octets at most."""
     block = _block(content, limit)
     begin = 0  # behind what is of a mailbox file
-    if content.startswith((b"From ", b">")) and (mailbox := _MAILBOX.match(content, 0, len(block) - 1)):
-        begin = mailbox.end()
-    if block.startswith((b"\n ", b"\n\t"), begin):
-        raise HeaderError(550, "The header begins with a blank; a field is a name, a colon and a value")
-    fields = list(_FIELD.finditer(block, begin))
-    last = {found[1]: found for found in fields}
-    if None in last:
-        raise _no_field(content, block, next(found.start() for found in fields if found[1] is None))
+    if content[:1] in _ODD or content.startswith(b"From "):
+        if (mailbox := _MAILBOX.match(content, 0, len(block) - 1)) is not None:
+            begin = mailbox.end()
+        if block.startswith((b"\n ", b"\n\t"), begin):
+            raise HeaderError(550, "The header begins with a blank; a field is a name, a colon and a value")
+    fields = _FIELD.findall(block, begin)
+    last = dict(fields)
+    if b"" in last:
+        raise _no_field(content, block, begin)
     if b"from" not in last:
         raise HeaderError(550, "The message has 0 From fields; it needs exactly one")
     if len(last) == len(fields) and not begin and last.keys() <= _USUAL:  # the ninety-nine in a hundred
         date, known = last.get(b"date"), last.get(b"message-id")
-        if date is not None and known is not None and date[2].strip() and known[2].strip():
-            authors = [("From", _value(last[b"from"], content))]
-            return Header(authors, _value(known, content), False, False, b"received" in last, [], "")
-    return _judge(content, block, begin, fields)
+        is_whole = date is not None and known is not None
+        is_empty = (date is not None and not date.strip()) or (known is not None and not known.strip())
+        if (is_whole or b"dkim-signature" not in last) and not is_empty:
+            message_id = b"" if known is None else _message_id(content, block)
+            authors = [("From", last[b"from"].strip())]
+            return Header(authors, message_id, date is None, known is None, b"received" in last, [], "")
+    return _judge(content, block, begin)
 
 
-def _judge(content: bytes, block: bytes, begin: int, fields: list[re.Match[bytes]]) -> Header:
+def _judge(content: bytes, block: bytes, begin: int) -> Header:
     places: Places = {}
-    for found in fields:
+    for found in _FIELD.finditer(block, begin):
         places.setdefault(found[1], []).append(found)
     for name in _ONCE:
         if (count := len(places.get(name, ()))) > 1:
@@ -170,7 +178,7 @@ def _judge(content: bytes, block: bytes, begin: int, fields: list[re.Match[bytes
     known, adds_message_id, more = _one(places, b"message-id", taken)
     out = sorted((each.start(), min(each.end(), len(block) - 1)) for each in taken)
     return Header(
-        [(_SHOWN[name], _value(each, content)) for name in _JUDGED for each in places.get(name, ())],
+        [(_SHOWN[name], each[2].strip()) for name in _JUDGED for each in places.get(name, ())],
         b"" if known is None else _value(known, content),
         adds_date,
         adds_message_id,
@@ -188,9 +196,10 @@ def _block(content: bytes, limit: int) -> bytes:
     if end < 0 and len(content) > limit:
         raise HeaderError(552, f"The header block is larger than {limit} octets")
     block = (b"\n" + (content if end < 0 else content[: end + 2])).lower()
-    lines = block.count(b"\n") - 1
-    if lines > MAX_FIELDS and lines - block.count(b"\n ") - block.count(b"\n\t") > MAX_FIELDS:
-        raise HeaderError(552, f"The header block is larger than {MAX_FIELDS} fields")
+    if len(block) > MAX_FIELDS:
+        lines = block.count(b"\n") - 1 - block.count(b"\n ") - block.count(b"\n\t")
+        if lines > MAX_FIELDS:
+            raise HeaderError(552, f"The header block is larger than {MAX_FIELDS} fields")
     return block
 
 
@@ -199,7 +208,13 @@ def _value(found: re.Match[bytes], content: bytes) -> bytes:
     return content[begin - 1 : end - 1].strip()  # the block has a line feed before the content
 
 
+def _message_id(content: bytes, block: bytes) -> bytes:
+    found = _MESSAGE_ID.search(block)
+    return _value(found, content) if found is not None else b""
+
+
 def _no_field(content: bytes, block: bytes, begin: int) -> HeaderError:
+    begin = next(found.start() for found in _FIELD.finditer(block, begin) if found[1] is None)
     line = content[begin : begin + SHOWN * 4].partition(b"\r")[0].decode("utf-8", "replace")
     number = block.count(b"\n", 0, begin + 1)
     return HeaderError(550, f"Line {number} of the header is no field: {fit(line, SHOWN)}")

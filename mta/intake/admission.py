@@ -74,14 +74,6 @@ class _Owned(NamedTuple):
     answer: Answer
 
 
-class _Content(NamedTuple):
-    """What goes on."""
-
-    content: bytes
-    left: str = ""  # what has 8 bits still, where it was to be converted
-    is_converted: bool = False  # lines may begin with other octets than they did
-
-
 class Admission:
     """The decision, and the stamp."""
 
@@ -129,7 +121,7 @@ class Admission:
         owned = _Owned(submission, queue_id, message_id, header.reason, now, answer)
         if size > (LARGE_EIGHT_BIT if self._eight_bit == "convert" else LARGE):
             return self._own_large(owned, stamped)
-        self._own(owned, self._content(stamped))
+        self._own(owned, *self._content(stamped))
         return None
 
     def _judge(self, credential: Credential, header: Header) -> Reply | None:
@@ -155,31 +147,32 @@ class Admission:
             fields += f"Message-ID: {message_id}\r\n"
         return fields.encode(), message_id
 
-    def _content(self, pieces: list[bytes]) -> _Content:
+    def _content(self, pieces: list[bytes]) -> tuple[bytes, str, bool]:
+        """What goes on, what of it has 8 bits though it was to be converted, and whether it was."""
         content = b"".join(pieces)
         if self._eight_bit != "convert" or content.isascii():
-            return _Content(content)
+            return content, "", False
         converted = eightbit.seven(content)
-        return _Content(b"".join(converted.pieces), converted.left, is_converted=True)
+        return b"".join(converted.pieces), converted.left, True
 
-    def _own(self, owned: _Owned, content: _Content) -> None:
-        if content.left:
-            told = f"left in 8 bits: {content.left}"
+    def _own(self, owned: _Owned, content: bytes, left: str, is_converted: bool) -> None:
+        if left:
+            told = f"left in 8 bits: {left}"
             owned = owned._replace(reason=f"{owned.reason}; {told}" if owned.reason else told)
-        message = self._message(owned, content)
+        message = self._message(owned, content, is_converted)
         receptions = self._receptions(message, owned)
         self._spool.put(message, receptions, partial(self._committed, message, owned.answer))
 
     async def _own_large(self, owned: _Owned, pieces: list[bytes]) -> None:
         owned.submission.pieces.clear()  # of so many octets one copy is enough
-        content = await asyncio.to_thread(self._content, pieces)
+        made = await asyncio.to_thread(self._content, pieces)
         pieces.clear()
-        self._own(owned, content)
+        self._own(owned, *made)
 
-    def _message(self, owned: _Owned, made: _Content) -> Message:
+    def _message(self, owned: _Owned, content: bytes, is_converted: bool) -> Message:
         submission, now = owned.submission, owned.now
         credential = submission.credential
-        content, options = made.content, submission.options
+        options = submission.options
         if self._eight_bit != "send":  # else what the client has declared is enough
             options = options & ~Option.EIGHTBIT if content.isascii() else options | Option.EIGHTBIT
         if credential.notify:
@@ -198,7 +191,7 @@ class Admission:
             [Recipient(n, path.address, path.domain) for n, path in enumerate(submission.recipients)],
             content,
             True,
-            not (submission.dotted or made.is_converted),
+            not (submission.dotted or is_converted),
             priority=self._priority[credential.stream] if priority is None else priority,
             release=now + submission.hold if submission.hold else None,
         )

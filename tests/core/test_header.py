@@ -130,7 +130,7 @@ def test_fields_are_found_in_any_case_folded_and_only_in_the_header_block() -> N
     )
     assert found == Header(
         [
-            ("From", b"A@b.test\r\n (folded)"), ("Sender", b"e@b.test"), ("Resent-From", b"d@b.test"),
+            ("From", b"a@b.test\r\n (folded)"), ("Sender", b"e@b.test"), ("Resent-From", b"d@b.test"),
             ("Resent-From", b"g"), ("Resent-Sender", b"f"),
         ],
         b"<M@b.test>", True, False, 2, [], "",
