@@ -151,6 +151,9 @@ WALK = [
     ("EHLO", "501 5.5.4 Syntax: EHLO name"),
     ("EHLO two names", "501 5.5.4 Syntax: EHLO name"),
     ("EHLO " + 256 * "n", "501 5.5.4 Syntax: EHLO name"),
+    ("EHLO cl\x01ient", "501 5.5.4 Syntax: EHLO name"),
+    ("HELO client\x0b", "501 5.5.4 Syntax: HELO name"),
+    ("EHLO m\u00fcller.test", "501 5.5.4 Syntax: EHLO name"),
     ("HELO", "501 5.5.4 Syntax: HELO name"),
     ("HELO client.test", "250 mta.test"),
     ("ehlo client.test", None),
@@ -163,7 +166,7 @@ WALK = [
     ("HELP DATA", f"214 2.0.0 Commands (RFC 5321): {KNOWN}"),
     ("EXPN list", "500 5.5.1 The command is not known: EXPN"),
     ("", "500 5.5.1 The command is not known: "),
-    ("GET / HTTP/1.1", "500 5.5.1 The command is not known: GET"),
+    ("GETS x", "500 5.5.1 The command is not known: GETS"),
     ("RCPT TO:<b@dst.test>", "503 5.5.1 Send MAIL first"),
     ("DATA", "503 5.5.1 Send MAIL first"),
     ("MAIL", "501 5.5.4 Syntax: MAIL FROM:<address>"),
@@ -701,7 +704,8 @@ async def test_a_long_list_with_wrong_addresses_goes_one_recipient_a_message() -
 async def test_a_long_list_with_wrong_addresses_goes_in_one_transaction() -> None:
     desk = Desk()
     async with probing(desk) as listener, await greeted(listener.port) as client:
-        lines = ["RCPT TO:<b@>" if number % 20 == 7 else ENVELOPE[1] for number in range(1000)]
+        lines = ["b" if number % 20 == 7 else f"b{number}@dst.test" for number in range(1000)]
+        lines = [f"RCPT TO:<{each}>" for each in lines]
         client.say(ENVELOPE[0], *lines, "DATA")
         codes = [said[:3] for said in await client.replies(1002)]
         assert (codes.count("250"), codes.count("501"), codes[-1]) == (951, 50, "354")
@@ -712,7 +716,8 @@ async def test_a_long_list_with_wrong_addresses_goes_in_one_transaction() -> Non
 async def test_errors_are_made_up_for_and_never_saved_up() -> None:
     desk = Desk()
     async with probing(desk) as listener, await greeted(listener.port) as client:
-        client.say(*["XYZZY"] * 20, ENVELOPE[0], *[ENVELOPE[1]] * 10)  # all but one again
+        recipients = [f"RCPT TO:<b{number}@dst.test>" for number in range(10)]
+        client.say(*["XYZZY"] * 20, ENVELOPE[0], *recipients)  # all but one again
         await client.replies(31)
         client.say("XYZZY", "DATA")
         await client.replies(2)

@@ -15,8 +15,10 @@ import click
 
 from mta.config import units
 from mta.config.settings import Settings
+from mta.core.text import fit
 from mta.ops.control import ControlError, call
 
+MAX_CELL = 400  # characters; an address has 320 octets at most
 COLUMNS = ("queue_id", "state", "attempts", "due", "size", "sender", "recipient")
 
 
@@ -54,8 +56,7 @@ def list_(settings: Callable[[], Settings], limit: int, as_json: bool) -> None:
 
 def _cell(value: object) -> str:
     """Printable, and something to see where there is nothing: the null sender, no due time."""
-    text = "-" if value is None else str(value) or "<>"
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "-" if value is None else fit(str(value), MAX_CELL) or "<>"
 
 
 def _aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:

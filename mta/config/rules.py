@@ -34,7 +34,7 @@ SHIPPED: Final = Path(__file__).with_name("rules.yaml")
 MAX_STEPS = 200  # of one regular expression at one letter of the text
 MAX_REPEATS = 80
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-_QUANTIFIER = re.compile(r"\{(\d{1,4})(?:,(\d{1,4}))?\}")
+_QUANTIFIER = re.compile(r"\{([0-9]{1,4})(?:,([0-9]{1,4}))?\}")
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
 
 Stage = Literal["CONNECT", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "."]

@@ -227,6 +227,8 @@ class Settings:
         Listener(Endpoint("0.0.0.0", 465), tls="implicit"),
     )
     bare_newlines: Literal["refuse", "normalise"] = "refuse"  # bare CR or LF in a message
+    eight_bit: Literal["send", "convert", "return"] = "send"  # where 8BITMIME is missing
+    received: Literal["hidden", "full"] = "hidden"  # what the Received field says of the client
     streams: Mapping[str, Stream] = field(
         default_factory=lambda: {"transactional": Stream(), "bulk": Stream()}
     )

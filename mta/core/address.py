@@ -3,7 +3,8 @@
 Between: the SMTP server hands in what follows the verb; admission and the router read the result.
 Contract: `parse` takes b"FROM:<a@b.test> SIZE=10" and gives a `Path` and the parameters with upper-case
     names. The null sender is the empty address. `domain` is the lower-case A-label form; the address
-    itself is kept as it was written, UTF-8 where SMTPUTF8 was declared.
+    itself is kept as it was written, UTF-8 where SMTPUTF8 was declared; nothing in it breaks a line or turns
+    the direction of what stands behind it.
 Raises: PathError, carrying the reply to give.
 Standards: RFC 5321 4.1.2 (path grammar), 4.5.3.1 (sizes), RFC 6531 3.3 (UTF-8), RFC 5890 (A-labels).
 Why: library validators are for sign-up forms; they refuse what a mail server has to relay.
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import idna
 
 from mta.core.model import Reply
+from mta.core.text import UNFIT
 
 # The ninety-nine in a hundred: an atom or dotted atoms at a name. Dots are not policed: a..b@ is no
 # Dot-string, but carriers have given such addresses out and their servers take them.
@@ -30,8 +32,8 @@ _COMMAND = re.compile(rb"(FROM|TO):[ \t]*+<(.*+)", re.I | re.S)
 # A source route: accepted and ignored, RFC 5321 appendix F.2. Each @ begins a host and nothing else:
 # otherwise a line of them is tried in every way there is, before anybody has authenticated.
 _ROUTE = re.compile(r"@[^@,:<>\s]++(?:,@[^@,:<>\s]++)*+:")
-_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u0080-\U0010ffff-]++")
-_QUOTED = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*+"')
+_ATOM = re.compile(rf"(?:[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.-]|[^\x00-\x7f{UNFIT}])++")
+_QUOTED = re.compile(rf'"(?:[^"\\{UNFIT}]|\\[ -~])*+"')
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,255}}$){_LABEL}(?:\.{_LABEL})*")
 _WORD = re.compile(r"[^ \t]++")
@@ -83,7 +85,7 @@ def _parse_any(keyword: bytes, argument: bytes) -> tuple[Path, Parameters]:
     if text.startswith(">"):
         if keyword != b"FROM":
             raise PathError(501, "5.1.3", "A recipient cannot be empty")
-        return NULL, parameters(text[1:].strip())
+        return NULL, parameters(text[1:].strip(" \t"))
     local = _QUOTED.match(text) or _ATOM.match(text)
     if local is None or len(local[0].encode()) > 64:
         raise PathError(501, "5.1.3", "The local part is not valid")
@@ -92,7 +94,7 @@ def _parse_any(keyword: bytes, argument: bytes) -> tuple[Path, Parameters]:
     domain, bracket, rest = text[local.end() + 1 :].partition(">")
     if not bracket or (rest and rest[0] not in " \t"):
         raise PathError(501, "5.5.4", "The address is not closed by >")
-    return Path(f"{local[0]}@{domain}", a_label(domain)), parameters(rest.strip())
+    return Path(f"{local[0]}@{domain}", a_label(domain)), parameters(rest.strip(" \t"))
 
 
 @lru_cache(maxsize=10_000)

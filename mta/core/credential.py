@@ -2,8 +2,9 @@
 
 Between: the spool keeps credentials, authentication hands one to the session, admission asks it.
 Contract: a `Credential` that exists is valid: senders and networks are brought to one written form.
-    A sender pattern is `user@example.com`, `example.com` (any address at it) or `*` (any, the null
-    sender too). `message_size` is octets, `recipients` counts those of one message, `rate` all of them.
+    A sender pattern is `user@example.com`, `example.com` (any address at it) or `*` (any). The null
+    envelope sender is anybody's: then From alone says whose mail it is. `message_size` is octets,
+    `recipients` counts those of one message, `rate` all of them.
 Raises: ValueError, whose text says what to write.
 Standards: RFC 4632 (CIDR), RFC 4291 2.5.5.2 (an IPv4 client of an IPv6 socket is ::ffff:a.b.c.d).
 """
@@ -85,8 +86,8 @@ class Credential:
 
 
 def client_address(ip: str) -> IPv4Address | IPv6Address:
-    """A peer's numeric address; an IPv4 client of an IPv6 socket is what it is."""
-    address = ipaddress.ip_address(ip)
+    """A peer's numeric address; an IPv4 client of an IPv6 socket is what it is, a zone is of our side."""
+    address = ipaddress.ip_address(ip.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address

@@ -18,7 +18,7 @@ from mta.core.reply import ReplyError, ReplyParser
 MAX_QUOTED = 4096  # characters of one quoted reply
 MAX_LINE = 1024  # characters of one of its lines
 # At the beginning, or behind the words with which logs introduce a reply.
-_BEGIN = re.compile(r"(?:^|said: |smtp; ?|: |\")([2-5]\d\d)(?=[\s-]|$)")
+_BEGIN = re.compile(r"(?:^|said: |smtp; ?|: |\")([2-5][0-9][0-9])(?=[\s-]|$)")
 _COMMAND = re.compile(r" ?\(in reply to (?:end of )?([A-Z]+)(?: (?:TO|FROM))? command\)$")
 _ENDED = " (in reply to end of DATA command)"
 

@@ -1,28 +1,20 @@
-"""The octets of one message: line ends, dots, and the header block.
+"""The octets of one message: line ends, dots, and where the header block ends.
 
-Between: the SMTP server hands over what stood between DATA and the dot; admission stamps it; the
-    client stuffs it again.
-Contract: contents are `bytes` with CRLF line ends and a CRLF at the end, dots not stuffed; `pieces` are such
-    contents in parts. Everything here goes over the octets in bulk (C calls), never line by line, in a time
-    that grows with their number; the body is never changed.
-Raises: HeaderError from `scan`.
-Standards: RFC 5321 4.5.2 (transparency), 2.3.8 (bare CR and LF), RFC 5322 2.2 (fields), 3.6.3, 3.6.6 (Bcc),
-    RFC 6409 8 (what a submission server may add).
+Between: the SMTP server hands over what stood between DATA and the dot; the client stuffs it again.
+    `core.header` judges the header block.
+Contract: contents are `bytes` with CRLF line ends and a CRLF at the end, dots not stuffed. Everything
+    here goes over the octets in bulk (C calls), never line by line, in a time that grows with their number.
+Raises: nothing.
+Standards: RFC 5321 4.5.2 (transparency), 2.3.8 (bare CR and LF), RFC 5322 2.2 (fields).
 """
 
 from __future__ import annotations
 
 import re
 from io import IncrementalNewlineDecoder
-from typing import NamedTuple
 
-MAX_FIELDS = 10_000
 _LINES = 64 * 1024
 _EMPTY_LINES = b"\r\n" * _LINES
-# Quantifiers that never go back: of 40 MB of folded Bcc the others kept 2.4 GB of places to go back to.
-_FIELDS = re.compile(
-    rb"\n(from|date|message-id|received|(?:resent-)?bcc)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.I
-)
 # Where it begins decides: tried again at each CR of a run that no LF follows, it would take quadratic time.
 _RUN = re.compile(rb"(?<!\r)\r\r++\n")
 
@@ -116,78 +108,9 @@ class Mending:
         self.size += len(plain)
 
 
-class Header(NamedTuple):
-    """What admission asks of a header block."""
-
-    froms: list[bytes]  # the value of each From field, unfolded or not
-    message_id: bytes | None
-    has_date: bool
-    hops: int  # Received fields
-    out: list[tuple[int, int]]  # where fields that do not go on stand: Bcc, an empty Date or Message-ID
-
-
-class HeaderError(Exception):
-    """The header block is larger than it may be; the text is the limit."""
-
-
 def header_block(content: bytes) -> bytes:
     """The header fields, the final CRLF included and the blank line not."""
     if content.startswith(b"\r\n"):
         return b""
     end = content.find(b"\r\n\r\n")
     return content if end < 0 else content[: end + 2]
-
-
-def begun(pieces: list[bytes], size: int) -> list[bytes]:
-    """The same content, with so many octets in its first piece, or all of them."""
-    count, reached = 1, len(pieces[0])
-    while reached < size and count < len(pieces):
-        reached += len(pieces[count])
-        count += 1
-    return pieces if count == 1 else [b"".join(pieces[:count]), *pieces[count:]]
-
-
-def scan(content: bytes, limit: int) -> Header:
-    """Find the fields that matter in one pass over the header block, which has `limit` octets at most."""
-    if content.startswith(b"\r\n"):
-        return Header([], None, False, 0, [])
-    end = content.find(b"\r\n\r\n", 0, limit + 2)
-    if end < 0 and len(content) > limit:
-        raise HeaderError(f"{limit} octets")
-    # Each field begins behind a line feed: to find those is quick, to find beginnings of lines is not.
-    block = b"\n" + (content if end < 0 else content[: end + 2])
-    lines = block.count(b"\n") - 1
-    if lines > MAX_FIELDS and lines - block.count(b"\n ") - block.count(b"\n\t") > MAX_FIELDS:
-        raise HeaderError(f"{MAX_FIELDS} fields")
-    froms: list[bytes] = []
-    out: list[tuple[int, int]] = []
-    message_id: bytes | None = None
-    has_date = False
-    hops = 0
-    for found in _FIELDS.finditer(block):
-        name = found[1].lower()
-        if name == b"received":
-            hops += 1
-        elif name == b"from":
-            froms.append(found[2].strip())
-        elif name.endswith(b"bcc") or not found[2].strip():
-            # An empty one is none, and a second one beside it would be one too many.
-            out.append((found.start(), min(found.end(), len(block) - 1)))  # in the content, its line feed too
-        elif name == b"date":
-            has_date = True
-        else:
-            message_id = found[2].strip()
-    return Header(froms, message_id, has_date, hops, out)
-
-
-def stamp(pieces: list[bytes], header: Header, fields: bytes) -> list[bytes]:
-    """Put `fields` on top and take out what does not go on: the only changes that we make to a message."""
-    content = pieces[0]
-    stamped = [fields]
-    start = 0
-    for begin, end in header.out:
-        stamped.append(content[start:begin])
-        start = end
-    stamped.append(content[start:] if start else content)
-    stamped += pieces[1:]
-    return stamped

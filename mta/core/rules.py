@@ -35,25 +35,25 @@ CACHED = 512  # verdicts, of some 2 KiB each
 
 # An enhanced code that is not where RFC 2034 puts it: "#5.1.0 Rejected", "No mailbox (#5.1.1)",
 # "5.1.1: Unknown", or behind one word, or the code once more: "cuda_nsu 5.1.1 Unknown", "550 5.1.1 Unknown"
-_ASTRAY = re.compile(r"(?:#|^(?:[^\s\d]{1,20} |[45]\d\d[ -])?\(?)([45]\.\d{1,3}\.\d{1,3})(?!\.?\d)")
+_ASTRAY = re.compile(r"(?:#|^(?:[^\s\d]{1,20} |[45]\d\d[ -])?\(?)([45]\.\d{1,3}\.\d{1,3})(?!\.?\d)", re.A)
 # Behind the last @ of a word: what is no longer the domain, where letters or figures are in it
 _AFTER_ADDRESS = re.compile(r"[:;,)>\]](?=[^@]*[^\W_])[^@]*$")
 # A time that we are asked to wait: what announces it stands before it, in German also behind it.
 _TIME = (
-    r"(?<![\d.])(?P<count>\d{1,6}|(?<= )(?:an?|one)(?= )) ?(?P<unit>"
+    r"(?<![0-9.])(?P<count>[0-9]{1,6}|(?<= )(?:an?|one)(?= )) ?(?P<unit>"
     r"(?:s(?:ec[a-z]{0,5}|ek[a-z]{0,5}|eg[a-z]{0,5})?|m(?:in[a-z]{0,4})?|h(?:rs?|ours?|eures?|oras?)?|"
     r"stunden?|ore|uur|секунд.?|минут.?|час.{0,2})(?![^\W\d_])|秒|分|小时)"
 )
-_CLOCK = r"(?P<hours>\d{1,2}):(?P<minutes>\d\d):(?P<seconds>\d\d)(?!\d)"
+_CLOCK = r"(?P<hours>[0-9]{1,2}):(?P<minutes>[0-9][0-9]):(?P<seconds>[0-9][0-9])(?![0-9])"
 _ANNOUNCED = (
     r"(?:again|retry|back|wait|gr[ae]y-?list|delay|defer|later|erneut|wieder|dans|essayer|nouveau|intent|"
-    r"nuev|riprov|tente|novam|через|повтор|请)[^\d]{0,40}?"
+    r"nuev|riprov|tente|novam|через|повтор|请)[^0-9]{0,40}?"
 )
 _WAITS = (
     re.compile(_ANNOUNCED + _CLOCK),
     re.compile(_ANNOUNCED + _TIME),
     re.compile(_TIME + r" (?:erneut|wieder|noch|opnieuw)"),
-    re.compile(r"retry[- ]after:? ?(?P<seconds>\d{1,6})(?! ?\S)"),
+    re.compile(r"retry[- ]after:? ?(?P<seconds>[0-9]{1,6})(?! ?\S)"),
 )
 _UNITS = {"st": 3600, "s": 1, "секунд": 1, "秒": 1, "m": 60, "минут": 60, "分": 60}  # else an hour
 

@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 from mta.core.model import Reaction, Scope, Subject, Verdict
 
 S = Subject
-_SPAN = re.compile(r"([45x])\.(\d{1,3})\.(?:(\d{1,3})(?:-(\d{1,3}))?|x)")
+_SPAN = re.compile(r"([45x])\.([0-9]{1,3})\.(?:([0-9]{1,3})(?:-([0-9]{1,3}))?|x)")
 _MAILBOX_STAGES = frozenset({"", "RCPT"})  # only here an answer is about one recipient
 
 # X.Y.Z -> subject. RFC 3463 3.x and the registry; the general sense of X.Y is below.

@@ -25,7 +25,7 @@ from mta.core.event import rfc3339
 from mta.spool.bodies import sync_names
 
 DAY = 86400.0  # seconds
-_DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.(\d{1,9}))?")
+_DAY = re.compile(r"([0-9]{4}-[0-9][0-9]-[0-9][0-9])(?:\.([0-9]{1,9}))?")
 
 
 class _Segment(NamedTuple):

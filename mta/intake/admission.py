@@ -4,36 +4,43 @@ Between: the submission listener hands in a transaction that is complete; the sp
     accepted; the scheduler hears of it then.
 Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the
     reply; for a large message with work to wait for, and then the same. Of the content only the header
-    block changes: Received on top, Date and Message-ID where they are missing or empty, Bcc out. The body
-    goes on byte for byte.
+    block changes, as `core.header` has it: Received on top, Date and Message-ID where they are missing, out
+    what does not go on. The body goes on byte for byte, but where 8 bits are to be converted.
 Raises: nothing for what a client can do.
 Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
-Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL.
+Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL,
+    and a conversion goes in slices.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from mta.clock import Clock
 from mta.config.settings import Settings
-from mta.core import message as octets
-from mta.core.address import Path
+from mta.core import eightbit
+from mta.core.address import Path, PathError, a_label
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
-from mta.core.mailbox import addresses
+from mta.core.header import Header, HeaderError, begun, scan, stamp
+from mta.core.mailbox import MAX_FIELD, addresses
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
+from mta.core.text import fit
 from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool
 
 MAX_MESSAGE_ID = 4096  # octets that are looked at; an event keeps fewer
-LARGE = 1024 * 1024  # octets; to put the pieces of more together takes milliseconds
+MAX_TEXT = 1000  # characters of a reply or a reason in an event
+MAX_SHOWN = 100  # characters of an address in a reply
+LARGE = 1024 * 1024  # octets; to put the pieces of more together takes milliseconds ...
+LARGE_EIGHT_BIT = 64 * 1024  # ... and to convert these
 
 Answer = Callable[[Reply], None]
 Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
@@ -50,8 +57,21 @@ class Submission(NamedTuple):
     options: int
     pieces: list[bytes]  # of the content
     dotted: bool  # lines of the content may start with a dot
+    client: str  # its numeric address
+    helo: str
     priority: int | None = None  # None: that of the stream
     hold: float = 0.0  # seconds until it may go
+
+
+class _Owned(NamedTuple):
+    """A message that is accepted."""
+
+    submission: Submission
+    queue_id: int
+    message_id: str
+    reason: str  # for its events
+    now: float
+    answer: Answer
 
 
 class Admission:
@@ -61,6 +81,8 @@ class Admission:
         self, settings: Settings, spool: Spool, clock: Clock, accepted: Callable[[Message], None]
     ) -> None:
         self._hostname = settings.hostname
+        self._eight_bit = settings.eight_bit
+        self._shows_client = settings.received == "full"
         self._header = settings.limits.header
         self._hops = settings.limits.hops
         self._expire: Mapping[str, float] = {name: stream.expire for name, stream in settings.streams.items()}
@@ -84,106 +106,110 @@ class Admission:
             return Reply(451, "4.3.5", f"The stream {credential.stream} of your credential is not configured")
         pieces = submission.pieces
         if len(pieces) > 1:
-            pieces = octets.begun(pieces, self._header)
+            pieces = begun(pieces, self._header)
         try:
-            header = octets.scan(pieces[0], self._header)
-        except octets.HeaderError as limit:
-            return Reply(552, "5.6.0", f"The header block is larger than {limit}")
+            header = scan(pieces[0], self._header)
+        except HeaderError as error:
+            return error.reply
         refusal = self._judge(credential, header)
         if refusal is not None:
             return refusal
         now = self._clock.now()
         queue_id = self._spool.mint()
         fields, message_id = self._fields(submission, header, queue_id, now)
-        stamped = octets.stamp(pieces, header, fields)
-        if size > LARGE:
-            return self._own_large(submission, queue_id, message_id, now, answer, stamped)
-        self._own(submission, queue_id, message_id, now, answer, b"".join(stamped))
+        stamped = stamp(pieces, header, fields)
+        owned = _Owned(submission, queue_id, message_id, header.reason, now, answer)
+        if size > (LARGE_EIGHT_BIT if self._eight_bit == "convert" else LARGE):
+            return self._own_large(owned, stamped)
+        self._own(owned, *self._content(stamped))
         return None
 
-    def _judge(self, credential: Credential, header: octets.Header) -> Reply | None:
-        if len(header.froms) != 1:
-            return Reply(
-                550, "5.6.0", f"The message has {len(header.froms)} From fields; it needs exactly one"
-            )
+    def _judge(self, credential: Credential, header: Header) -> Reply | None:
         if header.hops > self._hops:
             return Reply(554, "5.4.6", f"The message has passed {header.hops} servers: this is a loop")
-        return _judge_from(credential, header.froms[0])
+        return None if ANY in credential.senders else _judge_authors(credential, header.authors)
 
-    def _fields(
-        self, submission: Submission, header: octets.Header, queue_id: int, now: float
-    ) -> tuple[bytes, str]:
+    def _fields(self, submission: Submission, header: Header, queue_id: int, now: float) -> tuple[bytes, str]:
         """What goes on top, and the Message-ID."""
         shown = text(queue_id)
         date = _date(int(now))
-        fields = f"Received: by {self._hostname} with {submission.protocol} id {shown};\r\n\t{date}\r\n"
-        if not header.has_date:
+        client = _extended_domain(submission.helo, submission.client) if self._shows_client else "hidden"
+        fields = (
+            f"Received: from {client}\r\n"
+            f"\tby {self._hostname} with {submission.protocol} id {shown};\r\n\t{date}\r\n"
+        )
+        if header.adds_date:
             fields += f"Date: {date}\r\n"
-        told = (header.message_id or b"")[:MAX_MESSAGE_ID]
+        told = header.message_id[:MAX_MESSAGE_ID]
         message_id = " ".join(told.decode("utf-8", "replace").split())  # unfolded
-        if not message_id:
+        if header.adds_message_id:
             message_id = f"<{shown}@{self._hostname}>"
             fields += f"Message-ID: {message_id}\r\n"
         return fields.encode(), message_id
 
-    def _own(
-        self,
-        submission: Submission,
-        queue_id: int,
-        message_id: str,
-        now: float,
-        answer: Answer,
-        content: bytes,
-    ) -> None:
-        message = self._message(submission, queue_id, message_id, now, content)
-        self._spool.put(message, self._receptions(message, now), partial(self._committed, message, answer))
+    def _content(self, pieces: list[bytes]) -> tuple[bytes, str, bool]:
+        """What goes on, what of it has 8 bits though it was to be converted, and whether it was."""
+        content = b"".join(pieces)
+        if self._eight_bit != "convert" or content.isascii():
+            return content, "", False
+        converted = eightbit.seven(content)
+        return b"".join(converted.pieces), converted.left, True
 
-    async def _own_large(
-        self, submission: Submission, queue_id: int, message_id: str, now: float, answer: Answer,
-        pieces: list[bytes],
-    ) -> None:  # fmt: skip
-        submission.pieces.clear()  # of so many octets one copy is enough
-        content = await asyncio.to_thread(b"".join, pieces)
+    def _own(self, owned: _Owned, content: bytes, left: str, is_converted: bool) -> None:
+        if left:
+            told = f"left in 8 bits: {left}"
+            owned = owned._replace(reason=f"{owned.reason}; {told}" if owned.reason else told)
+        message = self._message(owned, content, is_converted)
+        receptions = self._receptions(message, owned)
+        self._spool.put(message, receptions, partial(self._committed, message, owned.answer))
+
+    async def _own_large(self, owned: _Owned, pieces: list[bytes]) -> None:
+        owned.submission.pieces.clear()  # of so many octets one copy is enough
+        made = await asyncio.to_thread(self._content, pieces)
         pieces.clear()
-        self._own(submission, queue_id, message_id, now, answer, content)
+        self._own(owned, *made)
 
-    def _message(
-        self, submission: Submission, queue_id: int, message_id: str, now: float, content: bytes
-    ) -> Message:
+    def _message(self, owned: _Owned, content: bytes, is_converted: bool) -> Message:
+        submission, now = owned.submission, owned.now
         credential = submission.credential
         options = submission.options
+        if self._eight_bit != "send":  # else what the client has declared is enough
+            options = options & ~Option.EIGHTBIT if content.isascii() else options | Option.EIGHTBIT
         if credential.notify:
             options |= Option.NOTIFY
         priority = submission.priority
         return Message(
-            queue_id,
+            owned.queue_id,
             submission.sender.address,
             credential.tenant,
             credential.stream,
             credential.login,
             now + submission.hold + self._expire[credential.stream],
             len(content),
-            message_id[:998],
+            owned.message_id[:998],
             options,
             [Recipient(n, path.address, path.domain) for n, path in enumerate(submission.recipients)],
             content,
             True,
-            not submission.dotted,
+            not (submission.dotted or is_converted),
             priority=self._priority[credential.stream] if priority is None else priority,
             release=now + submission.hold if submission.hold else None,
         )
 
-    def _receptions(self, message: Message, now: float) -> list[Event]:
+    def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
+        now = owned.now
         events = [about(Type.RECEPTION, message, recipient, now) for recipient in message.recipients]
         window = self._windows.get(message.stream)
-        start, reason = now, ""
+        start, reason, told = now, "", owned.reason
         if message.release is not None:
             start, reason = message.release, "held, as the client asked"
         if window is not None and isinstance(answer := window.ask(start), Wait):
             start, reason = answer
-        if reason:
-            for event in events:
-                event.due, event.reason = rfc3339(start), reason
+        due = rfc3339(start) if reason else ""
+        if reason and told:
+            reason = f"{reason}; {told}"
+        for event in events:
+            event.client, event.due, event.reason = owned.submission.client, due, reason or told
         return events
 
     def _committed(self, message: Message, answer: Answer, error: Exception | None) -> None:
@@ -196,30 +222,40 @@ class Admission:
 
 @lru_cache(maxsize=8)
 def _date(second: int) -> str:
-    return formatdate(second, localtime=False)
+    return format_datetime(datetime.fromtimestamp(second, UTC))  # +0000: -0000 says that the zone is unknown
 
 
-def _judge_from(credential: Credential, value: bytes) -> Reply | None:
-    """May the author's address be used? RFC 6409 6.1."""
-    if ANY in credential.senders:
-        return None
-    found = addresses(value)
-    if not found:
-        return Reply(550, "5.6.0", "The From field cannot be read: write Name <user@domain>")
-    for address in found:
-        if not credential.allows(address):
-            return Reply(550, "5.7.1", f"You may not send as {_shown(address)} (From field)")
+def _judge_authors(credential: Credential, authors: list[tuple[str, bytes]]) -> Reply | None:
+    """May the addresses of those who say that they wrote or sent it be used? RFC 6409 6.1."""
+    left = MAX_FIELD  # octets, of all fields together
+    for field, value in authors:
+        left -= len(value)
+        found = addresses(value) if left >= 0 else []
+        if not found:
+            return Reply(550, "5.6.0", f"The {field} field cannot be read: write Name <user@domain>")
+        for address in found:
+            if not credential.allows(address):
+                return Reply(550, "5.7.1", f"You may not send as {fit(address, MAX_SHOWN)} ({field} field)")
     return None
 
 
-def _shown(address: str) -> str:
-    """A client's text, fit for a reply line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in address[:100])
+@lru_cache(maxsize=1024)
+def _extended_domain(helo: str, client: str) -> str:
+    """Who connected, as RFC 5321 4.4 writes it; what is no name is not repeated, whatever it is made of."""
+    literal = f"[IPv6:{client}]" if ":" in client else f"[{client}]"
+    try:
+        a_label(helo)
+    except PathError:
+        return f"{literal} ({literal})"
+    return f"{helo} ({literal})"
 
 
-def rejection(reply: Reply, reason: str, now: float, *, sender: str | None = None, login: str = "") -> Event:
+def rejection(
+    reply: Reply, reason: str, now: float, client: str, *, sender: str | None = None, login: str = ""
+) -> Event:
     """What the event log keeps of a refusal."""
+    shown = ReplyField(reply.code, reply.enhanced, fit(reply.text, MAX_TEXT))
     return Event(
-        time=rfc3339(now), type=Type.REJECTION, sender=sender, credential=login, reason=reason,
-        reply=ReplyField(reply.code, reply.enhanced, reply.text), permanent=reply.code >= 500,
+        time=rfc3339(now), type=Type.REJECTION, sender=sender, credential=login, client=client,
+        reason=fit(reason, MAX_TEXT), reply=shown, permanent=reply.code >= 500,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from functools import partial
 from mta.clock import Clock, Every
 from mta.core.event import Event, Type, rfc3339
 from mta.core.sparing import PERIOD, Sparing
+from mta.core.text import fit
 from mta.metrics import Metrics
 from mta.spool.queue import Spool
 
@@ -54,7 +55,7 @@ class Strangers:
     def handshake_failed(self, client: str, error: BaseException) -> None:
         """Garbage instead of a handshake, a client that goes away, a protocol that we do not speak."""
         self._metrics.handshakes_failed.inc()
-        self.say("handshakes that failed", "%s: the TLS handshake failed: %s", client, str(error)[:200])
+        self.say("handshakes that failed", "%s: the TLS handshake failed: %s", client, fit(str(error), 200))
 
     def say(self, cause: str, words: str, *values: object) -> None:
         """A log line, if the cause was not told often of late."""

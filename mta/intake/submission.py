@@ -30,6 +30,7 @@ from mta.core.capacity import Share
 from mta.core.credential import Credential, client_network
 from mta.core.model import Option, Reply, Wait
 from mta.core.places import Places
+from mta.core.text import fit
 from mta.core.throttle import RateLimit
 from mta.intake import admission
 from mta.intake.admission import Admission, Answered
@@ -127,7 +128,7 @@ class Intake:
 
     def _refuse(self, connection: Submission, login: bytes, refusal: Refusal) -> AuthResult:
         self.metrics.authentication_failed.inc()
-        name = login[:MAX_NAME].decode("utf-8", "replace")
+        name = fit(login.decode("utf-8", "replace"), MAX_NAME)
         reply = connection.refuse_login(refusal)
         connection.note(reply, f"authentication: {refusal.reason}", login=name)
         if refusal.reason == "wrong":
@@ -219,7 +220,8 @@ class Submission(Server):
             self.credential, self.revision = credential, self.event_handler.authenticator.revision
         if self.policy.tls_context is not None and not self._tls_protocol:
             return TLS_REQUIRED  # a client known by its address alone still may not send in the clear
-        if not credential.allows(sender.address):
+        # The null sender is nobody's: a notice of the application's own says in From whose it is.
+        if sender.address and not credential.allows(sender.address):
             forbidden = Reply(550, "5.7.1", f"You may not send from <{sender.address}>")
             self.note(forbidden, "sender not allowed", sender=sender.address)
             return forbidden
@@ -326,7 +328,7 @@ class Submission(Server):
         return self.event_handler.admission.submit(
             admission.Submission(
                 credential, self._protocol(), sender, self.recipients, self.options, pieces, dotted,
-                self.priority, self.hold,
+                self.client, self.session.host_name or "", self.priority, self.hold,
             ),
             self.answer,
         )  # fmt: skip
@@ -368,7 +370,8 @@ class Submission(Server):
         """Report a refusal; `cause` where the reason of a stranger's is not always the same."""
         intake = self.event_handler
         login = login or (self.credential.login if self.credential else "")
-        event = partial(admission.rejection, reply, reason, intake.clock.now(), sender=sender, login=login)
+        now = intake.clock.now()
+        event = partial(admission.rejection, reply, reason, now, self.client, sender=sender, login=login)
         if self.credential is None:
             intake.strangers.refused(cause or reason, event)
         else:

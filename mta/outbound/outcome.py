@@ -28,6 +28,7 @@ from mta.core.queueid import created, text
 from mta.core.retry import JITTER, Schedule
 from mta.core.routing import Route
 from mta.core.rules import RuleSet
+from mta.core.text import fit
 from mta.metrics import Metrics
 from mta.spool.commit import Unwritable, Update
 from mta.spool.queue import Spool
@@ -42,6 +43,7 @@ _TYPES = {
 _UNQUOTED = Reply(554, "5.0.0", "The reason cannot be shown")
 NOTICE_LIFETIME = 5 * 86400.0  # seconds; a notice is worth as long a try as any mail
 
+MAX_SAID = 2000  # characters of a peer's reply in the log
 OF_STREAM = ("", "connection", "unknown")  # retry classes that know nothing better than the stream's schedule
 
 log = logging.getLogger(__name__)
@@ -322,5 +324,6 @@ def _log(message: Message, recipient: Recipient, outcome: Outcome, due: float | 
     until = f", again at {rfc3339(due)}" if due is not None else ""
     where = f" by {outcome.host}" if outcome.host else ""
     shown = text(message.id)
-    said = " ".join(str(outcome.reply).split())  # a peer may not write our lines
-    log.info("%s <%s> %s%s%s: %s", shown, recipient.address, outcome.kind.value, where, until, said)
+    said = fit(" ".join(str(outcome.reply).split()), MAX_SAID)  # a peer may not write our lines
+    address = fit(recipient.address, MAX_SAID)
+    log.info("%s <%s> %s%s%s: %s", shown, address, outcome.kind.value, where, until, said)

@@ -25,12 +25,15 @@ from aiosmtpd.smtp import SMTP, Session
 from mta.clock import Clock
 from mta.core.address import Path
 from mta.core.capacity import Share
+from mta.core.credential import client_address
 from mta.core.model import Reply
+from mta.core.text import fit
 from mta.smtp.rests import Rests
 
 MAX_ERRORS = 20  # commands refused with 5yz before we hang up; in tenths below
 TAKEN = 50  # tenths of an error that a message which is taken makes up for ...
 ACCEPTED = 1  # ... and a recipient
+MAX_TEXT = 400  # characters of a reply; 512 octets a line (RFC 5321 4.5.3.1.5)
 LINGER = 10.0  # seconds for a client to read our last words
 STRANGER = 30.0  # seconds that who has not logged in may take for a step
 BUG = Reply(451, "4.3.0", "An error of ours, not of yours; please try again")
@@ -103,7 +106,7 @@ class Connection(SMTP):
         self.transport = cast(asyncio.Transport, transport)
         self.session: Session = Session(self.loop)
         self.session.peer = peer = transport.get_extra_info("peername")
-        self.client = str(peer[0]) if peer else ""
+        self.client = str(client_address(peer[0])) if peer else ""
         self._tls_protocol = None
         self._shaking = False  # a TLS handshake is under way: nothing can be said
         self._mode = Mode.COMMAND
@@ -228,7 +231,7 @@ class Connection(SMTP):
 
     def reply(self, reply: Reply) -> None:
         """Note a reply; it goes out with the others of this read."""
-        line = f"{reply.code} {reply.enhanced} {reply.text}\r\n"
+        line = f"{reply.code} {reply.enhanced} {fit(reply.text, MAX_TEXT)}\r\n"
         self._out.append(line.encode("ascii", "backslashreplace"))  # it may show what the client sent
 
     def refuse(self, reply: Reply) -> None:
@@ -280,6 +283,7 @@ class Connection(SMTP):
         self.priority: int | None = None  # by MT-PRIORITY
         self.hold = 0.0  # seconds, by HOLDFOR or HOLDUNTIL
         self.recipients: list[Path] = []
+        self._known: set[tuple[str, str]] = set()  # of all of them but the last
 
     # What a subclass does
 

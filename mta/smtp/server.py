@@ -23,11 +23,17 @@ from aiosmtpd.smtp import SMTP
 from mta.core import address
 from mta.core.address import Path, PathError
 from mta.core.model import Option, Reply
+from mta.core.text import fit
 from mta.smtp.connection import ACCEPTED
 from mta.smtp.stream import Stream
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
 MECHANISMS = ("PLAIN", "LOGIN")
+IN_TRANSACTION = Reply(503, "5.5.1", "A transaction is open; send RSET to give it up")
+NOT_HTTP = Reply(421, "4.7.0", "This is SMTP, not HTTP")
+# What a browser says that a page has sent here: what stands behind it may be a dialogue of an attacker's.
+_HTTP = re.compile(rb"GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|PRI|[!-9;-~]++:.*+", re.S)
+_NAME = re.compile(rb"[!-~]{1,255}")
 _DIGITS = re.compile("[0-9]+")
 _BODY = re.compile("7BIT|(8BITMIME)", re.I | re.A)
 
@@ -45,7 +51,11 @@ class Server(Stream):
     def _base_verb(self, verb: bytes, argument: bytes) -> None:
         """Verbs that are the library's own."""
         if verb not in (b"NOOP", b"RSET"):
-            name = "".join(filter(str.isprintable, verb[:20].decode("latin-1")))
+            if _HTTP.fullmatch(verb):
+                self.refuse(NOT_HTTP)
+                self._close()
+                return
+            name = fit(verb.decode("utf-8", "replace"), 20)
             self.refuse(Reply(500, "5.5.1", f"The command is not known: {name}"))
             return
         method = getattr(SMTP, f"smtp_{verb.decode()}")
@@ -57,14 +67,13 @@ class Server(Stream):
         raise RuntimeError(f"{verb!r} waited")
 
     def _ehlo(self, argument: bytes) -> None:
-        name = argument.decode("ascii", "replace")
-        if not name or len(name) > 255 or " " in name:
+        if not _NAME.fullmatch(argument):
             self.refuse(Reply(501, "5.5.4", "Syntax: EHLO name"))
             return
         self._set_rset_state()
         self._introduced()
         self.session.extended_smtp = True
-        self.session.host_name = name
+        self.session.host_name = argument.decode()
         policy = self.policy
         lines = [policy.hostname, "PIPELINING", f"SIZE {policy.message_size}", "8BITMIME", "SMTPUTF8"]
         if policy.tls_context is not None and not self._tls_protocol:
@@ -77,14 +86,13 @@ class Server(Stream):
         )
 
     def _helo(self, argument: bytes) -> None:
-        name = argument.decode("ascii", "replace")
-        if not name or len(name) > 255 or " " in name:
+        if not _NAME.fullmatch(argument):
             self.refuse(Reply(501, "5.5.4", "Syntax: HELO name"))
             return
         self._set_rset_state()
         self._introduced()
         self.session.extended_smtp = False
-        self.session.host_name = name
+        self.session.host_name = argument.decode()
         self._out.append(f"250 {self.policy.hostname}\r\n".encode())
 
     def _introduced(self) -> None:
@@ -96,7 +104,7 @@ class Server(Stream):
             self.refuse(Reply(503, "5.5.1", "Send EHLO first"))
             return
         if self.sender is not None:
-            self.refuse(Reply(503, "5.5.1", "A transaction is open; send RSET to give it up"))
+            self.refuse(IN_TRANSACTION)
             return
         path, parameters = address.parse(b"FROM", argument)
         self.declared, self.priority, self.hold = 0, None, 0.0  # a MAIL that was refused has left its own
@@ -146,6 +154,9 @@ class Server(Stream):
             raise PathError(555, "5.5.4", f"The parameter is not known: {name[:40]}")
         if not path.address.isascii() and not self.options & Option.SMTPUTF8:
             raise PathError(553, "5.6.7", "The address needs the SMTPUTF8 parameter of MAIL")
+        if self.recipients and self._has(path):
+            self._out.append(b"250 2.1.5 Ok\r\n")
+            return
         refusal = self.on_rcpt(path)
         if refusal is not None:
             self.refuse(refusal)
@@ -154,6 +165,11 @@ class Server(Stream):
         if self._errors:
             self.forgive(ACCEPTED)
         self._out.append(b"250 2.1.5 Ok\r\n")
+
+    def _has(self, path: Path) -> bool:
+        """Is it a recipient already? Compared as it is delivered: the domain by what is looked up."""
+        self._known.update(map(_key, self.recipients[len(self._known) :]))
+        return _key(path) in self._known
 
     def _data_verb(self, argument: bytes) -> None:
         if argument:
@@ -204,6 +220,8 @@ class Server(Stream):
             self.refuse(Reply(501, "5.5.4", "Syntax: STARTTLS"))
         elif self._tls_protocol:
             self.refuse(Reply(503, "5.5.1", "TLS is active"))
+        elif self.sender is not None:
+            self.refuse(IN_TRANSACTION)
         elif self.policy.tls_context is None:
             self.refuse(Reply(502, "5.5.1", "TLS is not offered here"))
         elif self._position < len(self._in):
@@ -290,6 +308,10 @@ class Server(Stream):
         b"QUIT": _quit,
         b"STARTTLS": _starttls,
     }
+
+
+def _key(path: Path) -> tuple[str, str]:
+    return path.address.rpartition("@")[0], path.domain
 
 
 def _hand_over(transport: asyncio.Transport, octets: bytes) -> None:

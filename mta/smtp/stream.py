@@ -161,7 +161,7 @@ class Stream(Connection):
         if not self.is_stranger:
             self.deadline = now + self.policy.command_timeout
         try:
-            self.on_command(verb, argument.strip())
+            self.on_command(verb, argument.strip(b" \t"))
         except PathError as error:
             self.refuse(error.reply)
         except Exception as error:

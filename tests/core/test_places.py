@@ -62,6 +62,7 @@ def test_customers_may_have_all_places_and_strangers_make_room_for_them() -> Non
         ("::ffff:192.0.2.1", "192.0.2.1", True),
         ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
         ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
     ],
 )
 def test_what_one_client_counts_as(one: str, other: str, alike: bool) -> None:

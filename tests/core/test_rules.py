@@ -291,6 +291,8 @@ def test_addresses_in_the_text_are_nobodys_verdict() -> None:
         ("you sent 100 messages in 60 minutes", None),
         ("greylisted, see http://192.0.2.10/h", None),
         ("deferred by 10.0.0.5 seconds ago", None),
+        ("try again in \u0665 minutes", None),
+        ("retry after: \uff15\uff10", None),
     ],
 )
 def test_a_stated_wait_is_read_in_many_words_and_kept_in_bounds(text: str, seconds: float | None) -> None:
@@ -511,7 +513,10 @@ def test_a_quoted_reply_is_read_as_it_was_said(line: str, expected: tuple[int, s
     assert (reply.code, reply.enhanced, reply.text, stage) == expected
 
 
-@pytest.mark.parametrize("line", ["", "hello", "5501 x", "650 x", "delivered to 192.0.2.1"])
+@pytest.mark.parametrize(
+    "line",
+    ["", "hello", "5501 x", "650 x", "\u0665\u0665\u0660 x", "5\uff15\uff10 x", "delivered to 192.0.2.1"],
+)
 def test_a_line_without_a_reply_is_told(line: str) -> None:
     with pytest.raises(ReplyError, match="no reply"):
         quoted(line)

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.fakes.peer import HELLO, TAKES
 from tests.fakes.relay import relaying
 
-STAMP = re.compile(rb"Received: by mta\.test with ESMTP id \w+;\r\n\t.+\r\nDate: .+\r\nMessage-ID: <.+>\r\n")
+STAMP = re.compile(
+    rb"Received: from hidden\r\n\tby mta\.test with ESMTP id \w+;\r\n\t.+\r\nDate: .+\r\nMessage-ID: <.+>\r\n"
+)
 HEAD = b"From: a@src.test\r\nTo: b@dst.test\r\nSubject: hello\r\n\r\n"
 
 
