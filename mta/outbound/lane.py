@@ -18,7 +18,7 @@ from typing import Protocol
 
 from mta.clock import Clock, Timer
 from mta.core.classify import EXPIRED, Judge, broken, despite_bug, outcomes, shared, surplus, unsendable
-from mta.core.dialogue import Transaction
+from mta.core.dialogue import Left, Transaction
 from mta.core.message import stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.routing import Route
@@ -36,6 +36,7 @@ FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room
 ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
 SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
 HOLD = 1800.0  # seconds that a tenant's mail waits where a rule names no time
+MOMENT = 5.0  # seconds; what took longer leaves an event
 LANE_FULL = "lane full"
 
 
@@ -183,7 +184,7 @@ class Lane:
         if connection.ended.done():
             transaction.started = self._clock.monotonic()
             transaction.ended_by = connection.last_word
-            self.lost(connection, [(transaction, False)])
+            self.lost(connection, [Left(transaction)])
             self.kick()
         else:
             connection.send(transaction)
@@ -191,7 +192,7 @@ class Lane:
     def unread(self, connection: Connection, batch: Batch, error: Exception) -> None:
         """The content of a batch cannot be read, or not be sent."""
         self._pool.contents.give_back(batch)
-        self._settler.fail(batch, error, self._trace(connection.tls))
+        self._settler.fail(batch, error, self._trace(connection))
         try:
             if not connection.ended.done():
                 self.idle_again(connection)
@@ -242,7 +243,7 @@ class Lane:
             self._pool.contents.give_back(batch)
         if extra:
             self._turns.put_back(batch.split(extra))
-        self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
+        self._settler.settle(batch, results, self._trace(connection, now - transaction.started))
 
     def idle_again(self, connection: Connection) -> None:
         if self._is_used_up(connection) or self._pool.draining:
@@ -251,23 +252,23 @@ class Lane:
             self.idle.append(connection)
             self.kick()
 
-    def lost(self, connection: Connection, left: list[tuple[Transaction, bool]]) -> None:
+    def lost(self, connection: Connection, left: list[Left]) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
         if left:
             self.reach.lost()
-        for transaction, after_dot in left:
-            batch = self._under_way.pop(transaction, None)
+        for each in left:
+            batch = self._under_way.pop(each.transaction, None)
             if batch is None:
                 continue  # it was answered, and a bug came behind it
             if batch.message.content is None:
                 self._pool.contents.give_back(batch)
             try:
-                self._lost(connection, transaction, batch, after_dot)
+                self._lost(connection, each, batch)
             except Exception as error:
-                self._settler.fail(batch, error, self._trace(connection.tls))
+                self._settler.fail(batch, error, self._trace(connection))
         try:
-            for transaction in [each for each in self._under_way if each.carrier is connection]:
+            for transaction in [some for some in self._under_way if some.carrier is connection]:
                 batch = self._under_way.pop(transaction)  # the connection has forgotten it
                 self._pool.contents.give_back(batch)
                 self._settler.fail(batch, RuntimeError("a connection ended without a word of its mail"))
@@ -275,16 +276,19 @@ class Lane:
         except Exception as error:
             self._pool.bug(error)
 
-    def _lost(self, connection: Connection, transaction: Transaction, batch: Batch, after_dot: bool) -> None:
-        now = self._clock.monotonic()
-        outcome = broken(transaction, after_dot, connection.host, self.judge)
+    def _lost(self, connection: Connection, left: Left, batch: Batch) -> None:
+        transaction, now = left.transaction, self._clock.monotonic()
+        took = now - transaction.started
+        outcome = broken(left, connection.host, self.judge)
         if outcome.verdict is not None:
             self.traffic.ended(transaction.started, now, [outcome], connection.carried)
             self._react(batch.message.tenant, [outcome], connection)
         # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
         # that refuses us in words on a new connection.
         refused = is_refusal(outcome) and not connection.carried
-        if not (after_dot or refused or batch.requeued) and self._pool.may_take:
+        if not (left.after_dot or refused or batch.requeued) and self._pool.may_take:
+            if took > MOMENT:
+                self._settler.tell_again(batch, outcome, self._trace(connection, took))
             batch.requeued = True
             self._turns.put_back(batch)
             return
@@ -292,7 +296,7 @@ class Lane:
         results = shared(outcome, transaction, self.judge)
         if batch.requeued:
             self.reach.lost_again(outcome)
-        self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
+        self._settler.settle(batch, results, self._trace(connection, took))
 
     def bug(self, error: Exception) -> None:
         self._pool.bug(error)
@@ -397,7 +401,7 @@ class Lane:
             if refusal is None:
                 return batch
             self._pop()
-            self.settle_all(batch, refusal, self._trace(connection.tls))
+            self.settle_all(batch, refusal, self._trace(connection))
         return None
 
     def _fail(self, batch: Batch | None, error: Exception) -> None:
@@ -475,8 +479,10 @@ class Lane:
                 ),
             )
 
-    def _trace(self, tls: str = "", duration: float = 0.0) -> Trace:
-        return Trace(self.route, self.source.name, tls, duration)
+    def _trace(self, connection: Connection | None = None, duration: float = 0.0) -> Trace:
+        if connection is None:
+            return Trace(self.route, self.source.name)
+        return Trace(self.route, self.source.name, connection.tls, duration, connection.note)
 
     def _tell_room(self) -> None:
         for share in [share for share in self._full if self._turns.room(share) >= LOW]:

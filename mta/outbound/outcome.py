@@ -54,6 +54,7 @@ class Trace(NamedTuple):
     source: str = ""
     tls: str = ""
     duration: float = 0.0  # seconds
+    note: str = ""  # what else is to be known of the connection
 
 
 NOWHERE = Trace()
@@ -129,6 +130,15 @@ class Settler:
         if failed:
             self._tell_sender(batch, failed, now)
         self._let_go(batch)
+
+    def tell_again(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
+        """It took its time and came to nothing, and is made again at once: no attempt, but an event."""
+        now = self._clock.now()
+        for recipient in batch.recipients:
+            _log(batch.message, recipient, outcome, now)
+        self._spool.report(
+            [self._event(batch.message, each, outcome, now, now, trace) for each in batch.recipients]
+        )
 
     def postpone(self, batch: Batch, until: float) -> None:
         """A gate of ours said later: the attempt is given back, and the mail waits on disk."""
@@ -249,6 +259,8 @@ class Settler:
         event.reply = ReplyField(reply.code, reply.enhanced, reply.text, outcome.command)
         event.tls = trace.tls
         event.duration_ms = int(trace.duration * 1000)
+        if trace.note:
+            event.reason = trace.note
         if outcome.verdict is not None:
             event.rule = outcome.verdict.rule
         if outcome.kind is not Kind.DELIVERED:

@@ -9,7 +9,7 @@ import pytest
 
 from mta.config.rules import MAX_STEPS, SHIPPED, Entry, load, steps
 from mta.core.classify import broken, outcomes
-from mta.core.dialogue import Transaction
+from mta.core.dialogue import Left, Transaction
 from mta.core.logline import quoted
 from mta.core.model import Kind, Message, Reaction, Recipient, Reply, Scope, Subject, Verdict
 from mta.core.reply import ReplyError
@@ -411,7 +411,7 @@ def test_an_unknown_user_after_the_dot_is_known_only_where_one_was_meant(
 def test_a_421_that_cuts_a_transaction_short_is_judged() -> None:
     transaction = ended("250 ok")
     transaction.ended_by = quoted("421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred")[0]
-    outcome = broken(transaction, True, HOST, yahoo)
+    outcome = broken(Left(transaction, True), HOST, yahoo)
     assert outcome.verdict is not None
     assert (outcome.kind, outcome.subject, outcome.verdict.rule) == (
         Kind.DEFERRED, Subject.RATE, "yahoo-complaints",
