@@ -20,6 +20,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from mta.core.address import ascii_address
+from mta.core.message import header_block, needs_smtputf8
 from mta.core.model import Message, Option, Recipient, Reply
 from mta.core.reply import MAX_QUOTED, ReplyError
 
@@ -305,13 +307,24 @@ def _shown(reply: Reply) -> str:
 def envelope_lines(transaction: Transaction, capabilities: Capabilities) -> list[bytes]:
     """MAIL and each RCPT, with the parameters that this peer offers."""
     message = transaction.message
-    mail = f"MAIL FROM:<{message.sender}>"
+    parameters = ""
     if capabilities.size:
-        mail += f" SIZE={message.size}"
+        parameters += f" SIZE={message.size}"
     if message.options & Option.EIGHTBIT and capabilities.eightbit:
-        mail += " BODY=8BITMIME"
-    if message.options & Option.SMTPUTF8 and capabilities.smtputf8:
-        mail += " SMTPUTF8"
-    lines = [f"{mail}\r\n".encode()]
+        parameters += " BODY=8BITMIME"
+    if message.options & Option.SMTPUTF8:
+        return _declared_utf8(transaction, capabilities, parameters)
+    lines = [f"MAIL FROM:<{message.sender}>{parameters}\r\n".encode()]
     lines += [f"RCPT TO:<{recipient.address}>\r\n".encode() for recipient in transaction.recipients]
     return lines
+
+
+def _declared_utf8(transaction: Transaction, capabilities: Capabilities, parameters: str) -> list[bytes]:
+    """RFC 6531 3.2: the parameter goes with what needs it, and to those who know it."""
+    sender, recipients = transaction.message.sender, [each.address for each in transaction.recipients]
+    if not needs_smtputf8(header_block(transaction.body), sender, recipients):
+        sender, *recipients = (ascii_address(each)[0] for each in (sender, *recipients))
+    elif capabilities.smtputf8:
+        parameters += " SMTPUTF8"
+    mail = f"MAIL FROM:<{sender}>{parameters}\r\n".encode()
+    return [mail, *(f"RCPT TO:<{each}>\r\n".encode() for each in recipients)]

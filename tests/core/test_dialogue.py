@@ -350,17 +350,34 @@ def test_a_lost_connection_between_two_messages() -> None:
     [
         (EVERYTHING, 0, b"MAIL FROM:<a@src.test> SIZE=21\r\n"),
         (EVERYTHING, Option.EIGHTBIT, b"MAIL FROM:<a@src.test> SIZE=21 BODY=8BITMIME\r\n"),
-        (
-            EVERYTHING,
-            Option.EIGHTBIT | Option.SMTPUTF8,
-            b"MAIL FROM:<a@src.test> SIZE=21 BODY=8BITMIME SMTPUTF8\r\n",
-        ),
+        (EVERYTHING, Option.SMTPUTF8, b"MAIL FROM:<a@src.test> SIZE=21\r\n"),  # nothing needs it
         (PLAIN, Option.EIGHTBIT | Option.SMTPUTF8 | Option.NOTIFY, b"MAIL FROM:<a@src.test>\r\n"),
         (Capabilities(eightbit=True), Option.EIGHTBIT, b"MAIL FROM:<a@src.test> BODY=8BITMIME\r\n"),
     ],
 )
 def test_only_what_was_offered_is_asked_for(capabilities: Capabilities, options: int, mail: bytes) -> None:
     assert envelope_lines(transaction(options=options), capabilities)[0] == mail
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "head", "offered", "lines"),
+    [
+        ("jörg@src.test", "r@dst.test", "x", True, ["FROM:<jörg@src.test> SMTPUTF8", "TO:<r@dst.test>"]),
+        ("a@src.test", "bé@dst.test", "x", True, ["FROM:<a@src.test> SMTPUTF8", "TO:<bé@dst.test>"]),
+        ("a@src.test", "r@dst.test", "é", True, ["FROM:<a@src.test> SMTPUTF8", "TO:<r@dst.test>"]),
+        ("a@src.test", "r@bücher.test", "x", True, ["FROM:<a@src.test>", "TO:<r@xn--bcher-kva.test>"]),
+        ("a@bücher.test", "r@dst.test", "x", False, ["FROM:<a@xn--bcher-kva.test>", "TO:<r@dst.test>"]),
+        ("", "r@bücher.test", "x", False, ["FROM:<>", "TO:<r@xn--bcher-kva.test>"]),
+        ("a@src.test", "r@dst.test", "x", True, ["FROM:<a@src.test>", "TO:<r@dst.test>"]),
+    ],
+)
+def test_smtputf8_goes_with_what_needs_it(
+    sender: str, recipient: str, head: str, offered: bool, lines: list[str]
+) -> None:
+    made = transaction(options=Option.SMTPUTF8, body=f"Subject: {head}\r\n\r\nbody: é\r\n".encode())
+    made.message.sender, made.recipients[0].address = sender, recipient
+    mail, rcpt = envelope_lines(made, Capabilities(smtputf8=offered))
+    assert [mail.decode(), rcpt.decode()] == [f"MAIL {lines[0]}\r\n", f"RCPT {lines[1]}\r\n"]
 
 
 def test_the_null_sender_and_utf8() -> None:
