@@ -9,10 +9,11 @@ Standards: RFC 5321 4.2.1 (2yz, 4yz, 5yz), 4.5.3.1.10 (552 for too many recipien
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mta.core.dialogue import Left, Stage, Transaction
-from mta.core.model import Kind, Option, Outcome, Reply, Scope, Subject, Verdict
+from mta.core.message import needs_smtputf8
+from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject, Verdict
 
 Judge = Callable[[Reply, str], Verdict]  # of a reply, and the command that it answers
 
@@ -27,13 +28,6 @@ _SUBJECTS = {
 }
 _TOO_MANY_RECIPIENTS = frozenset({452, 552})
 NO_SMTPUTF8 = Reply(553, "5.6.7", "The address needs SMTPUTF8 and the receiving server does not offer it")
-
-EXPIRED = Outcome(
-    Kind.EXPIRED,
-    Subject.UNKNOWN,
-    Scope.MESSAGE,
-    Reply(554, "5.4.7", "The message was not delivered before its time was over"),
-)
 
 OUR_FAULT = Outcome(
     Kind.DEFERRED,
@@ -127,10 +121,19 @@ def shared(outcome: Outcome, transaction: Transaction, judge: Judge | None = Non
 
 
 def unsendable(options: int, smtputf8: bool, host: str) -> Outcome | None:
-    """Why this peer cannot take the message at all, before anything is said."""
+    """Why this peer cannot take those who need SMTPUTF8, if anybody does; before anything is said."""
     if options & Option.SMTPUTF8 and not smtputf8:
         return Outcome(Kind.BOUNCED, Subject.DESTINATION, Scope.MESSAGE, NO_SMTPUTF8, host, Stage.MAIL.value)
     return None
+
+
+def needing_utf8(message: Message, recipients: Sequence[Recipient], head: bytes) -> set[int]:
+    """Positions of recipients to whom the message cannot go without SMTPUTF8."""
+    return {
+        position
+        for position, recipient in enumerate(recipients)
+        if needs_smtputf8(head, message.sender, (recipient.address,))
+    }
 
 
 def _outcome(reply: Reply, stage: Stage, host: str, judge: Judge | None, speaks_for: int = 1) -> Outcome:

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import EXPIRED, Judge, broken, despite_bug, outcomes, shared, surplus, unsendable
+from mta.core.classify import Judge, broken, despite_bug, needing_utf8, outcomes, shared, surplus, unsendable
 from mta.core.dialogue import Left, Transaction
-from mta.core.message import stuff
+from mta.core.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.routing import Route
 from mta.core.source import Source
@@ -179,6 +179,14 @@ class Lane:
     def begin(self, connection: Connection, batch: Batch, body: bytes, head: bytes) -> None:
         """The content of a batch was read: send it, if the connection is still there."""
         batch.head = head
+        refusal = unsendable(batch.message.options, connection.capabilities.smtputf8, connection.host)
+        if refusal is not None:
+            needing = needing_utf8(batch.message, batch.recipients, head)
+            if needing and not self._refuse(connection, batch, needing, refusal):
+                self._pool.contents.give_back(batch)
+                if not connection.ended.done():
+                    self.idle_again(connection)
+                return
         transaction = Transaction(batch.message, batch.recipients, body, connection)
         self._under_way[transaction] = batch
         if connection.ended.done():
@@ -395,14 +403,27 @@ class Lane:
                 return None
             message = batch.message
             if message.expires <= self._clock.now() and self._settler.is_over(message):
-                refusal: Outcome | None = EXPIRED
-            else:
-                refusal = unsendable(message.options, connection.capabilities.smtputf8, connection.host)
-            if refusal is None:
+                self._pop()
+                self._settler.expire(batch, self._trace(connection))
+                continue
+            refusal = unsendable(message.options, connection.capabilities.smtputf8, connection.host)
+            if refusal is None or message.content is None:  # that is decided when it is read
+                return batch
+            needing = needing_utf8(message, batch.recipients, header_block(message.content))
+            if not needing:
                 return batch
             self._pop()
-            self.settle_all(batch, refusal, self._trace(connection))
+            if self._refuse(connection, batch, needing, refusal):
+                self._turns.put_back(batch)
         return None
+
+    def _refuse(self, connection: Connection, batch: Batch, positions: set[int], refusal: Outcome) -> bool:
+        """Give some recipients of a batch up; are there others?"""
+        others = len(positions) < len(batch.recipients)
+        refused = batch.split(positions) if others else batch
+        refused.head = batch.head
+        self.settle_all(refused, refusal, self._trace(connection))
+        return others
 
     def _fail(self, batch: Batch | None, error: Exception) -> None:
         """A bug of ours over what goes next: it leaves, or it would stand before the others for ever."""
