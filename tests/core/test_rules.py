@@ -297,6 +297,43 @@ def test_a_stated_wait_is_read_in_many_words_and_kept_in_bounds(text: str, secon
     assert stated_wait(plain(text)) == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Greylisted, please come back in 00:04:55", 295),
+        ("Please wait 00:03:00", 180),
+        ("greylisted for 0:10:00", 600),
+        ("try again in 01:00:00", 3600),
+        ("Greylisted, try again at 23:59:59", None),
+        ("Greylisted, retry after 14:05:10 UTC", None),
+        ("retry after 00:05:00 GMT", None),
+        ("retry at 23:59", None),
+        ("try again until 00:30:00", None),
+        ("try again after 00:30:00 pm", None),
+        ("try again at 5 pm", None),
+        ("réessayer à 23h", None),
+        ("erneut versuchen um 23 Stunden", None),
+    ],
+)
+def test_a_time_of_day_is_no_wait(text: str, seconds: float | None) -> None:
+    """It kept mail for a day where minutes were meant."""
+    assert stated_wait(plain(text)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("(ann@dst.test:blocked) no", ":blocked) no"),
+        ("<ann@dst.test>: no", "no"),
+        ("<a@x.test>,<b@x.test>:who", ">:who"),
+        ("@" + ":" * 1000, ""),
+        ("x@" + ":a" * 400, ":a" * 400),
+    ],
+)
+def test_what_hangs_on_an_address_stays(text: str, kept: str) -> None:
+    assert plain(text) == kept
+
+
 def test_a_permanent_answer_has_no_wait_whatever_it_states() -> None:
     found = verdict("550 5.1.1 No such user, try again in 5 minutes", "RCPT")
     assert (found.permanent, found.wait, found.retry) == (True, None, "")
