@@ -241,9 +241,11 @@ class Lane:
                 results = [result for position, result in enumerate(results) if position not in extra]
             self.traffic.ended(transaction.started, now, results, connection.carried)
             connection.carried += 1
-            if any(result.verdict is not None for result in results):
-                self._react(batch.message.tenant, results, connection)
-                results = [self.reach.elsewhere(batch.message, result) for result in results]
+            for result in results:  # a generator for each message costs more
+                if result.verdict is not None:
+                    self._react(batch.message.tenant, results, connection)
+                    results = [self.reach.elsewhere(batch.message, each) for each in results]
+                    break
         except Exception as error:
             self._pool.bug(error)
             results, extra = despite_bug(transaction, connection.host), set()
