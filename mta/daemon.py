@@ -23,6 +23,7 @@ from mta.config.settings import Endpoint, Settings
 from mta.config.settings import Listener as Door
 from mta.config.sources import sources
 from mta.core.event import rfc3339
+from mta.core.last import read
 from mta.core.queueid import text
 from mta.core.retry import Schedule
 from mta.core.sparing import Sparing
@@ -319,6 +320,7 @@ class Daemon:
                 "state": "fresh" if due is None else "deferred",
                 "due": None if due is None else rfc3339(due),
                 "expires": rfc3339(message.expires),
+                "last": None if (last := read(message.recipients[0].last)) is None else last.shown,
             }
             for message, due in await self.spool.reader.queue(limit)
         ]

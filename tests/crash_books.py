@@ -29,7 +29,8 @@ from tests.fakes.home import Served, patience
 
 Key = tuple[str, str]  # queue id, recipient
 
-FINAL = ("delivery", "bounce", "expiration")
+DOUBT = "ambiguous, for good"
+FINAL = ("delivery", "bounce", "expiration", DOUBT)
 
 
 @dataclass(slots=True)
@@ -174,12 +175,16 @@ def _events(directory: Path, books: Books) -> list[dict[str, Any]]:
     return [json.loads(told[seq]) for seq in sorted(told)]
 
 
+def _kind(event: dict[str, Any]) -> str:
+    return DOUBT if event["type"] == "ambiguous" and event["permanent"] else str(event["type"])
+
+
 def _judge(books: Books, events: list[dict[str, Any]]) -> None:
     """Every acknowledged recipient is delivered, has bounced with a notice, or waits."""
     told: dict[str, Counter[Key]] = {}
     for event in events:
         key = event.get("queue_id", ""), event.get("recipient", "")
-        told.setdefault(event["type"], Counter())[key] += 1
+        told.setdefault(_kind(event), Counter())[key] += 1
     receptions = told.get("reception", Counter())
     final = sum((told.get(each, Counter()) for each in FINAL), Counter())
     bounced = told.get("bounce", Counter())

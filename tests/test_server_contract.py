@@ -47,7 +47,8 @@ async def housed(directory: Path, **terms: object):
 OVERRIDDEN = {
     SMTP: "connection_made connection_lost eof_received push _set_rset_state",
     asyncio.StreamReaderProtocol: "data_received pause_writing resume_writing",
-    SMTPProtocol: "data_received connection_lost pause_writing resume_writing read_response",
+    SMTPProtocol: "data_received connection_lost pause_writing resume_writing read_response "
+    "_read_response_from_buffer",
     aiosmtplib.SMTP: "_create_connection _on_connection_lost connect ehlo helo starttls login quit "
     "get_transport_info supports_extension",
 }

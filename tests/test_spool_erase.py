@@ -221,3 +221,18 @@ def test_json_is_one_document(house: Still) -> None:
     assert set(json.loads(house.mta("erase", ANN, "--json").stdout)) == {
         "recipients", "messages", "event_lines", "event_segments", "sent", "sent_until", "not_reached",
     }  # fmt: skip
+
+
+def test_what_a_peer_said_of_others_forgets_the_person_too(house: Still) -> None:
+    house.fill(message(0, "bob@dst.test"), message(1, "eve@dst.test"))
+    said = '[1800000000,"deferred",450,"","<%s> is away, ask eve","mailbox","RCPT","mx.test","","code-450"]'
+    with closing(sqlite3.connect(house.spool / database.FILE)) as connection:
+        for number, name in enumerate((ANN, "joann@dst.test")):
+            values = said % name, message(number).id
+            connection.execute("UPDATE recipient SET last = ? WHERE message = ?", values)
+        connection.commit()
+    house.answer("erase", "Ann@dst.test")
+    with closing(sqlite3.connect(house.spool / database.FILE)) as connection:
+        kept = connection.execute("SELECT last FROM recipient ORDER BY message").fetchall()
+    assert kept == [(said % "erased",), (said % "joann@dst.test",)]
+    assert octets(house.spool).replace(b"joann@", b"").count(b"ann@dst.test") == 0

@@ -30,6 +30,7 @@ from mta.spool.queue import Spool
 from mta.spool.verify import LISTED, Verdict, verify
 from tests.fakes.clock import HandClock
 from tests.fakes.house import running, settings
+from tests.fakes.stored import DATA, load_spool
 
 SETTINGS = """\
 hostname: mta.test
@@ -188,9 +189,8 @@ async def test_a_file_whose_commit_is_under_way_is_no_orphan(tmp_path: Path) -> 
         def commit() -> None:
             change(tmp_path, f"INSERT INTO message VALUES ({made}, '', '', '', '', 0, 5, '', 0, 0)")
             change(tmp_path, f"INSERT INTO body VALUES ({made}, NULL)")
-            change(
-                tmp_path, f"INSERT INTO recipient VALUES ({made}, 0, 'b@x.test', 'x.test', '', 0, 1, NULL, 0)"
-            )
+            values = f"{made}, 0, 'b@x.test', 'x.test', '', 0, 1, NULL, 0, NULL"
+            change(tmp_path, f"INSERT INTO recipient VALUES ({values})")
 
         assert look(tmp_path, commit).findings == []
 
@@ -326,3 +326,10 @@ def test_where_there_is_no_spool_nothing_is_well_and_nothing_is_found(tmp_path: 
     result = ask(tmp_path)
     path = tmp_path / "spool" / database.FILE
     assert (result.exit_code, result.stderr) == (2, f"Error: there is no spool: {path} does not exist\n")
+
+
+def test_a_last_outcome_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    load_spool(DATA / "spool-0003.sql", tmp_path / "stored")
+    change(tmp_path / "stored", "UPDATE recipient SET last = '[1]' WHERE last IS NOT NULL AND n = 1")
+    (found,) = look(tmp_path / "stored", lambda: None).findings
+    assert found.what == "recipient 1 has a last outcome that cannot be read"

@@ -97,6 +97,16 @@ def _parse_any(keyword: bytes, argument: bytes) -> tuple[Path, Parameters]:
     return Path(f"{local[0]}@{domain}", a_label(domain)), parameters(rest.strip(" \t"))
 
 
+def ascii_address(address: str) -> tuple[str, str]:
+    """An address as it is said where UTF-8 is not understood, if it can be, and its domain as an A-label."""
+    local, _, domain = address.rpartition("@")
+    try:
+        label = a_label(domain)
+    except PathError:
+        return address, domain.lower()
+    return (address if address.isascii() or not local.isascii() else f"{local}@{label}"), label
+
+
 @lru_cache(maxsize=10_000)
 def a_label(domain: str) -> str:
     """A domain, or an address literal, in the form that is looked up and compared."""

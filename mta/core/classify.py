@@ -9,10 +9,11 @@ Standards: RFC 5321 4.2.1 (2yz, 4yz, 5yz), 4.5.3.1.10 (552 for too many recipien
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from mta.core.dialogue import Stage, Transaction
-from mta.core.model import Kind, Option, Outcome, Reply, Scope, Subject, Verdict
+from mta.core.dialogue import Left, Stage, Transaction
+from mta.core.message import needs_smtputf8
+from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject, Verdict
 
 Judge = Callable[[Reply, str], Verdict]  # of a reply, and the command that it answers
 
@@ -26,16 +27,7 @@ _SUBJECTS = {
     "7": Subject.POLICY,
 }
 _TOO_MANY_RECIPIENTS = frozenset({452, 552})
-LOST = Reply(451, "4.4.2", "The connection was lost; it is tried again")
-MAYBE = Reply(451, "4.4.2", "The connection was lost after the final dot: the message may have arrived")
 NO_SMTPUTF8 = Reply(553, "5.6.7", "The address needs SMTPUTF8 and the receiving server does not offer it")
-
-EXPIRED = Outcome(
-    Kind.EXPIRED,
-    Subject.UNKNOWN,
-    Scope.MESSAGE,
-    Reply(554, "5.4.7", "The message was not delivered before its time was over"),
-)
 
 OUR_FAULT = Outcome(
     Kind.DEFERRED,
@@ -90,16 +82,32 @@ def surplus(transaction: Transaction) -> set[int]:
     }
 
 
-def broken(transaction: Transaction, after_dot: bool, host: str, judge: Judge | None = None) -> Outcome:
+def broken(left: Left, host: str, judge: Judge | None = None) -> Outcome:
     """The outcome for every recipient of a transaction that got no final reply."""
-    if after_dot and transaction.ended_by is None:
-        return Outcome(Kind.AMBIGUOUS, Subject.NETWORK, Scope.CONNECTION, MAYBE, host, Stage.DOT.value)
-    reply = transaction.ended_by
-    if judge is None or reply is None:
-        return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply or LOST, host)
-    verdict = judge(reply, "")
+    transaction, reply = left.transaction, left.transaction.ended_by
+    if reply is None:
+        return _lost(left, host)
     stage = transaction.ended_at.value if transaction.ended_at else ""
+    if judge is None:
+        return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply, host, stage)
+    verdict = judge(reply, "")
     return Outcome(Kind.DEFERRED, verdict.subject, verdict.scope, reply, host, stage, verdict)
+
+
+def _lost(left: Left, host: str) -> Outcome:
+    """No word of the peer ended it: what we know, in ours."""
+    stage = left.stage
+    command = stage.value if stage is not None else ""
+    if left.after_dot:
+        why = left.why or "The connection was lost after the final dot"
+        reply = Reply(451, "4.4.2", f"{why}: the message may have arrived")
+        return Outcome(Kind.AMBIGUOUS, Subject.NETWORK, Scope.CONNECTION, reply, host, command)
+    before = "" if stage is None else f" before {command} was answered"
+    if stage is Stage.DOT:
+        before = " while the message was sent"
+    why = left.why or f"The connection was lost{before}"
+    reply = Reply(451, "4.4.2", f"{why}; it is tried again")
+    return Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply, host, command)
 
 
 def shared(outcome: Outcome, transaction: Transaction, judge: Judge | None = None) -> list[Outcome]:
@@ -113,10 +121,19 @@ def shared(outcome: Outcome, transaction: Transaction, judge: Judge | None = Non
 
 
 def unsendable(options: int, smtputf8: bool, host: str) -> Outcome | None:
-    """Why this peer cannot take the message at all, before anything is said."""
+    """Why this peer cannot take those who need SMTPUTF8, if anybody does; before anything is said."""
     if options & Option.SMTPUTF8 and not smtputf8:
         return Outcome(Kind.BOUNCED, Subject.DESTINATION, Scope.MESSAGE, NO_SMTPUTF8, host, Stage.MAIL.value)
     return None
+
+
+def needing_utf8(message: Message, recipients: Sequence[Recipient], head: bytes) -> set[int]:
+    """Positions of recipients to whom the message cannot go without SMTPUTF8."""
+    return {
+        position
+        for position, recipient in enumerate(recipients)
+        if needs_smtputf8(head, message.sender, (recipient.address,))
+    }
 
 
 def _outcome(reply: Reply, stage: Stage, host: str, judge: Judge | None, speaks_for: int = 1) -> Outcome:

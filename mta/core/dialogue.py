@@ -3,7 +3,7 @@
 Between: the SMTP client moves octets; this decides them.
 Contract: pure. `begin` and `feed` give the octets to write and the transactions that are finished; a
     transaction carries its own replies. `take` is asked for the next transaction where one may follow.
-    A transaction that is dropped (421, a lost connection) says by `after_dot` whether it may have arrived.
+    A transaction that is dropped (421, a lost connection) is `Left`, which says whether it may have arrived.
     `fault` says why a connection must never be used again: the peer answers what was not asked, or
     speaks no SMTP; or there is a bug of ours (`is_bug`). What was answered before counts.
 Raises: nothing that a peer can cause; what `begin` raises is a bug of ours.
@@ -20,8 +20,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from mta.core.address import ascii_address
+from mta.core.message import header_block, needs_smtputf8
 from mta.core.model import Message, Option, Recipient, Reply
-from mta.core.reply import ReplyError
+from mta.core.reply import MAX_QUOTED, ReplyError
 
 MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would wait for long
 _END = b".\r\n"
@@ -44,6 +46,11 @@ class Stage(enum.Enum):
     RCPT = "RCPT"
     DATA = "DATA"
     DOT = "."
+
+    @property
+    def shown(self) -> str:
+        """At the beginning of a sentence."""
+        return "The final dot" if self is Stage.DOT else self.value
 
     __hash__ = object.__hash__  # enum's own hashes the name, in Python, at every look-up
 
@@ -86,6 +93,15 @@ class Transaction:
         """The peer has it, for every recipient."""
         reply = self.dot_reply
         return reply is not None and reply.code < 300 and self.accepted == len(self.recipients)
+
+
+class Left(NamedTuple):
+    """A transaction that got no final reply."""
+
+    transaction: Transaction
+    after_dot: bool = False  # it may have arrived
+    stage: Stage | None = None  # what was not answered
+    why: str = ""  # a sentence without its full stop, where more is known than that the connection is gone
 
 
 Take = Callable[[], Transaction | None]  # the next transaction, where one may follow
@@ -166,7 +182,7 @@ class Dialogue:
         for reply in replies:
             if not asked:
                 if reply.code != 421:
-                    raise Desync(f"a reply to nothing: {reply}")
+                    raise Desync(f"The peer said {_shown(reply)} without being asked")
                 self.closing = reply
                 return  # nothing after a 421 counts
             asked -= 1
@@ -186,21 +202,30 @@ class Dialogue:
                 self._expected.appendleft((stage, transaction))  # it has no final reply
                 raise
 
-    def abandon(self) -> list[tuple[Transaction, bool]]:
-        """The transactions that got no final reply, each with True if its final dot was sent."""
-        left: dict[int, tuple[Transaction, bool]] = {}
+    def abandon(self, why: str = "") -> list[Left]:
+        """The transactions that got no final reply; `why` is what the connection knows of its end."""
+        left: dict[int, Left] = {}
+        why = self._fault_in_words() or why
         for stage, transaction in self._expected:
             transaction.ended_by = self.closing
             after_dot = stage is Stage.DOT and transaction.accepted > 0 and transaction is not self._withheld
-            left.setdefault(id(transaction), (transaction, after_dot))
+            left.setdefault(id(transaction), Left(transaction, after_dot, stage, why))
         self._expected.clear()
         return list(left.values())
+
+    def _fault_in_words(self) -> str:
+        if isinstance(self.fault, ReplyError):
+            stage = self.stage
+            return f"{'The peer spoke' if stage is None else f'{stage.shown} was answered'} with {self.fault}"
+        if self.fault is not None:
+            return str(self.fault) if isinstance(self.fault, Desync) else "We met an error of ours"
+        return ""
 
     # One handler a stage.
 
     def _on_rset(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         if reply.code >= 300:
-            raise Desync(f"RSET was refused: {reply}")
+            raise Desync(f"RSET was answered with {_shown(reply)}")
         if not self._pipelining:
             self._say(Stage.MAIL, transaction, transaction.envelope[0], step)
 
@@ -229,7 +254,7 @@ class Dialogue:
 
     def _on_data(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         if reply.code != 354 and reply.code < 400:
-            raise Desync(f"DATA was answered with {reply}")
+            raise Desync(f"DATA was answered with {_shown(reply)}")
         transaction.data_reply = reply
         if reply.code != 354:
             self._reset_first = transaction.mail_accepted
@@ -247,7 +272,8 @@ class Dialogue:
 
     def _on_dot(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         if 300 <= reply.code < 400:
-            raise Desync(f"the final dot was answered with {reply}")  # taken or not: nobody can tell
+            # Taken or not: nobody can tell.
+            raise Desync(f"The final dot was answered with {_shown(reply)}")
         transaction.dot_reply = reply
         self._finish(transaction, step, take)
 
@@ -273,16 +299,32 @@ _HANDLERS = {
 }
 
 
+def _shown(reply: Reply) -> str:
+    said = " ".join(str(reply).split())
+    return repr(said[:MAX_QUOTED])
+
+
 def envelope_lines(transaction: Transaction, capabilities: Capabilities) -> list[bytes]:
     """MAIL and each RCPT, with the parameters that this peer offers."""
     message = transaction.message
-    mail = f"MAIL FROM:<{message.sender}>"
+    parameters = ""
     if capabilities.size:
-        mail += f" SIZE={message.size}"
+        parameters += f" SIZE={message.size}"
     if message.options & Option.EIGHTBIT and capabilities.eightbit:
-        mail += " BODY=8BITMIME"
-    if message.options & Option.SMTPUTF8 and capabilities.smtputf8:
-        mail += " SMTPUTF8"
-    lines = [f"{mail}\r\n".encode()]
+        parameters += " BODY=8BITMIME"
+    if message.options & Option.SMTPUTF8:
+        return _declared_utf8(transaction, capabilities, parameters)
+    lines = [f"MAIL FROM:<{message.sender}>{parameters}\r\n".encode()]
     lines += [f"RCPT TO:<{recipient.address}>\r\n".encode() for recipient in transaction.recipients]
     return lines
+
+
+def _declared_utf8(transaction: Transaction, capabilities: Capabilities, parameters: str) -> list[bytes]:
+    """RFC 6531 3.2: the parameter goes with what needs it, and to those who know it."""
+    sender, recipients = transaction.message.sender, [each.address for each in transaction.recipients]
+    if not needs_smtputf8(header_block(transaction.body), sender, recipients):
+        sender, *recipients = (ascii_address(each)[0] for each in (sender, *recipients))
+    elif capabilities.smtputf8:
+        parameters += " SMTPUTF8"
+    mail = f"MAIL FROM:<{sender}>{parameters}\r\n".encode()
+    return [mail, *(f"RCPT TO:<{each}>\r\n".encode() for each in recipients)]

@@ -1,11 +1,15 @@
 """The failure notice: what the sender is told when recipients are given up.
 
 Between: `outbound.outcome` asks for one in the commit that gives them up; it goes out as any mail does.
-Contract: pure. The notice's envelope sender is null, its header block is ASCII (but for a sender who is
-    not). No line of ours is over 998 octets. Of the original only the header block is returned (`head`).
+Contract: pure. The notice's envelope sender is null, its header block is ASCII (but for a sender whose local
+    part is not: then, and only then, it needs SMTPUTF8). No line of ours is over 998 octets. Of the original
+    only the header block is returned (`head`). Action, Status and words say the same: `failed`, with a
+    class of 4 where trying longer might have helped. A Diagnostic-Code of type smtp is what a peer said; what
+    we found out ourselves is x-local, without the words of our resolver, and promises no other attempt.
 Raises: nothing.
-Standards: RFC 3464 (message/delivery-status), RFC 6522 (multipart/report), RFC 5321 4.5.5 (null sender),
-    RFC 3834 (Auto-Submitted), RFC 6533 (UTF-8 addresses), RFC 2045 6.4 (8bit), RFC 5322 2.1.1 (lines).
+Standards: RFC 3464 (message/delivery-status), RFC 3463 2 (classes), RFC 6522 (multipart/report),
+    RFC 5321 4.5.5 (null sender), RFC 3834 (Auto-Submitted), RFC 6533 (UTF-8 addresses), RFC 2045 6.4 (8bit),
+    RFC 5322 2.1.1 (lines).
 """
 
 from __future__ import annotations
@@ -13,16 +17,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from email.utils import formatdate
 
-from mta.core.address import PathError, a_label
-from mta.core.model import Kind, Message, Option, Outcome, Recipient
+from mta.core.address import ascii_address
+from mta.core.model import Kind, Message, Option, Outcome, Recipient, Subject
 from mta.core.queueid import created, text
 
 MAX_RETURNED = 64 * 1024  # octets of the original's header block
 MAX_SHOWN = 240  # characters of a line that somebody else wrote
-_ACTIONS = {
-    Kind.BOUNCED: "was refused",
-    Kind.EXPIRED: "could not be delivered in the time it was given",
-}
+MAX_DIAGNOSTIC = 900  # characters
+_PROMISES = ("; it is tried again", "; we will ask again", "; it is counted and the mail is tried again")
 
 
 def failure_notice(
@@ -38,24 +40,21 @@ def failure_notice(
     """The notice for `failed`, ready for the spool."""
     shown = text(notice_id)
     boundary = f"=_{shown}"
-    utf8 = bool(message.options & Option.SMTPUTF8)
+    to, domain = ascii_address(message.sender)
+    utf8 = not to.isascii()
+    certain = any(outcome.kind is not Kind.AMBIGUOUS for _, outcome in failed)
     parts = [
-        _head(message.sender, shown, hostname, boundary, now),
-        _explanation(message, failed, hostname, boundary),
-        _status(message, failed, hostname, boundary, utf8),
+        _head(to, shown, hostname, boundary, now, certain),
+        _explanation(message, failed, hostname, boundary, certain),
+        _status(message, failed, hostname, boundary),
     ]
     content = "".join(parts).replace("\n", "\r\n").encode()
-    kind = "message/global-headers" if utf8 else "text/rfc822-headers"
+    kind = "message/global-headers" if utf8 or _is_utf8(head) else "text/rfc822-headers"
     content += f"--{boundary}\r\nContent-Type: {kind}\r\n".encode()
     content += b"Content-Transfer-Encoding: 8bit\r\n\r\n" + head[:MAX_RETURNED]
     content += f"\r\n--{boundary}--\r\n".encode()
-    domain = message.sender.rpartition("@")[2]
-    try:
-        domain = a_label(domain)
-    except PathError:
-        domain = domain.lower()
-    options = Option.EIGHTBIT | (message.options & Option.SMTPUTF8)
-    recipient = Recipient(0, message.sender, domain)
+    options = Option.EIGHTBIT | (Option.SMTPUTF8 if utf8 else 0)
+    recipient = Recipient(0, to, domain)
     message_id = f"<{shown}@{hostname}>"
     return Message(
         notice_id, "", message.tenant, message.stream, "", expires, len(content), message_id, options,
@@ -63,11 +62,20 @@ def failure_notice(
     )  # fmt: skip
 
 
-def _head(to: str, shown: str, hostname: str, boundary: str, now: float) -> str:
+def _is_utf8(head: bytes) -> bool:
+    """Octets that are no Unicode are nobody's but their author's, and go back as they are."""
+    try:
+        return not head[:MAX_RETURNED].decode().isascii()
+    except UnicodeDecodeError as error:
+        return error.end == MAX_RETURNED  # cut in the middle of a letter
+
+
+def _head(to: str, shown: str, hostname: str, boundary: str, now: float, certain: bool) -> str:
+    subject = "Your mail could not be delivered" if certain else "Your mail may not have been delivered"
     return (
         f"From: Mail delivery <postmaster@{hostname}>\n"
         f"To: <{to}>\n"
-        "Subject: Your mail could not be delivered\n"
+        f"Subject: {subject}\n"
         f"Date: {formatdate(now, localtime=False)}\n"
         f"Message-ID: <{shown}@{hostname}>\n"
         "Auto-Submitted: auto-replied\n"
@@ -78,48 +86,75 @@ def _head(to: str, shown: str, hostname: str, boundary: str, now: float) -> str:
 
 
 def _explanation(
-    message: Message, failed: Sequence[tuple[Recipient, Outcome]], hostname: str, boundary: str
+    message: Message,
+    failed: Sequence[tuple[Recipient, Outcome]],
+    hostname: str,
+    boundary: str,
+    certain: bool,
 ) -> str:
+    what = "could not deliver" if certain else "does not know whether it has delivered"
     lines = [
         f"--{boundary}",
         "Content-Type: text/plain; charset=utf-8",
         "Content-Transfer-Encoding: 8bit",
         "",
-        f"The mail system at {hostname} could not deliver your message",
+        f"The mail system at {hostname} {what} your message",
         f"{_shown(message.message_id)} to the recipients below, and has given up.",
     ]
     for recipient, outcome in failed:
-        peer = f" by {outcome.host}" if outcome.host else ""
-        lines += ["", f"<{recipient.address}>", f"    {_ACTIONS[outcome.kind]}{peer}:"]
-        lines += [f"    {_shown(line)}" for line in str(outcome.reply).splitlines()]
+        lines += ["", f"<{recipient.address}>", f"    {_what(outcome)}:"]
+        lines += [f"    {_shown(line)}" for line in _words(outcome).splitlines()]
     return "\n".join([*lines, "", ""])
 
 
+def _what(outcome: Outcome) -> str:
+    """What became of it, in our words; those of others follow."""
+    where = f" by {outcome.host}" if outcome.host else ""
+    if outcome.kind is Kind.AMBIGUOUS:
+        return f"may have been taken{where} or not, and is not sent again"
+    if outcome.kind is Kind.EXPIRED:
+        last = f"; what {outcome.host} said last" if outcome.is_said and outcome.host else ""
+        return f"could not be delivered in the time it was given{last}"
+    return f"was refused{where}" if outcome.is_said else "cannot be delivered"
+
+
+def _words(outcome: Outcome) -> str:
+    """The reply of a peer as it was; of what we say ourselves what is for the sender."""
+    if outcome.is_said:
+        return str(outcome.reply)
+    said = outcome.reply.text
+    for promise in _PROMISES:
+        said = said.replace(promise, "")
+    if outcome.subject in (Subject.DNS, Subject.SOURCE):  # what is in brackets is for the operator
+        before, bracket, rest = said.partition(" (")
+        said = before + rest.rpartition(")")[2] if bracket else said
+    return said
+
+
 def _status(
-    message: Message,
-    failed: Sequence[tuple[Recipient, Outcome]],
-    hostname: str,
-    boundary: str,
-    utf8: bool,
+    message: Message, failed: Sequence[tuple[Recipient, Outcome]], hostname: str, boundary: str
 ) -> str:
-    kind = "message/global-delivery-status" if utf8 else "message/delivery-status"
-    lines = [
-        f"--{boundary}",
-        f"Content-Type: {kind}",
+    ascii_only = all(recipient.address.isascii() for recipient, _ in failed)
+    lines = [f"--{boundary}"]
+    if ascii_only:
+        lines += ["Content-Type: message/delivery-status"]
+    else:
+        lines += ["Content-Type: message/global-delivery-status", "Content-Transfer-Encoding: 8bit"]
+    lines += [
         "",
         f"Reporting-MTA: dns; {hostname}",
         f"X-Queue-ID: {text(message.id)}",
         f"Arrival-Date: {formatdate(created(message.id), localtime=False)}",
     ]
     for recipient, outcome in failed:
-        reply = outcome.reply
         kind = "rfc822" if recipient.address.isascii() else "utf-8"
         lines += ["", f"Final-Recipient: {kind}; {recipient.address}", "Action: failed"]
         lines += [f"Status: {_status_code(outcome)}"]
         if outcome.host:
             lines += [f"Remote-MTA: dns; {outcome.host}"]
-        diagnostic = " ".join(str(reply).split()).encode("ascii", "backslashreplace").decode()
-        lines += [f"Diagnostic-Code: smtp; {_printable(diagnostic)[:900]}"]
+        said = " ".join(_words(outcome).split()).encode("ascii", "backslashreplace").decode()
+        kind = "smtp" if outcome.is_said else "x-local"
+        lines += [f"Diagnostic-Code: {kind}; {_printable(said)[:MAX_DIAGNOSTIC]}"]
     return "\n".join([*lines, "", ""])
 
 
@@ -133,6 +168,10 @@ def _printable(line: str) -> str:
 
 
 def _status_code(outcome: Outcome) -> str:
-    """RFC 3463: given up is permanent, whatever class the last answer had."""
+    """RFC 3463 2: of what was refused the class is 5; of what was given up it is what was said last."""
     enhanced = outcome.reply.enhanced
-    return f"5{enhanced[1:]}" if enhanced else ("5.4.7" if outcome.kind is Kind.EXPIRED else "5.0.0")
+    if outcome.kind is Kind.BOUNCED:
+        return f"5{enhanced[1:]}" if enhanced else "5.0.0"
+    if not enhanced:
+        return "4.4.7"  # the time was over
+    return enhanced if enhanced[0] == "5" else f"4{enhanced[1:]}"

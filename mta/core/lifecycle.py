@@ -22,6 +22,7 @@ class State(enum.IntEnum):
     BOUNCED = 3
     EXPIRED = 4
     CANCELLED = 5
+    UNCERTAIN = 6  # given up, though it may have arrived
 
 
 class Cause(enum.Enum):
@@ -30,21 +31,23 @@ class Cause(enum.Enum):
     POSTPONE = "postpone"  # a gate of ours said later; the attempt is given back
     RECOVER = "recover"  # we were stopped in the middle of it
     CANCEL = "cancel"  # an operator took it out of the queue
+    DOUBT = "doubt"  # ambiguous once more, or when its time is over
 
 
 class ImpossibleMove(Exception):
     """The table has no such move."""
 
 
-FINAL = frozenset({State.DELIVERED, State.BOUNCED, State.EXPIRED, State.CANCELLED})
+FINAL = frozenset({State.DELIVERED, State.BOUNCED, State.EXPIRED, State.CANCELLED, State.UNCERTAIN})
 _OUTCOMES: dict[Kind | Cause, State] = {
     Kind.DELIVERED: State.DELIVERED,
     Kind.DEFERRED: State.DEFERRED,
-    Kind.AMBIGUOUS: State.DEFERRED,  # retried: better twice than never
+    Kind.AMBIGUOUS: State.DEFERRED,  # retried once: better twice than never, but not ten times
     Kind.BOUNCED: State.BOUNCED,
     Kind.EXPIRED: State.EXPIRED,
     Cause.POSTPONE: State.DEFERRED,
     Cause.CANCEL: State.CANCELLED,
+    Cause.DOUBT: State.UNCERTAIN,
 }
 TABLE: dict[State, dict[Kind | Cause, State]] = {
     State.FRESH: _OUTCOMES | {Cause.RECOVER: State.DEFERRED},

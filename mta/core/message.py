@@ -11,7 +11,10 @@ Standards: RFC 5321 4.5.2 (transparency), 2.3.8 (bare CR and LF), RFC 5322 2.2 (
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from io import IncrementalNewlineDecoder
+
+from mta.core.address import ascii_address
 
 _LINES = 64 * 1024
 _EMPTY_LINES = b"\r\n" * _LINES
@@ -114,3 +117,13 @@ def header_block(content: bytes) -> bytes:
         return b""
     end = content.find(b"\r\n\r\n")
     return content if end < 0 else content[: end + 2]
+
+
+def needs_smtputf8(block: bytes, sender: str, recipients: Iterable[str]) -> bool:
+    """Does a message with this header block need SMTPUTF8 on its way to these (RFC 6531 3.2)?
+
+    A body of eight bits is no reason, nor is a domain that has an A-label.
+    """
+    if not block.isascii():
+        return True
+    return not all(ascii_address(address)[0].isascii() for address in (sender, *recipients))

@@ -18,7 +18,7 @@ class Option:
     """What a message asks of its transport: bits of an int (a test of enum's flags costs 2 us)."""
 
     EIGHTBIT = 1  # BODY=8BITMIME was declared (RFC 6152)
-    SMTPUTF8 = 2  # SMTPUTF8 was declared (RFC 6531)
+    SMTPUTF8 = 2  # SMTPUTF8 was declared (RFC 6531): it may be needed, `core.message` says whether it is
     NOTIFY = 4  # a failure notice goes to the envelope sender
 
 
@@ -30,6 +30,7 @@ class Recipient:
     address: str
     domain: str
     attempts: int = 1  # tries that were begun, this one included
+    last: str | None = None  # what became of the one before (`core.last`), where it was read from the spool
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +102,7 @@ class Kind(enum.Enum):
     DEFERRED = "deferred"
     BOUNCED = "bounced"
     EXPIRED = "expired"
-    AMBIGUOUS = "ambiguous"  # the connection was lost after the dot: it may be delivered
+    AMBIGUOUS = "ambiguous"  # no final reply after the dot: it may be delivered
 
     __hash__ = object.__hash__  # enum's own hashes the name, in Python, at every look-up
 
@@ -178,6 +179,11 @@ class Outcome(NamedTuple):
     host: str = ""  # the peer's name, "" where none was reached
     command: str = ""  # the command that the reply answers: MAIL, RCPT, DATA, "." ...
     verdict: Verdict | None = None  # what a rule says of the reply; None for what no peer said
+
+    @property
+    def is_said(self) -> bool:
+        """Are these a peer's words? Else they are ours."""
+        return self.verdict is not None
 
 
 class Go(NamedTuple):

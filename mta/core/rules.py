@@ -36,21 +36,29 @@ CACHED = 512  # verdicts, of some 2 KiB each
 # An enhanced code that is not where RFC 2034 puts it: "#5.1.0 Rejected", "No mailbox (#5.1.1)",
 # "5.1.1: Unknown", or behind one word, or the code once more: "cuda_nsu 5.1.1 Unknown", "550 5.1.1 Unknown"
 _ASTRAY = re.compile(r"(?:#|^(?:[^\s\d]{1,20} |[45]\d\d[ -])?\(?)([45]\.\d{1,3}\.\d{1,3})(?!\.?\d)", re.A)
-# Behind the last @ of a word: what is no longer the domain, where letters or figures are in it
-_AFTER_ADDRESS = re.compile(r"[:;,)>\]](?=[^@]*[^\W_])[^@]*$")
+_AFTER_DOMAIN = re.compile(r"[:;,)>\]]")
+_LETTER = re.compile(r"[^\W_]")
+_NOT_AT = "(?<!at )(?<!until )(?<! à )(?<! um )(?<! bis )(?<!alle )"  # what follows these is a time of day
 # A time that we are asked to wait: what announces it stands before it, in German also behind it.
 _TIME = (
-    r"(?<![0-9.])(?P<count>[0-9]{1,6}|(?<= )(?:an?|one)(?= )) ?(?P<unit>"
+    r"(?<![0-9.])(?<![0-9]:)" + _NOT_AT + r"(?P<count>[0-9]{1,6}|(?<= )(?:an?|one)(?= )) ?(?P<unit>"
     r"(?:s(?:ec[a-z]{0,5}|ek[a-z]{0,5}|eg[a-z]{0,5})?|m(?:in[a-z]{0,4})?|h(?:rs?|ours?|eures?|oras?)?|"
     r"stunden?|ore|uur|секунд.?|минут.?|час.{0,2})(?![^\W\d_])|秒|分|小时)"
 )
-_CLOCK = r"(?P<hours>[0-9]{1,2}):(?P<minutes>[0-9][0-9]):(?P<seconds>[0-9][0-9])(?![0-9])"
+# With "at", with a zone, or from two hours on it is the time of day, wherever that is.
+_CLOCK = (
+    r"[: ]{1,2}(?P<hours>0?[01]):(?P<minutes>[0-5][0-9]):(?P<seconds>[0-5][0-9])"
+    r"(?![0-9:.+-]| ?(?:[ap]\.?m\b|uhr|o'clock|z\b|[+-][0-9]|[a-z]{2,4}t\b|utc|gmt))"
+)
 _ANNOUNCED = (
     r"(?:again|retry|back|wait|gr[ae]y-?list|delay|defer|later|erneut|wieder|dans|essayer|nouveau|intent|"
     r"nuev|riprov|tente|novam|через|повтор|请)[^0-9]{0,40}?"
 )
 _WAITS = (
-    re.compile(_ANNOUNCED + _CLOCK),
+    re.compile(r"(?:wait|gr[ae]y-?listed|retry-after|delay(?:ed)?)" + _CLOCK),
+    re.compile(
+        r"(?:again|retry|back|wait|gr[ae]y-?list|delay|defer|later)[^0-9]{0,40}?\b(?:in|for|after|of)" + _CLOCK
+    ),
     re.compile(_ANNOUNCED + _TIME),
     re.compile(_TIME + r" (?:erneut|wieder|noch|opnieuw)"),
     re.compile(r"retry[- ]after:? ?(?P<seconds>[0-9]{1,6})(?! ?\S)"),
@@ -211,8 +219,8 @@ def plain(text: str) -> str:
 
 def _without_address(word: str) -> str:
     """What hangs on an address, if it is more than brackets: "(ann@dst.test:blocked)" -> ":blocked)"."""
-    rest = _AFTER_ADDRESS.search(word)
-    return rest[0] if rest is not None else ""
+    end = _AFTER_DOMAIN.search(word, word.rfind("@"))
+    return word[end.start() :] if end is not None and _LETTER.search(word, end.start()) else ""
 
 
 def stated_wait(text: str) -> float | None:

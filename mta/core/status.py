@@ -56,6 +56,8 @@ _TOO_MANY_SUBJECTS = frozenset(
     {S.MAILBOX, S.CONNECTION, S.DESTINATION, S.UNKNOWN}
 )  # ... unless the text differs
 
+NO_MAIL = frozenset({521, 556})  # RFC 7504: this host takes none, whoever asks
+
 # The retry class of what is tried again.
 CLASSES = {
     S.RECIPIENT: "unknown", S.MAILBOX: "mailbox", S.MESSAGE: "policy", S.SENDER: "policy",
@@ -170,6 +172,6 @@ def _named(code: int, enhanced: Enhanced | None, stage: str) -> tuple[str, Subje
         return f"status-{subject}.{detail}" if registered else f"status-{min(subject, 8)}", known
     if stage == "MAIL":
         return f"code-{code}", S.SENDER
-    if stage in ("CONNECT", "EHLO") and code >= 500:
+    if stage in ("CONNECT", "EHLO") and code >= 500 and code not in NO_MAIL:
         return f"code-{code}", S.SOURCE
     return f"code-{code}", _CODES.get(code, S.RECIPIENT if code == 553 else S.UNKNOWN)

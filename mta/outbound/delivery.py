@@ -4,7 +4,7 @@ Between: a lane's connection task asks; `smtp.client` opens, the router gives ad
 Contract: `connect` gives a Connection, or the Outcome for what waits: hosts are tried by preference,
     ties shuffled, each with its addresses, at most 5 addresses in all.
 Raises: nothing that a peer can do.
-Standards: RFC 5321 5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 3207.
+Standards: RFC 5321 5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 3207, RFC 7504 (521, 556).
 Why: a handshake that fails must not lose mail where clear text was good enough yesterday, so a fresh
     connection goes without; where TLS is required, or a password goes over it, it does not.
 """
@@ -23,11 +23,13 @@ from mta.core.classify import Judge
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
 from mta.core.routing import Host, Login, Route, order, within_reach
 from mta.core.source import Source
+from mta.core.status import NO_MAIL
 from mta.outbound.router import Router
 from mta.smtp.client import Connection, PeerError, SourceError, TlsError, open_connection
 
 MAX_ADDRESSES = 5
 _SAID = (Subject.DNS, Subject.SOURCE)  # their words are the whole of it
+_NOT_US = (Subject.DESTINATION, Subject.RECIPIENT)
 
 
 class Delivery:
@@ -49,6 +51,7 @@ class Delivery:
         tried = 0
         said: list[str] = []
         last: Outcome | None = None
+        final: set[Host] = set()  # those that never take mail
         now = self._clock.monotonic()
         hosts = order(route.hosts, self._clock.dice)
         for host in sorted(hosts, key=lambda host: shunned.get(host.name, now) > now):
@@ -58,6 +61,8 @@ class Delivery:
             if isinstance(addresses, Outcome):
                 said.append(addresses.reply.text)
                 # A host that cannot be looked up now is worth another try; one that is wrong is not.
+                if addresses.kind is Kind.BOUNCED:
+                    final.add(host)
                 if last is None or last.kind is Kind.BOUNCED:
                     last = addresses
                 continue
@@ -71,8 +76,15 @@ class Delivery:
                 except PeerError as error:
                     said.append(f"{host.name} [{address}]: {error}")
                     last = _unreachable(host, error, judge)
+                    if last.kind is Kind.BOUNCED:
+                        if route.login is None:  # what serves us by contract is in trouble
+                            final.add(host)
+                        break  # it is about the host, whatever address it has
                     if last.subject in OURS:
                         return last  # it is about us: another door of the same house is no other answer
+        assert last is not None, "a route without hosts"
+        if last.kind is Kind.BOUNCED and final != set(hosts):
+            last = last._replace(kind=Kind.DEFERRED)
         return _worded(last, said)
 
     async def _open(self, host: Host, address: str, route: Route, source: Source) -> Connection:
@@ -81,8 +93,10 @@ class Delivery:
             return await self._open_with(host, address, route, source, self._verified, required=True)
         try:
             return await self._open_with(host, address, route, source, self._opportunistic)
-        except TlsError:
-            return await self._open_with(host, address, route, source, None)
+        except TlsError as error:
+            connection = await self._open_with(host, address, route, source, None)
+            connection.note = f"in the clear: {error}"
+            return connection
 
     async def _open_with(
         self,
@@ -120,17 +134,20 @@ def _read(login: Login) -> tuple[str, str]:
 
 def _unreachable(host: Host, error: PeerError, judge: Judge) -> Outcome:
     if error.reply is not None:
-        # A 5yz greeting is about this connection, not about the mail: it is tried again.
-        said = judge(error.reply, "CONNECT")
-        return Outcome(Kind.DEFERRED, said.subject, said.scope, error.reply, host.name, "CONNECT", said)
+        # A 5yz greeting is about this connection, not about the mail: it is tried again. But for RFC 7504.
+        said = judge(error.reply, error.command)
+        final = error.reply.code in NO_MAIL and said.permanent and said.subject in _NOT_US
+        kind = Kind.BOUNCED if final else Kind.DEFERRED
+        return Outcome(kind, said.subject, said.scope, error.reply, host.name, error.command, said)
     subject = Subject.TLS if isinstance(error, TlsError) else Subject.NETWORK
-    return Outcome(Kind.DEFERRED, subject, Scope.SITE, Reply(451, "4.4.1", str(error)), host.name, "CONNECT")
+    reply = Reply(451, error.status, str(error))
+    return Outcome(Kind.DEFERRED, subject, Scope.SITE, reply, host.name, error.command)
 
 
-def _worded(last: Outcome | None, said: list[str]) -> Outcome:
+def _worded(last: Outcome, said: list[str]) -> Outcome:
     """The outcome of a plan that is used up, with what every host said."""
-    assert last is not None, "a route without hosts"
     if last.kind is Kind.BOUNCED or last.subject in _SAID or last.verdict is not None:
         return last
-    text = "No host answered; it is tried again: " + "; ".join(said)
-    return last._replace(reply=Reply(451, last.reply.enhanced or "4.4.1", text[:1000]))
+    what = "No host is as safe as it must be" if last.subject is Subject.TLS else "No host answered"
+    text = f"{what}; it is tried again: " + "; ".join(said)
+    return last._replace(reply=last.reply._replace(text=text[:1000]))

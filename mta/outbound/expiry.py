@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from mta.clock import Clock
-from mta.core.classify import EXPIRED
 from mta.core.dsn import MAX_RETURNED
 from mta.core.message import header_block
 from mta.core.model import Batch
@@ -93,4 +92,4 @@ class Expiry:
         if is_told(message) and message.id not in heads:
             log.error("%s expires without its header: its content cannot be read", text(message.id))
         batch.head = header_block(heads.get(message.id, b""))
-        self._settler.settle(batch, [EXPIRED] * len(batch.recipients), Trace())
+        self._settler.expire(batch, Trace())

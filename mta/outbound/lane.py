@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import EXPIRED, Judge, broken, despite_bug, outcomes, shared, surplus, unsendable
-from mta.core.dialogue import Transaction
-from mta.core.message import stuff
+from mta.core.classify import Judge, broken, despite_bug, needing_utf8, outcomes, shared, surplus, unsendable
+from mta.core.dialogue import Left, Transaction
+from mta.core.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.routing import Route
 from mta.core.source import Source
@@ -36,6 +36,7 @@ FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room
 ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
 SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
 HOLD = 1800.0  # seconds that a tenant's mail waits where a rule names no time
+MOMENT = 5.0  # seconds; what took longer leaves an event
 LANE_FULL = "lane full"
 
 
@@ -178,12 +179,20 @@ class Lane:
     def begin(self, connection: Connection, batch: Batch, body: bytes, head: bytes) -> None:
         """The content of a batch was read: send it, if the connection is still there."""
         batch.head = head
+        refusal = unsendable(batch.message.options, connection.capabilities.smtputf8, connection.host)
+        if refusal is not None:
+            needing = needing_utf8(batch.message, batch.recipients, head)
+            if needing and not self._refuse(connection, batch, needing, refusal):
+                self._pool.contents.give_back(batch)
+                if not connection.ended.done():
+                    self.idle_again(connection)
+                return
         transaction = Transaction(batch.message, batch.recipients, body, connection)
         self._under_way[transaction] = batch
         if connection.ended.done():
             transaction.started = self._clock.monotonic()
             transaction.ended_by = connection.last_word
-            self.lost(connection, [(transaction, False)])
+            self.lost(connection, [Left(transaction)])
             self.kick()
         else:
             connection.send(transaction)
@@ -191,7 +200,7 @@ class Lane:
     def unread(self, connection: Connection, batch: Batch, error: Exception) -> None:
         """The content of a batch cannot be read, or not be sent."""
         self._pool.contents.give_back(batch)
-        self._settler.fail(batch, error, self._trace(connection.tls))
+        self._settler.fail(batch, error, self._trace(connection))
         try:
             if not connection.ended.done():
                 self.idle_again(connection)
@@ -232,9 +241,11 @@ class Lane:
                 results = [result for position, result in enumerate(results) if position not in extra]
             self.traffic.ended(transaction.started, now, results, connection.carried)
             connection.carried += 1
-            if any(result.verdict is not None for result in results):
-                self._react(batch.message.tenant, results, connection)
-                results = [self.reach.elsewhere(batch.message, result) for result in results]
+            for result in results:  # a generator for each message costs more
+                if result.verdict is not None:
+                    self._react(batch.message.tenant, results, connection)
+                    results = [self.reach.elsewhere(batch.message, each) for each in results]
+                    break
         except Exception as error:
             self._pool.bug(error)
             results, extra = despite_bug(transaction, connection.host), set()
@@ -242,7 +253,7 @@ class Lane:
             self._pool.contents.give_back(batch)
         if extra:
             self._turns.put_back(batch.split(extra))
-        self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
+        self._settler.settle(batch, results, self._trace(connection, now - transaction.started))
 
     def idle_again(self, connection: Connection) -> None:
         if self._is_used_up(connection) or self._pool.draining:
@@ -251,23 +262,23 @@ class Lane:
             self.idle.append(connection)
             self.kick()
 
-    def lost(self, connection: Connection, left: list[tuple[Transaction, bool]]) -> None:
+    def lost(self, connection: Connection, left: list[Left]) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
         if left:
             self.reach.lost()
-        for transaction, after_dot in left:
-            batch = self._under_way.pop(transaction, None)
+        for each in left:
+            batch = self._under_way.pop(each.transaction, None)
             if batch is None:
                 continue  # it was answered, and a bug came behind it
             if batch.message.content is None:
                 self._pool.contents.give_back(batch)
             try:
-                self._lost(connection, transaction, batch, after_dot)
+                self._lost(connection, each, batch)
             except Exception as error:
-                self._settler.fail(batch, error, self._trace(connection.tls))
+                self._settler.fail(batch, error, self._trace(connection))
         try:
-            for transaction in [each for each in self._under_way if each.carrier is connection]:
+            for transaction in [some for some in self._under_way if some.carrier is connection]:
                 batch = self._under_way.pop(transaction)  # the connection has forgotten it
                 self._pool.contents.give_back(batch)
                 self._settler.fail(batch, RuntimeError("a connection ended without a word of its mail"))
@@ -275,16 +286,19 @@ class Lane:
         except Exception as error:
             self._pool.bug(error)
 
-    def _lost(self, connection: Connection, transaction: Transaction, batch: Batch, after_dot: bool) -> None:
-        now = self._clock.monotonic()
-        outcome = broken(transaction, after_dot, connection.host, self.judge)
+    def _lost(self, connection: Connection, left: Left, batch: Batch) -> None:
+        transaction, now = left.transaction, self._clock.monotonic()
+        took = now - transaction.started
+        outcome = broken(left, connection.host, self.judge)
         if outcome.verdict is not None:
             self.traffic.ended(transaction.started, now, [outcome], connection.carried)
             self._react(batch.message.tenant, [outcome], connection)
         # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
         # that refuses us in words on a new connection.
         refused = is_refusal(outcome) and not connection.carried
-        if not (after_dot or refused or batch.requeued) and self._pool.may_take:
+        if not (left.after_dot or refused or batch.requeued) and self._pool.may_take:
+            if took > MOMENT:
+                self._settler.tell_again(batch, outcome, self._trace(connection, took))
             batch.requeued = True
             self._turns.put_back(batch)
             return
@@ -292,7 +306,7 @@ class Lane:
         results = shared(outcome, transaction, self.judge)
         if batch.requeued:
             self.reach.lost_again(outcome)
-        self._settler.settle(batch, results, self._trace(connection.tls, now - transaction.started))
+        self._settler.settle(batch, results, self._trace(connection, took))
 
     def bug(self, error: Exception) -> None:
         self._pool.bug(error)
@@ -391,14 +405,27 @@ class Lane:
                 return None
             message = batch.message
             if message.expires <= self._clock.now() and self._settler.is_over(message):
-                refusal: Outcome | None = EXPIRED
-            else:
-                refusal = unsendable(message.options, connection.capabilities.smtputf8, connection.host)
-            if refusal is None:
+                self._pop()
+                self._settler.expire(batch, self._trace(connection))
+                continue
+            refusal = unsendable(message.options, connection.capabilities.smtputf8, connection.host)
+            if refusal is None or message.content is None:  # that is decided when it is read
+                return batch
+            needing = needing_utf8(message, batch.recipients, header_block(message.content))
+            if not needing:
                 return batch
             self._pop()
-            self.settle_all(batch, refusal, self._trace(connection.tls))
+            if self._refuse(connection, batch, needing, refusal):
+                self._turns.put_back(batch)
         return None
+
+    def _refuse(self, connection: Connection, batch: Batch, positions: set[int], refusal: Outcome) -> bool:
+        """Give some recipients of a batch up; are there others?"""
+        others = len(positions) < len(batch.recipients)
+        refused = batch.split(positions) if others else batch
+        refused.head = batch.head
+        self.settle_all(refused, refusal, self._trace(connection))
+        return others
 
     def _fail(self, batch: Batch | None, error: Exception) -> None:
         """A bug of ours over what goes next: it leaves, or it would stand before the others for ever."""
@@ -475,8 +502,10 @@ class Lane:
                 ),
             )
 
-    def _trace(self, tls: str = "", duration: float = 0.0) -> Trace:
-        return Trace(self.route, self.source.name, tls, duration)
+    def _trace(self, connection: Connection | None = None, duration: float = 0.0) -> Trace:
+        if connection is None:
+            return Trace(self.route, self.source.name)
+        return Trace(self.route, self.source.name, connection.tls, duration, connection.note)
 
     def _tell_room(self) -> None:
         for share in [share for share in self._full if self._turns.room(share) >= LOW]:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 from mta.clock import Clock
 from mta.core import dsn
-from mta.core.classify import EXPIRED, OUR_FAULT
+from mta.core.classify import OUR_FAULT
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
+from mta.core.last import EXPIRED, expired, read, was_ambiguous, written
 from mta.core.lifecycle import FINAL, Cause, State, move
 from mta.core.message import header_block
 from mta.core.model import Batch, Kind, Line, Message, Option, Outcome, Recipient, Reply, Verdict
@@ -56,6 +57,7 @@ class Trace(NamedTuple):
     source: str = ""
     tls: str = ""
     duration: float = 0.0  # seconds
+    note: str = ""  # what else is to be known of the connection
 
 
 NOWHERE = Trace()
@@ -105,15 +107,20 @@ class Settler:
             self._metrics.bug("outbound", "as many outcomes as recipients", ValueError(len(outcomes)))
             outcomes = [OUR_FAULT] * len(batch.recipients)
         for recipient, outcome in zip(batch.recipients, outcomes, strict=True):
-            due = None
+            due = last = None
+            cause: Kind | Cause = outcome.kind
+            kind = outcome.kind
             try:
-                if outcome.kind is not Kind.DELIVERED:
+                if kind is not Kind.DELIVERED:
                     outcome, due = self._next(message, recipient, outcome, now, trace.route)
+                    kind = outcome.kind
+                    cause = Cause.DOUBT if kind is Kind.AMBIGUOUS and due is None else kind
+                    last = None if due is None else written(outcome, trace.tls, now)
                     _log(message, recipient, outcome, due)
-                state = move(State.FRESH if message.fresh else State.DEFERRED, outcome.kind)
+                state = move(State.FRESH if message.fresh else State.DEFERRED, cause)
                 event: Event | None = self._event(message, recipient, outcome, due, now, trace)
-                self._metrics.outcomes[outcome.kind].inc()
-                if outcome.kind is Kind.DELIVERED:
+                self._metrics.outcomes[kind].inc()
+                if kind is Kind.DELIVERED:
                     self._metrics.delivery_seconds.observe(now - created(message.id))
             except Exception as error:
                 outcome, state, due, event = self._despite(error, message, recipient, outcome, now)
@@ -121,16 +128,29 @@ class Settler:
                 events.append(event)
             if state in FINAL:
                 done.append(recipient)
-                if outcome.kind is not Kind.DELIVERED:
+                if state is not State.DELIVERED:
                     failed.append((recipient, outcome))
             else:
                 assert due is not None
-                updates.append(Update(state, recipient.attempts, due, message.id, recipient.n))
+                updates.append(Update(state, recipient.attempts, due, message.id, recipient.n, last))
                 self._tell_due(message, recipient, due)
         self._spool.settle(message, done, updates, events)
         if failed:
             self._tell_sender(batch, failed, now)
         self._let_go(batch)
+
+    def tell_again(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
+        """It took its time and came to nothing, and is made again at once: no attempt, but an event."""
+        now = self._clock.now()
+        for recipient in batch.recipients:
+            _log(batch.message, recipient, outcome, now)
+        self._spool.report(
+            [self._event(batch.message, each, outcome, now, now, trace) for each in batch.recipients]
+        )
+
+    def expire(self, batch: Batch, trace: Trace) -> None:
+        """Its time is over without another attempt: each recipient goes with what became of the last one."""
+        self.settle(batch, [expired(recipient.last) for recipient in batch.recipients], trace)
 
     def postpone(self, batch: Batch, until: float) -> None:
         """A gate of ours said later: the attempt is given back, and the mail waits on disk."""
@@ -202,11 +222,13 @@ class Settler:
         """When a recipient that was not delivered is tried again, if it is."""
         if outcome.kind is Kind.BOUNCED or outcome.kind is Kind.EXPIRED:
             return outcome, None
+        if outcome.kind is Kind.AMBIGUOUS and was_ambiguous(recipient.last):
+            return outcome, None  # whoever never says that he took it may have it ten times
         due = self.next_due(message, recipient, now, route, outcome.verdict)
         if due is None and self.clock_moved():
             due = self.plain_due(message, recipient, now)
         if due is None:
-            return outcome._replace(kind=Kind.EXPIRED), None
+            return (outcome if outcome.kind is Kind.AMBIGUOUS else outcome._replace(kind=Kind.EXPIRED)), None
         return outcome, due
 
     @property
@@ -251,13 +273,18 @@ class Settler:
         event.reply = ReplyField(reply.code, reply.enhanced, reply.text, outcome.command)
         event.tls = trace.tls
         event.duration_ms = int(trace.duration * 1000)
+        if trace.note:
+            event.reason = trace.note
         if outcome.verdict is not None:
             event.rule = outcome.verdict.rule
         if outcome.kind is not Kind.DELIVERED:
             event.subject = outcome.subject.value
-            event.permanent = outcome.kind in (Kind.BOUNCED, Kind.EXPIRED)
+            event.permanent = due is None
             if due is not None:
                 event.due = rfc3339(due)
+            elif outcome.kind is Kind.EXPIRED and not trace.tls:
+                last = read(recipient.last)
+                event.tls = "" if last is None else last.tls
         return event
 
     def _tell_sender(self, batch: Batch, failed: list[tuple[Recipient, Outcome]], now: float) -> None:

@@ -109,7 +109,7 @@ class Pool:
     def _drop_all(self) -> None:
         for lane in self._lanes.values():
             for connection in list(lane.serving):
-                connection.drop()
+                connection.drop("Our server was stopped in the middle of it")
 
     # What the scheduler asks
 
@@ -337,7 +337,7 @@ class Pool:
     def _look_after(self, lane: Lane, now: float) -> None:
         for connection in list(lane.serving):
             if now >= connection.deadline:
-                self._whatever(connection.drop)
+                self._whatever(connection.expire)
         for connection in list(lane.idle):
             if now - connection.idle_since > IDLE:
                 lane.idle.remove(connection)

@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping
 
 from mta.clock import Clock
 from mta.core.agenda import Agenda
-from mta.core.classify import EXPIRED
 from mta.core.lifecycle import State
 from mta.core.model import Batch, Go, Line, Message, Outcome, Recipient, Wait
 from mta.core.queueid import first_id, text
@@ -220,7 +219,7 @@ class Scheduler:
         message = batch.message
         if message.expires <= self._clock.now() and self._settler.is_over(message):
             # While we were down, or a gate was shut: nobody is dialled.
-            self._settler.settle(batch, [EXPIRED] * len(batch.recipients), Trace(route))
+            self._settler.expire(batch, Trace(route))
             return
         try:
             wait = self._hours(message) or self._pool.offer(route, batch)

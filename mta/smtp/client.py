@@ -3,7 +3,8 @@
 Between: `outbound.delivery` opens it; its lane feeds it and hears what became of each transaction.
 Contract: `open_connection` gives a Connection that is ready for MAIL, or raises. From then on nothing is
     awaited: `send` starts a transaction, the `Feeder` is asked for the next and told of every end.
-    `deadline` (monotonic seconds) is when the phase under way is over its time; the pool looks. A password
+    `deadline` (monotonic seconds) is when the phase under way is over its time: the pool looks, and calls
+    `expire`. A password
     goes only where nobody listens: over TLS to a peer whose certificate was verified, or to loopback. A bug
     of ours in what the event loop calls costs the connection; its transactions are handed back as lost.
 Raises: PeerError when the peer refused, was silent or spoke nonsense; TlsError when TLS is missing or its
@@ -16,9 +17,13 @@ Why: aiosmtplib has one waiter a connection and drops what comes between command
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
 import ssl
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -26,9 +31,9 @@ import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
 from mta.clock import Clock, timeout
-from mta.core.dialogue import Capabilities, Dialogue, Stage, Transaction
+from mta.core.dialogue import Capabilities, Dialogue, Left, Stage, Transaction
 from mta.core.model import Reply
-from mta.core.reply import ReplyParser, fit
+from mta.core.reply import ReplyParser, fit, quoted, reply_of
 
 CONNECT_TIMEOUT = 30.0  # seconds; a host that is up answers in a few
 GREETING_TIMEOUT = 300.0  # RFC 5321 4.5.3.2.1
@@ -39,6 +44,7 @@ BLOCK_TIMEOUT = 180.0  # RFC 5321 4.5.3.2.5: a block of data must get away in th
 BLOCK = 256 * 1024  # octets handed to the transport at once
 MAX_SAID = 500  # characters of what a peer, or the system, says before the first transaction
 NO_STARTTLS = "offers no STARTTLS, and the route requires it"
+NO_AUTH = "offers no AUTH that we know, and the route has a password"
 NO_SECRET = "the password of the route was kept back: the connection is not secret, or the peer not proved"
 _TIMEOUTS = {  # seconds until the reply; RFC 5321 4.5.3.2.2 to 4.5.3.2.6
     Stage.RSET: 300.0,
@@ -49,16 +55,27 @@ _TIMEOUTS = {  # seconds until the reply; RFC 5321 4.5.3.2.2 to 4.5.3.2.6
 }
 
 
-class PeerError(Exception):
-    """The peer would not, or could not, talk; `reply` is what it said, if it said anything."""
+_REPLY_LINE = re.compile(rb"[2-5]\d\d(?:[ -]|\r?$)")
 
-    def __init__(self, text: str, reply: Reply | None = None) -> None:
+
+class PeerError(Exception):
+    """The peer would not, or could not, talk; `reply` is what it said to `command`, if it said anything."""
+
+    status = "4.4.1"  # RFC 3463, where the peer gave none
+
+    def __init__(self, text: str, reply: Reply | None = None, command: str = "CONNECT") -> None:
         super().__init__(_words(text))
         self.reply = reply
+        self.command = command
 
 
 class TlsError(PeerError):
     """TLS is required and not offered, or it was offered and the handshake failed."""
+
+    status = "4.7.5"
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, None, "STARTTLS")
 
 
 class SourceError(PeerError):
@@ -79,7 +96,7 @@ class Feeder(Protocol):
 
     def idle_again(self, connection: Connection) -> None: ...
 
-    def lost(self, connection: Connection, left: list[tuple[Transaction, bool]]) -> None: ...
+    def lost(self, connection: Connection, left: list[Left]) -> None: ...
 
     def bug(self, error: Exception) -> None: ...
 
@@ -97,6 +114,22 @@ class _Protocol(SMTPProtocol):
                 self.connection.received(data)
             except Exception as error:
                 self.connection.broke(error)
+
+    def _read_response_from_buffer(self) -> aiosmtplib.SMTPResponse | None:
+        """Where theirs refuses lines of more than 8 KiB, and empty ones, and takes any number for a code."""
+        *lines, rest = bytes(self._buffer).split(b"\n")
+        texts: list[bytes] = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            if not _REPLY_LINE.match(line):
+                raise aiosmtplib.SMTPResponseException(-1, f"what is no reply: {quoted(line)}")
+            texts.append(line[4:].strip())
+            if line[3:4] != b"-":
+                self._buffer[:] = b"\n".join([*lines[number:], rest])
+                said = b"\n".join(texts).decode("utf-8", "surrogateescape")
+                return aiosmtplib.SMTPResponse(int(line[:3]), said)
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -161,6 +194,7 @@ class Connection:
         self.address = address
         self.capabilities = capabilities
         self.tls = tls  # "TLSv1.3", "" in the clear
+        self.note = ""  # why it is in the clear, where that was not the plan
         self.paused = False
         self.begun = 0  # transactions
         self.carried = 0  # of these, answered to their end; counted by the owner
@@ -258,11 +292,11 @@ class Connection:
         """The 421 that the peer said goodbye with."""
         return self._dialogue.closing
 
-    def gone(self) -> None:
+    def gone(self, why: str = "") -> None:
         """The peer closed, or the network did."""
         if not self.ended.done():
             try:
-                self._end()
+                self._end(why)
             except Exception as error:
                 self.feeder.bug(error)
 
@@ -271,18 +305,28 @@ class Connection:
         self.feeder.bug(error)
         self.drop()
 
-    def drop(self) -> None:
+    def expire(self) -> None:
+        """The phase under way is over its time."""
+        stage = self._dialogue.stage
+        if self._backlog:
+            self.drop(f"The peer took nothing of the message for {BLOCK_TIMEOUT:.0f} seconds")
+        elif stage is not None:
+            self.drop(f"{stage.shown} was not answered in {_TIMEOUTS[stage]:.0f} seconds")
+
+    def drop(self, why: str = "") -> None:
         """Cut the connection: nobody may use it again."""
         self._transport.abort()
-        self.gone()
+        self.gone(why)
 
-    def _end(self) -> None:
+    def _end(self, why: str) -> None:
         self.is_lost = True
         self.ended.set_result(None)
         self.deadline = float("inf")
         # An unsent rest of the body means that the final dot was never sent.
         after_dot = not self._backlog
-        left = [(each, dot and after_dot) for each, dot in self._dialogue.abandon()]
+        left = self._dialogue.abandon(why)
+        if not after_dot:
+            left = [each._replace(after_dot=False) for each in left]
         self._backlog.clear()
         self.feeder.lost(self, left)
 
@@ -319,29 +363,41 @@ async def open_connection(
     dialled = await _dial(address, port, source, clock)
     client = _Client(hostname=host, sock=dialled, local_hostname=ehlo, start_tls=False, timeout=None)
     try:
-        async with timeout(clock, GREETING_TIMEOUT):
+        async with _step("CONNECT", clock, GREETING_TIMEOUT, "the greeting"):
             await client.connect()
-        async with timeout(clock, COMMAND_TIMEOUT):
+        async with _step("EHLO", clock):
             await _greet(client)
         tls = ""
         if tls_context is not None and client.supports_extension("starttls"):
             tls = await _secure(client, tls_context, host, clock)
-            async with timeout(clock, COMMAND_TIMEOUT):
+            async with _step("EHLO", clock):
                 await client.ehlo()  # RFC 3207 4.2: what was offered in the clear does not count
         if tls_required and not tls:
             raise TlsError(NO_STARTTLS)
         if login is not None:
             if not _keeps_secrets(address, tls, tls_context):
                 raise TlsError(NO_SECRET)
-            async with timeout(clock, COMMAND_TIMEOUT):
+            async with _step("AUTH", clock):
                 await client.login(*login)
         return Connection(client, host, address, _capabilities(client), tls, clock)
-    except (aiosmtplib.SMTPException, OSError, ValueError) as error:  # TimeoutError is an OSError
-        client.discard()
-        raise _peer_error(error) from error
     except BaseException:
         client.discard()
         raise
+
+
+@asynccontextmanager
+async def _step(
+    command: str, clock: Clock, seconds: float = COMMAND_TIMEOUT, awaited: str = ""
+) -> AsyncIterator[None]:
+    """One command and its answer; what goes wrong is a PeerError that names it."""
+    try:
+        async with timeout(clock, seconds):
+            yield
+    except aiosmtplib.SMTPResponseException as error:
+        raise _refused(error, command) from error
+    except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+        awaited = awaited or f"the answer to {command}"
+        raise PeerError(_in_words(error, awaited, seconds), None, command) from error
 
 
 async def _dial(address: str, port: int, source: str, clock: Clock) -> socket.socket:
@@ -352,11 +408,8 @@ async def _dial(address: str, port: int, source: str, clock: Clock) -> socket.so
         dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source:
             _bind(dialled, source)
-        async with timeout(clock, CONNECT_TIMEOUT):
+        async with _step("CONNECT", clock, CONNECT_TIMEOUT, "the connection"):
             await asyncio.get_running_loop().sock_connect(dialled, (address, port))
-    except OSError as error:
-        dialled.close()
-        raise _peer_error(error) from error
     except BaseException:
         dialled.close()
         raise
@@ -370,7 +423,7 @@ def _bind(dialled: socket.socket, source: str) -> None:
     try:
         dialled.bind((source, 0))
     except OSError as error:
-        raise SourceError(error.strerror or str(error)) from error
+        raise SourceError(_in_words(error)) from error
 
 
 def _keeps_secrets(address: str, tls: str, context: ssl.SSLContext | None) -> bool:
@@ -395,8 +448,9 @@ async def _secure(client: _Client, context: ssl.SSLContext, host: str, clock: Cl
             await client.starttls(tls_context=context, server_hostname=host or None)
     except aiosmtplib.SMTPResponseException as error:
         raise TlsError(f"STARTTLS was refused: {error.code} {error.message}") from error
-    except (aiosmtplib.SMTPException, OSError, ValueError) as error:  # a name that is none is a ValueError
-        raise TlsError(f"the TLS handshake failed: {error}") from error
+    except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+        why = _in_words(error, "its end", HANDSHAKE_TIMEOUT)
+        raise TlsError(f"the TLS handshake failed: {why}") from error
     secured = client.get_transport_info("ssl_object")
     if secured is None or not (version := secured.version()):
         raise TlsError("the TLS handshake failed: the connection is in the clear")
@@ -408,14 +462,34 @@ def _capabilities(client: _Client) -> Capabilities:
     return Capabilities(offers("pipelining"), offers("size"), offers("8bitmime"), offers("smtputf8"))
 
 
-def _peer_error(error: Exception) -> PeerError:
-    if isinstance(error, aiosmtplib.SMTPResponseException):
-        said = _words(error.message)
-        if not 400 <= error.code < 600:
-            return PeerError(f"no SMTP: {said}" if error.code < 0 else f"said {error.code} {said}")
-        (reply,) = ReplyParser().feed(f"{error.code} {said}\r\n".encode())
-        return PeerError(str(reply), reply)
-    if isinstance(error, TimeoutError):
-        return PeerError("timed out")
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return PeerError(text or type(error).__name__)
+def _refused(error: aiosmtplib.SMTPResponseException, command: str) -> PeerError:
+    asked = "the connection" if command == "CONNECT" else command
+    if error.code < 0:
+        said = error.message.replace("Response too long", "a reply without an end")
+        return PeerError(f"answered {asked} with {said}", None, command)
+    reply = reply_of(error.code, error.message)
+    reply = reply._replace(text=_words(reply.text))
+    if not 400 <= error.code < 600:
+        return PeerError(f"answered {asked} with {reply}", None, command)
+    return PeerError(str(reply), reply, command)
+
+
+def _in_words(error: Exception, awaited: str = "", seconds: float = 0.0) -> str:
+    """What happened, for people: neither the library's words nor Python's."""
+    causes = [error, *filter(None, (error.__cause__, error.__context__))]
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the certificate is not accepted: {cause.verify_message.rstrip('.')}"
+        if isinstance(cause, ssl.SSLError) and cause.reason:
+            return cause.reason.replace("_", " ").lower()
+    if type(error) is TimeoutError and not error.errno:
+        return f"timed out: {awaited} did not come in {seconds:.0f} seconds"
+    system = next((cause for cause in causes if isinstance(cause, OSError) and cause.errno), None)
+    why = "" if system is None else os.strerror(system.errno or 0)
+    if isinstance(error, aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPTimeoutError):
+        return f"the connection was lost before {awaited} came" + (f" ({why})" if why else "")
+    if isinstance(error, aiosmtplib.SMTPException):  # the only thing that it looks for itself
+        return NO_AUTH
+    if isinstance(error, ValueError):  # a host's name that is none
+        return "its name cannot be used"
+    return why or "the connection was lost"

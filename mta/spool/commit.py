@@ -54,6 +54,7 @@ class Update(NamedTuple):
     due: float
     message: int
     n: int
+    last: str | None = None  # what became of the one before (`core.last`); None: as it is kept
 
 
 class Times(NamedTuple):

@@ -2,8 +2,8 @@
 
 Between: `mta spool erase`, under the spool's lock; the event log is rewritten by `events.segments`.
 Contract: `erase` removes the recipients with the address, and each message that has none left then, with
-    its content. `forget` comes last: it removes from the disk what was deleted, by writing the database
-    anew, and needs as much space again.
+    its content, and the address from what was said of others. `forget` comes last: it removes from the disk
+    what was deleted, by writing the database anew, and needs as much space again.
 Raises: SpoolError, sqlite3.Error, OSError.
 Standards: GDPR article 17.
 Why: what the person has sent stays. It is mail to others, is gone by its expiry, and taking it away is
@@ -24,6 +24,7 @@ from mta.core.event import Type, about
 from mta.core.lifecycle import Cause, State, move
 from mta.core.model import Message, Recipient
 from mta.spool import statements as sql
+from mta.spool.commit import Update
 from mta.spool.database import SpoolError, connect, connect_reader
 from mta.spool.fault import words
 from mta.spool.queue import Spool
@@ -54,8 +55,25 @@ async def erase(path: Path, spool: Spool, person: Erasure, now: float) -> Erased
             ids = {row[1] for row in rows}
             recipients += len(rows)
             messages += len(ids) - connection.execute(sql.LEFT, (json.dumps(list(ids)),)).fetchone()[0]
+        await _erase_words(connection, spool, person)
         sent, until = connection.execute(sql.FROM_PERSON).fetchone()
     return Erased(recipients, messages, sent, until)
+
+
+async def _erase_words(connection: sqlite3.Connection, spool: Spool, person: Erasure) -> None:
+    """A peer's words about one recipient may name another."""
+
+    def without(last: str | None) -> str | None:
+        return None if last is None else person.line(last.encode()).decode().rstrip("\n")
+
+    connection.create_function("mentions", 1, lambda last: without(last) != last, deterministic=True)
+    while rows := connection.execute(sql.OF_OTHERS, (PAGE,)).fetchall():
+        await spool.lease(
+            [
+                Update(State(state), attempts, due, message, n, without(last))
+                for state, attempts, due, message, n, last in rows
+            ]
+        )
 
 
 def _cancel(spool: Spool, message: Message, recipient: Recipient, now: float) -> None:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from msgspec.json import encode
+
 from mta.core.event import Event, Type, about
 from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
@@ -176,7 +178,8 @@ def _updates(message: Message, record: Record) -> Iterator[Update]:
     for recipient in record.recipients:
         if recipient.due is not None:
             due = recipient.due.timestamp()
-            yield Update(State.DEFERRED, recipient.attempts, due, message.id, recipient.n)
+            last = None if recipient.last is None else encode(recipient.last).decode()
+            yield Update(State.DEFERRED, recipient.attempts, due, message.id, recipient.n, last)
 
 
 def _receptions(message: Message, record: Record, now: float) -> Iterator[Event]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mta.core.address import PathError, a_label
+from mta.core.last import read
 from mta.core.lifecycle import TABLE, State
 from mta.core.queueid import text
 from mta.spool import statements as sql
@@ -82,7 +83,7 @@ _RULES = (
         OURS,
     ),
 )
-_RECIPIENTS = "SELECT message, n, address, domain, state, attempts, due FROM recipient"
+_RECIPIENTS = "SELECT message, n, address, domain, last, state, attempts, due FROM recipient"
 _COUNTERS = "SELECT name, value FROM meta WHERE name IN ('next_seq', 'last_id', 'mode')"
 
 
@@ -104,8 +105,10 @@ def related(connection: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def recipients(connection: sqlite3.Connection) -> Iterator[Finding]:
-    """State, attempts, due time and domain of each."""
-    for message, n, address, domain, *standing in connection.execute(_RECIPIENTS):
+    """State, attempts, due time, domain and last outcome of each."""
+    for message, n, address, domain, last, *standing in connection.execute(_RECIPIENTS):
+        if last is not None and read(last) is None:
+            yield Finding(shown(message), f"recipient {n} has a last outcome that cannot be read", OURS)
         for what in _wrong_state(*standing):
             yield Finding(shown(message), f"recipient {n} {what}", OURS)
         right = _domain(str(address))

@@ -21,6 +21,8 @@ from typing import Annotated, BinaryIO, Final, Literal, NamedTuple
 import msgspec
 
 from mta.core.address import PathError, parse
+from mta.core.last import Last
+from mta.core.last import read as read_last
 from mta.core.lifecycle import State
 from mta.core.model import Message, Option
 from mta.core.queueid import created, text
@@ -51,9 +53,10 @@ class Row(NamedTuple):
     state: int
     attempts: int
     due: float | None  # None while the first attempt is under way
+    last: str | None = None  # JSON, core/last
 
 
-class RecipientRecord(msgspec.Struct, forbid_unknown_fields=True):
+class RecipientRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A recipient in the .json."""
 
     n: _Count
@@ -62,6 +65,7 @@ class RecipientRecord(msgspec.Struct, forbid_unknown_fields=True):
     state: _Stored
     attempts: _Count
     due: _Time | None
+    last: Last | None = None  # a list, as core/last has it; older versions have none
 
 
 class _AnyRecord(msgspec.Struct):
@@ -116,7 +120,7 @@ def record_of(message: Message, rows: Sequence[Row], content: bytes, mode: str) 
         recipients=[
             RecipientRecord(
                 row.n, row.address, row.domain, _STATES[State(row.state)], row.attempts,
-                None if row.due is None else _time(row.due),
+                None if row.due is None else _time(row.due), read_last(row.last),
             )
             for row in rows
         ],

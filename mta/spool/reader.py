@@ -171,9 +171,9 @@ def _due(rows: Iterable[tuple[Any, ...]], now: float, limit: int) -> Due:
 
 
 def _message(row: tuple[Any, ...]) -> Message:
-    queue_id, n, address, domain, attempts, sender, tenant, stream, credential, *rest, _ = row
+    queue_id, n, address, domain, attempts, last, sender, tenant, stream, credential, *rest, _ = row
     expires, size, message_id, options, priority = rest
-    recipient = Recipient(n, address, domain, attempts)
+    recipient = Recipient(n, address, domain, attempts, last)
     return Message(
         queue_id, sender, tenant, stream, credential, expires, size, message_id, options, [recipient],
         priority=priority,

@@ -39,7 +39,11 @@ DELETE_RECIPIENTS = (
     "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 )
 # Write the next attempt of a recipient.
-UPDATE_RECIPIENT = "UPDATE recipient SET state = ?, attempts = ?, due = ? WHERE message = ? AND n = ?"
+# Its last outcome stays where there is none.
+UPDATE_RECIPIENT = (
+    "UPDATE recipient SET state = ?1, attempts = ?2, due = ?3, last = coalesce(?6, last) "
+    "WHERE message = ?4 AND n = ?5"
+)
 # Whose outcome cannot be written: all of these messages, and pairs of (message, n).
 DEFER = (
     "UPDATE recipient SET state = ?, due = ? WHERE message IN (SELECT value FROM json_each(?)) "
@@ -124,8 +128,8 @@ LINES = (
 )
 # Recipients with their messages.
 _COLUMNS = (
-    "SELECT r.message, r.n, r.address, r.domain, r.attempts, m.sender, m.tenant, m.stream, m.credential, "
-    "m.expires, m.size, m.message_id, m.options, m.priority, r.due "
+    "SELECT r.message, r.n, r.address, r.domain, r.attempts, r.last, m.sender, m.tenant, m.stream, "
+    "m.credential, m.expires, m.size, m.message_id, m.options, m.priority, r.due "
 )
 _WITH_MESSAGE = _COLUMNS + "FROM recipient r JOIN message m ON m.id = r.message "
 # Those of a line that wait, oldest due first.
@@ -166,7 +170,7 @@ BY_TENANT = "m.tenant = ?"
 BY_SENDER = "m.sender = ? COLLATE NOCASE"
 ANY = "? IS NULL"
 RECIPIENTS_OF = (
-    "SELECT message, n, address, domain, state, attempts, due FROM recipient "
+    "SELECT message, n, address, domain, state, attempts, due, last FROM recipient "
     "WHERE message IN (SELECT value FROM json_each(?)) ORDER BY message, n"
 )
 # Of these ids, those that are no message's.
@@ -192,6 +196,11 @@ OF_PERSON = (
     "SELECT r.n, m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, "
     "m.options, m.priority FROM recipient r JOIN message m ON m.id = r.message "
     "WHERE r.domain = ? AND r.due IS NOT NULL AND names(r.address) LIMIT ?"
+)
+# Words about others in which the person is named. `mentions` is a function of ours.
+OF_OTHERS = (
+    "SELECT state, attempts, due, message, n, last FROM recipient WHERE mentions(last) "
+    "ORDER BY message, n LIMIT ?"
 )
 FROM_PERSON = "SELECT count(*), max(expires) FROM message WHERE names(sender)"
 LEFT = "SELECT count(*) FROM message WHERE id IN (SELECT value FROM json_each(?))"

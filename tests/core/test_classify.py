@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta.core.classify import LOST, MAYBE, NO_SMTPUTF8, broken, outcomes, shared, surplus, unsendable
-from mta.core.dialogue import Stage, Transaction
+from mta.core.classify import NO_SMTPUTF8, broken, outcomes, shared, surplus, unsendable
+from mta.core.dialogue import Left, Stage, Transaction
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject
 from mta.core.reply import ReplyParser
 
@@ -113,23 +113,44 @@ def test_one_too_many_goes_in_another_transaction(rcpts: list[str], positions: s
     assert surplus(ended(OK, rcpts, "354 go", OK)) == positions
 
 
-def test_a_lost_connection_before_the_dot() -> None:
-    transaction = ended(OK, [OK])
-    expected = Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, LOST, HOST)
-    assert broken(transaction, False, HOST) == expected
+@pytest.mark.parametrize(
+    ("stage", "why", "said"),
+    [
+        (None, "", "The connection was lost; it is tried again"),
+        (Stage.RCPT, "", "The connection was lost before RCPT was answered; it is tried again"),
+        (Stage.DOT, "", "The connection was lost while the message was sent; it is tried again"),
+        (Stage.DATA, "DATA was answered with '250 ok'", "DATA was answered with '250 ok'; it is tried again"),
+    ],
+)
+def test_no_final_reply_before_the_dot(stage: Stage | None, why: str, said: str) -> None:
+    left = Left(ended(OK, [OK]), False, stage, why)
+    reply, command = Reply(451, "4.4.2", said), "" if stage is None else stage.value
+    expected = Outcome(Kind.DEFERRED, Subject.CONNECTION, Scope.CONNECTION, reply, HOST, command)
+    assert broken(left, HOST) == expected
 
 
-def test_a_lost_connection_after_the_dot() -> None:
-    transaction = ended(OK, [OK], "354 go")
-    expected = Outcome(Kind.AMBIGUOUS, Subject.NETWORK, Scope.CONNECTION, MAYBE, HOST, ".")
-    assert broken(transaction, True, HOST) == expected
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("", "The connection was lost after the final dot: the message may have arrived"),
+        (
+            "The final dot was answered with 'x'",
+            "The final dot was answered with 'x': the message may have arrived",
+        ),
+    ],
+)
+def test_no_final_reply_after_the_dot(why: str, said: str) -> None:
+    left = Left(ended(OK, [OK], "354 go"), True, Stage.DOT, why)
+    reply = Reply(451, "4.4.2", said)
+    expected = Outcome(Kind.AMBIGUOUS, Subject.NETWORK, Scope.CONNECTION, reply, HOST, ".")
+    assert broken(left, HOST) == expected
 
 
 @pytest.mark.parametrize("after_dot", [False, True])
 def test_a_421_says_why(after_dot: bool) -> None:
     transaction = ended(OK, [OK])
     transaction.ended_by = reply("421 4.3.2 going down")
-    outcome = broken(transaction, after_dot, HOST)
+    outcome = broken(Left(transaction, after_dot), HOST)
     assert (outcome.kind, outcome.reply) == (Kind.DEFERRED, transaction.ended_by)
 
 
@@ -137,7 +158,7 @@ def test_who_was_refused_before_a_421_keeps_that_answer() -> None:
     transaction = ended(OK, ["550 5.1.1 who?", OK])
     transaction.recipients.append(Recipient(2, "r2@dst.test", "dst.test"))  # not answered yet
     transaction.ended_by, transaction.ended_at = reply("421 4.3.2 going down"), Stage.RCPT
-    given = shared(broken(transaction, False, HOST), transaction)
+    given = shared(broken(Left(transaction), HOST), transaction)
     assert [(each.kind.value, each.reply.code) for each in given] == [
         ("bounced", 550),
         ("deferred", 421),
@@ -148,7 +169,7 @@ def test_who_was_refused_before_a_421_keeps_that_answer() -> None:
 def test_recipients_behind_a_mail_that_was_refused_have_no_answers_of_their_own() -> None:
     transaction = ended("451 4.3.0 later", ["503 MAIL first"])
     transaction.ended_by = reply("421 4.3.2 going down")
-    (given,) = shared(broken(transaction, False, HOST), transaction)
+    (given,) = shared(broken(Left(transaction), HOST), transaction)
     assert given.reply.code == 421
 
 

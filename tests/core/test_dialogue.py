@@ -56,6 +56,10 @@ def begun(capabilities: Capabilities = PIPELINING, recipients: int = 1) -> tuple
     return dialogue, first
 
 
+def abandoned(dialogue: Dialogue) -> list[tuple[Transaction, bool]]:
+    return [(left.transaction, left.after_dot) for left in dialogue.abandon()]
+
+
 def codes(given: list[Reply]) -> list[int]:
     return [reply.code for reply in given]
 
@@ -221,7 +225,7 @@ def test_421_before_the_dot_leaves_the_transaction_unsent(
     assert say(dialogue, "421 4.3.2 going down", "250 ignored") == (b"", [])
     assert dialogue.closing == Reply(421, "4.3.2", "going down")
     assert dialogue.fault is None
-    assert dialogue.abandon() == [(first, False)]
+    assert abandoned(dialogue) == [(first, False)]
     assert first.ended_by == dialogue.closing
 
 
@@ -231,7 +235,7 @@ def test_421_to_rset() -> None:
     second = transaction()
     dialogue.begin(second)
     say(dialogue, "421 enough")
-    assert dialogue.abandon() == [(second, False)]
+    assert abandoned(dialogue) == [(second, False)]
 
 
 def test_421_after_the_dot_is_the_answer_and_the_next_envelope_is_unsent() -> None:
@@ -240,7 +244,7 @@ def test_421_after_the_dot_is_the_answer_and_the_next_envelope_is_unsent() -> No
     say(dialogue, "250 ok", "250 ok", "354 go", take=queue(second))
     assert say(dialogue, "421 enough", take=queue(transaction())) == (b"", [first])
     assert first.dot_reply == Reply(421, "", "enough")
-    assert dialogue.abandon() == [(second, False)]
+    assert abandoned(dialogue) == [(second, False)]
     assert second.ended_by == dialogue.closing
 
 
@@ -248,7 +252,7 @@ def test_421_while_idle_is_goodbye() -> None:
     dialogue = Dialogue(PIPELINING)
     assert say(dialogue, "421 idle for too long") == (b"", [])
     assert dialogue.closing == Reply(421, "", "idle for too long")
-    assert dialogue.abandon() == []
+    assert abandoned(dialogue) == []
 
 
 def test_421_behind_the_last_reply_leaves_the_next_transaction_unsent() -> None:
@@ -257,22 +261,22 @@ def test_421_behind_the_last_reply_leaves_the_next_transaction_unsent() -> None:
     say(dialogue, "250 ok", "250 ok", "354 go")
     _, finished = say(dialogue, "250 taken", "421 enough", take=queue(second))
     assert finished == [first]
-    assert dialogue.abandon() == [(second, False)]
+    assert abandoned(dialogue) == [(second, False)]
 
 
 def test_a_reply_to_nothing_is_a_fault() -> None:
     dialogue = Dialogue(PIPELINING)
     assert say(dialogue, "250 hello?") == (b"", [])
     assert isinstance(dialogue.fault, Desync)
-    assert str(dialogue.fault) == "a reply to nothing: 250 hello?"
+    assert str(dialogue.fault) == "The peer said '250 hello?' without being asked"
 
 
 def test_a_reply_to_what_is_not_written_yet_is_a_fault() -> None:
     dialogue, first = begun()
     _, finished = say(dialogue, "250 ok", "250 ok", "354 go", "250 taken, so soon")
     assert finished == []
-    assert str(dialogue.fault) == "a reply to nothing: 250 taken, so soon"
-    assert dialogue.abandon() == [(first, False)]
+    assert str(dialogue.fault) == "The peer said '250 taken, so soon' without being asked"
+    assert abandoned(dialogue) == [(first, False)]
 
 
 @pytest.mark.parametrize("nonsense", ["what?", "250 a reply to nothing", "999 no such code"])
@@ -283,15 +287,15 @@ def test_what_was_answered_before_nonsense_counts(nonsense: str) -> None:
     _, finished = say(dialogue, "250 taken", nonsense, take=queue(second))
     assert finished == [first]
     assert dialogue.fault is not None
-    assert dialogue.abandon() == [(second, False)]
+    assert abandoned(dialogue) == [(second, False)]
 
 
 def test_nonsense_after_the_dot_may_mean_anything() -> None:
     dialogue, first = begun()
     say(dialogue, "250 ok", "250 ok", "354 go")
     assert say(dialogue, "gulp") == (b"", [])
-    assert str(dialogue.fault) == "not a reply: b'gulp\\r'"
-    assert dialogue.abandon() == [(first, True)]
+    assert str(dialogue.fault) == "what is no reply: 'gulp'"
+    assert abandoned(dialogue) == [(first, True)]
 
 
 @pytest.mark.parametrize("reply", ["250 ok", "334 more", "220 hello"])
@@ -299,8 +303,8 @@ def test_data_must_be_taken_or_refused(reply: str) -> None:
     dialogue, first = begun()
     say(dialogue, "250 ok", "250 ok")
     say(dialogue, reply)
-    assert str(dialogue.fault) == f"DATA was answered with {reply}"
-    assert dialogue.abandon() == [(first, False)]
+    assert str(dialogue.fault) == f"DATA was answered with '{reply}'"
+    assert abandoned(dialogue) == [(first, False)]
 
 
 @pytest.mark.parametrize("capabilities", [PIPELINING, PLAIN])
@@ -311,8 +315,8 @@ def test_a_refused_rset_is_a_fault(capabilities: Capabilities) -> None:
     second = transaction()
     dialogue.begin(second)
     say(dialogue, "500 RSET?")
-    assert str(dialogue.fault) == "RSET was refused: 500 RSET?"
-    assert dialogue.abandon() == [(second, False)]
+    assert str(dialogue.fault) == "RSET was answered with '500 RSET?'"
+    assert abandoned(dialogue) == [(second, False)]
 
 
 @pytest.mark.parametrize(
@@ -328,17 +332,17 @@ def test_a_refused_rset_is_a_fault(capabilities: Capabilities) -> None:
 def test_a_lost_connection(replies: list[str], after_dot: bool) -> None:
     dialogue, first = begun()
     say(dialogue, *replies)
-    assert dialogue.abandon() == [(first, after_dot)]
+    assert abandoned(dialogue) == [(first, after_dot)]
     assert first.ended_by is None
     assert dialogue.idle
-    assert dialogue.abandon() == []
+    assert abandoned(dialogue) == []
 
 
 def test_a_lost_connection_between_two_messages() -> None:
     dialogue, first = begun()
     second = transaction()
     say(dialogue, "250 ok", "250 ok", "354 go", take=queue(second))
-    assert dialogue.abandon() == [(first, True), (second, False)]
+    assert abandoned(dialogue) == [(first, True), (second, False)]
 
 
 @pytest.mark.parametrize(
@@ -346,17 +350,34 @@ def test_a_lost_connection_between_two_messages() -> None:
     [
         (EVERYTHING, 0, b"MAIL FROM:<a@src.test> SIZE=21\r\n"),
         (EVERYTHING, Option.EIGHTBIT, b"MAIL FROM:<a@src.test> SIZE=21 BODY=8BITMIME\r\n"),
-        (
-            EVERYTHING,
-            Option.EIGHTBIT | Option.SMTPUTF8,
-            b"MAIL FROM:<a@src.test> SIZE=21 BODY=8BITMIME SMTPUTF8\r\n",
-        ),
+        (EVERYTHING, Option.SMTPUTF8, b"MAIL FROM:<a@src.test> SIZE=21\r\n"),  # nothing needs it
         (PLAIN, Option.EIGHTBIT | Option.SMTPUTF8 | Option.NOTIFY, b"MAIL FROM:<a@src.test>\r\n"),
         (Capabilities(eightbit=True), Option.EIGHTBIT, b"MAIL FROM:<a@src.test> BODY=8BITMIME\r\n"),
     ],
 )
 def test_only_what_was_offered_is_asked_for(capabilities: Capabilities, options: int, mail: bytes) -> None:
     assert envelope_lines(transaction(options=options), capabilities)[0] == mail
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "head", "offered", "lines"),
+    [
+        ("jörg@src.test", "r@dst.test", "x", True, ["FROM:<jörg@src.test> SMTPUTF8", "TO:<r@dst.test>"]),
+        ("a@src.test", "bé@dst.test", "x", True, ["FROM:<a@src.test> SMTPUTF8", "TO:<bé@dst.test>"]),
+        ("a@src.test", "r@dst.test", "é", True, ["FROM:<a@src.test> SMTPUTF8", "TO:<r@dst.test>"]),
+        ("a@src.test", "r@bücher.test", "x", True, ["FROM:<a@src.test>", "TO:<r@xn--bcher-kva.test>"]),
+        ("a@bücher.test", "r@dst.test", "x", False, ["FROM:<a@xn--bcher-kva.test>", "TO:<r@dst.test>"]),
+        ("", "r@bücher.test", "x", False, ["FROM:<>", "TO:<r@xn--bcher-kva.test>"]),
+        ("a@src.test", "r@dst.test", "x", True, ["FROM:<a@src.test>", "TO:<r@dst.test>"]),
+    ],
+)
+def test_smtputf8_goes_with_what_needs_it(
+    sender: str, recipient: str, head: str, offered: bool, lines: list[str]
+) -> None:
+    made = transaction(options=Option.SMTPUTF8, body=f"Subject: {head}\r\n\r\nbody: é\r\n".encode())
+    made.message.sender, made.recipients[0].address = sender, recipient
+    mail, rcpt = envelope_lines(made, Capabilities(smtputf8=offered))
+    assert [mail.decode(), rcpt.decode()] == [f"MAIL {lines[0]}\r\n", f"RCPT {lines[1]}\r\n"]
 
 
 def test_the_null_sender_and_utf8() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mta.core.dsn import MAX_RETURNED, failure_notice
 from mta.core.message import has_bare_newline
-from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject
+from mta.core.model import Kind, Message, Option, Outcome, Reaction, Recipient, Reply, Scope, Subject, Verdict
 from mta.core.queueid import QueueIds, text
 
 NOW = 1_800_000_000.0
@@ -23,7 +23,9 @@ def message(sender: str = "a@src.test", options: int = 0, message_id: str = "<m@
 
 
 def outcome(reply: Reply = SAID, kind: Kind = Kind.BOUNCED, host: str = "mx.dst.test") -> Outcome:
-    return Outcome(kind, Subject.MAILBOX, Scope.RECIPIENT, reply, host)
+    """What a peer said, where there is one."""
+    verdict = Verdict(Subject.MAILBOX, False, False, "x", Reaction.NONE, Scope.MESSAGE) if host else None
+    return Outcome(kind, Subject.MAILBOX, Scope.RECIPIENT, reply, host, "RCPT", verdict)
 
 
 def notice(original: Message, *failed: tuple[str, Outcome], head: bytes = HEAD) -> Message:
@@ -76,14 +78,15 @@ def test_a_notice_has_three_parts_and_no_sender() -> None:
 
 def test_what_people_and_programs_are_told() -> None:
     original = message()
-    gone = outcome(Reply(451, "4.2.2", "Mailbox full"), Kind.EXPIRED, "")
+    gone = outcome(Reply(451, "4.4.1", "No host answered; it is tried again: mx: No route"), Kind.EXPIRED, "")
     parsed = read(notice(original, ("b@dst.test", outcome()), ("c@dst.test", gone)))
     explanation, _, returned = parsed.iter_parts()
     assert explanation.get_content().replace("\r\n", "\n") == (
         "The mail system at mta.test could not deliver your message\n"
         "<m@src.test> to the recipients below, and has given up.\n"
         "\n<b@dst.test>\n    was refused by mx.dst.test:\n    550 5.1.1 No such user\n"
-        "\n<c@dst.test>\n    could not be delivered in the time it was given:\n    451 4.2.2 Mailbox full\n"
+        "\n<c@dst.test>\n    could not be delivered in the time it was given:\n"
+        "    No host answered: mx: No route\n"
     )
     of_message, *of_recipients = status(parsed)
     assert of_message == {
@@ -102,8 +105,8 @@ def test_what_people_and_programs_are_told() -> None:
         {
             "Final-Recipient": "rfc822; c@dst.test",
             "Action": "failed",
-            "Status": "5.2.2",  # given up is permanent
-            "Diagnostic-Code": "smtp; 451 4.2.2 Mailbox full",
+            "Status": "4.4.1",
+            "Diagnostic-Code": "x-local; No host answered: mx: No route",
         },
     ]
     assert "Subject: hello" in returned.get_payload()
@@ -112,13 +115,19 @@ def test_what_people_and_programs_are_told() -> None:
 @pytest.mark.parametrize(
     ("kind", "reply", "expected"),
     [
-        (Kind.EXPIRED, Reply(421, "", "busy"), "5.4.7"),
+        (Kind.EXPIRED, Reply(421, "", "busy"), "4.4.7"),
+        (Kind.EXPIRED, Reply(452, "4.2.2", "full"), "4.2.2"),
+        (Kind.EXPIRED, Reply(552, "5.2.2", "full"), "5.2.2"),
+        (Kind.AMBIGUOUS, Reply(451, "4.4.2", "lost"), "4.4.2"),
         (Kind.BOUNCED, Reply(554, "", "no"), "5.0.0"),
         (Kind.BOUNCED, Reply(554, "5.7.1", "no"), "5.7.1"),
-        (Kind.EXPIRED, Reply(451, "4.7.500", "no"), "5.7.500"),
+        (Kind.EXPIRED, Reply(451, "4.7.500", "no"), "4.7.500"),
+        (Kind.BOUNCED, Reply(450, "4.1.1", "who?"), "5.1.1"),
     ],
 )
-def test_the_status_is_permanent_whatever_was_answered_last(kind: Kind, reply: Reply, expected: str) -> None:
+def test_the_class_of_a_status_says_whether_it_was_refused_or_given_up(
+    kind: Kind, reply: Reply, expected: str
+) -> None:
     assert status(read(notice(message(), ("b@dst.test", outcome(reply, kind)))))[1]["Status"] == expected
 
 
@@ -164,3 +173,44 @@ def test_addresses_beyond_ascii() -> None:
     assert kinds == ["text/plain", "message/global-delivery-status", "message/global-headers"]
     assert made.content is not None
     assert "Final-Recipient: utf-8; δοκιμή@dst.test\r\n".encode() in made.content
+
+
+def test_what_is_for_the_operator_does_not_go_to_the_sender() -> None:
+    said = "the MX records of dst.test cannot be looked up (Timed out (x): 192.0.2.53); we will ask again"
+    gone = Outcome(Kind.EXPIRED, Subject.DNS, Scope.RECIPIENT, Reply(451, "4.4.3", said))
+    made = notice(message(), ("b@dst.test", gone))
+    assert status(read(made))[1]["Diagnostic-Code"] == (
+        "x-local; the MX records of dst.test cannot be looked up"
+    )
+    assert made.content is not None
+    assert b"192.0.2.53" not in made.content
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "head", "utf8", "kinds"),
+    [
+        ("a@src.test", "b@dst.test", HEAD, False, ("delivery-status", "rfc822-headers")),
+        ("a@bücher.test", "b@dst.test", HEAD, False, ("delivery-status", "rfc822-headers")),
+        ("a@src.test", "bé@dst.test", HEAD, False, ("global-delivery-status", "rfc822-headers")),
+        ("a@src.test", "b@dst.test", "Subject: é\r\n".encode(), False, ("delivery-status", "global-headers")),
+        ("a@src.test", "b@dst.test", b"Subject: \xe9\r\n", False, ("delivery-status", "rfc822-headers")),
+        ("ä@src.test", "b@dst.test", HEAD, True, ("delivery-status", "global-headers")),
+    ],
+)
+def test_utf8_only_where_it_is_needed(
+    sender: str, recipient: str, head: bytes, utf8: bool, kinds: tuple[str, str]
+) -> None:
+    """Whatever the client declared: a notice that the sender's server refuses is heard by nobody."""
+    made = notice(message(sender, Option.SMTPUTF8), (recipient, outcome()), head=head)
+    assert bool(made.options & Option.SMTPUTF8) is utf8
+    assert made.recipients[0].address.isascii() is not utf8
+    assert made.content is not None
+    assert made.content.partition(b"\r\n\r\n")[0].isascii() is not utf8
+    parts = list(message_from_bytes(made.content).get_payload())[1:]
+    assert tuple(part.get_content_subtype() for part in parts) == kinds
+    eight = [
+        any(octet > 127 for octet in part.as_bytes(policy=policy.SMTP).partition(b"\r\n\r\n")[2])
+        for part in parts
+    ]
+    for part, needs in zip(parts, eight, strict=True):
+        assert part["Content-Transfer-Encoding"] == "8bit" or not needs

@@ -9,13 +9,14 @@ from mta.core.model import Kind
 
 CAUSES: list[Kind | Cause] = [*Kind, *Cause]
 PRINTED = """\
-           delivered  deferred  bounced  expired  ambiguous  postpone  recover   cancel
-FRESH      DELIVERED  DEFERRED  BOUNCED  EXPIRED  DEFERRED   DEFERRED  DEFERRED  CANCELLED
-DEFERRED   DELIVERED  DEFERRED  BOUNCED  EXPIRED  DEFERRED   DEFERRED  -         CANCELLED
-DELIVERED  -          -         -        -        -          -         -         -
-BOUNCED    -          -         -        -        -          -         -         -
-EXPIRED    -          -         -        -        -          -         -         -
-CANCELLED  -          -         -        -        -          -         -         -"""
+           delivered  deferred  bounced  expired  ambiguous  postpone  recover   cancel     doubt
+FRESH      DELIVERED  DEFERRED  BOUNCED  EXPIRED  DEFERRED   DEFERRED  DEFERRED  CANCELLED  UNCERTAIN
+DEFERRED   DELIVERED  DEFERRED  BOUNCED  EXPIRED  DEFERRED   DEFERRED  -         CANCELLED  UNCERTAIN
+DELIVERED  -          -         -        -        -          -         -         -          -
+BOUNCED    -          -         -        -        -          -         -         -          -
+EXPIRED    -          -         -        -        -          -         -         -          -
+CANCELLED  -          -         -        -        -          -         -         -          -
+UNCERTAIN  -          -         -        -        -          -         -         -          -"""
 
 
 def printed() -> str:
@@ -76,4 +77,5 @@ def test_the_numbers_on_disk_never_change() -> None:
         "BOUNCED": 3,
         "EXPIRED": 4,
         "CANCELLED": 5,
+        "UNCERTAIN": 6,
     }

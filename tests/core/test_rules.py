@@ -9,7 +9,7 @@ import pytest
 
 from mta.config.rules import MAX_STEPS, SHIPPED, Entry, load, steps
 from mta.core.classify import broken, outcomes
-from mta.core.dialogue import Transaction
+from mta.core.dialogue import Left, Transaction
 from mta.core.logline import quoted
 from mta.core.model import Kind, Message, Reaction, Recipient, Reply, Scope, Subject, Verdict
 from mta.core.reply import ReplyError
@@ -299,6 +299,43 @@ def test_a_stated_wait_is_read_in_many_words_and_kept_in_bounds(text: str, secon
     assert stated_wait(plain(text)) == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Greylisted, please come back in 00:04:55", 295),
+        ("Please wait 00:03:00", 180),
+        ("greylisted for 0:10:00", 600),
+        ("try again in 01:00:00", 3600),
+        ("Greylisted, try again at 23:59:59", None),
+        ("Greylisted, retry after 14:05:10 UTC", None),
+        ("retry after 00:05:00 GMT", None),
+        ("retry at 23:59", None),
+        ("try again until 00:30:00", None),
+        ("try again after 00:30:00 pm", None),
+        ("try again at 5 pm", None),
+        ("réessayer à 23h", None),
+        ("erneut versuchen um 23 Stunden", None),
+    ],
+)
+def test_a_time_of_day_is_no_wait(text: str, seconds: float | None) -> None:
+    """It kept mail for a day where minutes were meant."""
+    assert stated_wait(plain(text)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("(ann@dst.test:blocked) no", ":blocked) no"),
+        ("<ann@dst.test>: no", "no"),
+        ("<a@x.test>,<b@x.test>:who", ">:who"),
+        ("@" + ":" * 1000, ""),
+        ("x@" + ":a" * 400, ":a" * 400),
+    ],
+)
+def test_what_hangs_on_an_address_stays(text: str, kept: str) -> None:
+    assert plain(text) == kept
+
+
 def test_a_permanent_answer_has_no_wait_whatever_it_states() -> None:
     found = verdict("550 5.1.1 No such user, try again in 5 minutes", "RCPT")
     assert (found.permanent, found.wait, found.retry) == (True, None, "")
@@ -413,7 +450,7 @@ def test_an_unknown_user_after_the_dot_is_known_only_where_one_was_meant(
 def test_a_421_that_cuts_a_transaction_short_is_judged() -> None:
     transaction = ended("250 ok")
     transaction.ended_by = quoted("421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred")[0]
-    outcome = broken(transaction, True, HOST, yahoo)
+    outcome = broken(Left(transaction, True), HOST, yahoo)
     assert outcome.verdict is not None
     assert (outcome.kind, outcome.subject, outcome.verdict.rule) == (
         Kind.DEFERRED, Subject.RATE, "yahoo-complaints",

@@ -135,7 +135,8 @@ def line(event: dict[str, Any]) -> str:
     if "due" in event:
         words.append(f"+{wait_of(event):.0f}")
     if "permanent" in event:
-        assert event["permanent"] is (kind in ("bounce", "expiration")), event
+        assert event["permanent"] is ("due" not in event), event
+        assert event["permanent"] or kind in ("deferral", "ambiguous"), event
     said = event.get("reply")
     text = " ".join(filter(None, words))
     if said is None:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from mta.core.credential import Credential
 from mta.core.event import Event, Type
+from mta.core.last import written
 from mta.core.lifecycle import State
-from mta.core.model import Message, Recipient
+from mta.core.model import Kind, Message, Outcome, Recipient, Reply, Scope, Subject
 from mta.core.queueid import text
 from mta.core.throttle import Rate
 from mta.metrics import Metrics
@@ -32,6 +33,18 @@ from tests.fakes.clock import HandClock
 
 DATA = Path(__file__).parents[1] / "data"
 THEN = 1_800_000_000.0  # seconds since the epoch
+LAST = written(
+    Outcome(
+        Kind.DEFERRED,
+        Subject.MAILBOX,
+        Scope.RECIPIENT,
+        Reply(452, "4.2.2", "Mailbox full"),
+        "mx.test",
+        "RCPT",
+    ),
+    "TLSv1.3",
+    THEN,
+)
 HEAD = b"From: a@src.test\r\nSubject: stored\r\n\r\n"
 SMALL = HEAD + b"from another time\r\n"
 
@@ -96,7 +109,8 @@ async def _fill(spool: Spool) -> None:
 
 
 def _defer(spool: Spool, message: Message, attempts: int = 1) -> None:
-    update = Update(State.DEFERRED, attempts, THEN + 60.0 * attempts, message.id, message.recipients[-1].n)
+    n, due = message.recipients[-1].n, THEN + 60.0 * attempts
+    update = Update(State.DEFERRED, attempts, due, message.id, n, LAST if attempts else None)
     spool.settle(message, [], [update], [Event(type=Type.DEFERRAL)])
 
 

@@ -72,6 +72,42 @@ async def test_an_address_in_utf_8_where_smtputf8_is_missing_is_said_to_nobody(t
     assert call.commands == ["EHLO mta.test"]
 
 
+async def test_ascii_mail_goes_where_smtputf8_is_missing_whatever_its_client_declared(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + TAKES) as relay:
+        await submit(relay.house, B, " BODY=8BITMIME SMTPUTF8")
+        assert await relay.told(2) == [f"reception {B}", f"delivery 1 {TAKEN}"]
+        (call,) = relay.peer.calls
+    assert call.commands[1] == "MAIL FROM:<a@src.test> BODY=8BITMIME"
+
+
+async def test_a_domain_beyond_ascii_is_said_by_its_a_label(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + TAKES) as relay:
+        await submit(relay.house, "b@bücher.test", " SMTPUTF8")
+        assert (await relay.told(2))[1].startswith("delivery 1 b@bücher.test: ")
+        (call,) = relay.peer.calls
+    assert call.commands[1:3] == ["MAIL FROM:<a@src.test>", "RCPT TO:<b@xn--bcher-kva.test>"]
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["from memory", "from disk"])
+async def test_a_neighbour_in_utf_8_does_not_take_the_others_with_it(tmp_path: Path, fresh: bool) -> None:
+    async with relaying(tmp_path, HELLO + TAKES, shut=not fresh) as relay:
+        async with await Client.connect(relay.house.network) as client:
+            await client.reply()
+            await client.ehlo()
+            client.say("MAIL FROM:<a@src.test> SMTPUTF8", f"RCPT TO:<{UTF8}>", f"RCPT TO:<{B}>", "DATA")
+            assert [(await client.reply()).code for _ in range(4)] == [250, 250, 250, 354]
+            client.send(CONTENT, b".\r\n")
+            assert (await client.reply()).code == 250
+        if not fresh:
+            await relay.house.event(2, type="deferral")
+            await relay.peer.open()
+            await relay.clock.advance(301)
+        await relay.house.event(type="bounce", recipient=UTF8)
+        await relay.house.event(type="delivery", recipient=B)
+        bounce = relay.house.of(type="bounce")
+    assert [each["reply"]["enhanced"] for each in bounce] == ["5.6.7"]
+
+
 async def test_a_message_too_large_is_announced_and_refused_before_it_is_sent(tmp_path: Path) -> None:
     reply = "552 5.3.4 Message size exceeds fixed maximum message size"
     content = CONTENT + b"x" * 60 + b"\r\n" + b"y" * 900 + b"\r\n"

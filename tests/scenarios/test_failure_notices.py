@@ -83,8 +83,47 @@ async def test_a_message_that_expires_brings_a_notice(tmp_path: Path) -> None:
         await relay.house.event(type="expiration")
         await relay.house.event(type="delivery", recipient="a@src.test")
         notice = relay.peer.calls[1].messages[0]
-    assert b"could not be delivered in the time it was given by 127.0.0.1:\r\n    450 4.2.1 busy" in notice
-    assert b"\r\nStatus: 5.2.1\r\n" in notice
+    said = b"could not be delivered in the time it was given; what 127.0.0.1 said last:\r\n    450 4.2.1 busy"
+    assert said in notice
+    assert b"\r\nStatus: 4.2.1\r\n" in notice  # RFC 3463 2: it could have worked later
+    assert b"\r\nDiagnostic-Code: smtp; 450 4.2.1 busy\r\n" in notice
+
+
+async def test_a_host_that_is_not_there_until_the_time_is_over(tmp_path: Path) -> None:
+    """The last look meets a site that is left alone: the reason is the one of the attempt before."""
+    stream = Stream(expire=Duration(190), retry_first=Duration(35))
+    async with relaying(tmp_path, shut=True, notify=True, stream=stream) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="deferral")
+        while not relay.house.of(type="expiration"):
+            await relay.clock.advance(15)
+            await relay.house.daemon.spool.lease([])
+        expiration = await relay.house.event(type="expiration")
+        assert "Connection refused" in expiration["reply"]["text"]
+        (notice,) = [each for each, _ in await relay.house.daemon.spool.reader.queue(9)]
+        made = (await relay.house.daemon.spool.reader.content(notice.id)).decode()
+    assert "\r\nStatus: 4.4.1\r\n" in made
+    assert "\r\nDiagnostic-Code: x-local; No host answered: 127.0.0.1 [127.0.0.1]: Connection refused" in made
+    assert "tried again" not in made
+
+
+async def test_the_sender_hears_that_it_may_have_arrived(tmp_path: Path) -> None:
+    script = HELLO + envelope("250 ok", "250 ok", "354 go on") + "<- message\nclose"
+    first = NOTICE.replace("<- RSET\n", "").replace("-> 250 ok\n", "", 1)
+    async with relaying(tmp_path, script, script, HELLO + first, notify=True) as relay:
+        await relay.house.send("b@dst.test", content=CONTENT)
+        await relay.told(2)
+        await relay.come_due()
+        await relay.house.event(type="delivery", recipient="a@src.test")
+        notice = email.message_from_bytes(relay.peer.calls[2].messages[0], policy=policy.default)
+        relay.heard = -1
+    assert notice["subject"] == "Your mail may not have been delivered"
+    text, status, _ = notice.iter_parts()
+    assert "does not know whether it has delivered your message" in shown(text)
+    assert "may have been taken by 127.0.0.1 or not, and is not sent again" in shown(text)
+    said = fields(list(status.iter_parts())[1])
+    assert (said["Action"], said["Status"]) == ("failed", "4.4.2")
+    assert said["Diagnostic-Code"].startswith("x-local; The connection was lost after the final dot")
 
 
 async def test_a_notice_that_is_given_up_from_disk_still_shows_the_header(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ BEGIN = OFFERS + "<- STARTTLS\n-> 220 go ahead\n"
 SECURED = BEGIN + "starttls\n" + HELLO.replace("-> 220 mx.test ESMTP", "") + TAKES
 B = "b@dst.test"
 NOBODY = "451 4.4.1 No host answered; it is tried again: 127.0.0.1 [127.0.0.1]: "
+UNSAFE = "451 4.7.5 No host is as safe as it must be; it is tried again: 127.0.0.1 [127.0.0.1]: "
 LOGIN = b64encode(b"\0user@src.test\0secret word").decode()
 
 
@@ -32,19 +33,22 @@ async def test_tls_where_it_is_offered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "why"),
     [
-        pytest.param("-> 220 go ahead\nstarttls-garbage", id="garbage"),
-        pytest.param("-> 220 go ahead\nabort", id="reset"),
-        pytest.param("-> 220 go ahead\nclose", id="closed"),
-        pytest.param("-> 454 4.7.0 TLS not available\nsilence", id="454"),
+        pytest.param("-> 220 go ahead\nstarttls-garbage", "the TLS handshake failed: ", id="garbage"),
+        pytest.param("-> 220 go ahead\nabort", "the TLS handshake failed: ", id="reset"),
+        pytest.param("-> 220 go ahead\nclose", "the TLS handshake failed: ", id="closed"),
+        pytest.param("-> 454 4.7.0 TLS not available\nsilence", "STARTTLS was refused: 454 4.7.0", id="454"),
     ],
 )
-async def test_a_handshake_that_fails_and_the_message_goes_in_the_clear(tmp_path: Path, answer: str) -> None:
+async def test_a_handshake_that_fails_and_the_message_goes_in_the_clear(
+    tmp_path: Path, answer: str, why: str
+) -> None:
     async with relaying(tmp_path, OFFERS + "<- STARTTLS\n" + answer, OFFERS + TAKES) as relay:
         await relay.house.send(B)
         assert await relay.told(2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
         assert "tls" not in relay.house.events[1]
+        assert relay.house.events[1]["reason"].startswith(f"in the clear: {why}")
 
 
 async def test_a_handshake_that_never_ends_and_the_message_goes_in_the_clear(tmp_path: Path) -> None:
@@ -58,7 +62,7 @@ async def test_a_handshake_that_never_ends_and_the_message_goes_in_the_clear(tmp
 async def test_tls_is_required_and_not_offered(tmp_path: Path) -> None:
     async with relaying(tmp_path, HELLO + "silence", tls="required") as relay:
         await relay.house.send(B)
-        said = NOBODY + "offers no STARTTLS, and the route requires it (CONNECT)"
+        said = UNSAFE + "offers no STARTTLS, and the route requires it (STARTTLS)"
         assert await relay.told(2) == [f"reception {B}", f"deferral 1 {B} tls +300: {said}"]
 
 
@@ -66,7 +70,7 @@ async def test_tls_is_required_and_starttls_is_refused(tmp_path: Path) -> None:
     script = OFFERS + "<- STARTTLS\n-> 454 4.7.0 TLS not available\nsilence"
     async with relaying(tmp_path, script, tls="required") as relay:
         await relay.house.send(B)
-        said = NOBODY + "STARTTLS was refused: 454 4.7.0 TLS not available (CONNECT)"
+        said = UNSAFE + "STARTTLS was refused: 454 4.7.0 TLS not available (STARTTLS)"
         assert await relay.told(2) == [f"reception {B}", f"deferral 1 {B} tls +300: {said}"]
 
 
@@ -74,7 +78,9 @@ async def test_tls_is_required_and_starttls_is_refused(tmp_path: Path) -> None:
     ("answer", "why"),
     [
         pytest.param("starttls-garbage", "", id="garbage"),
-        pytest.param("starttls\nsilence", "certificate verify failed", id="a stranger"),
+        pytest.param(
+            "starttls\nsilence", "the certificate is not accepted: self-signed certificate", id="a stranger"
+        ),
         pytest.param("abort", "", id="reset"),
     ],
 )
@@ -83,7 +89,7 @@ async def test_tls_is_required_and_the_handshake_fails(tmp_path: Path, answer: s
         await relay.house.send(B)
         received, deferral = await relay.told(2)
         assert received == f"reception {B}"
-        assert deferral.startswith(f"deferral 1 {B} tls +300: {NOBODY}the TLS handshake failed: ")
+        assert deferral.startswith(f"deferral 1 {B} tls +300: {UNSAFE}the TLS handshake failed: ")
         assert why in deferral
         assert relay.peer.calls[0].messages == []
 
@@ -107,7 +113,7 @@ async def test_a_smarthost_that_does_not_know_us(tmp_path: Path) -> None:
         await relay.house.send(B)
         assert await relay.told(2) == [
             f"reception {B}",
-            f"deferral 1 {B} policy +300: 535 5.7.8 who are you? (CONNECT)",
+            f"deferral 1 {B} policy +300: 535 5.7.8 who are you? (AUTH)",
         ]
 
 
@@ -118,7 +124,7 @@ async def test_a_smarthost_without_auth(tmp_path: Path) -> None:
         await relay.house.send(B)
         received, deferral = await relay.told(2)
         assert received == f"reception {B}"
-        said = f"{NOBODY}The SMTP AUTH extension is not supported by this server."
+        said = f"{NOBODY}offers no AUTH that we know, and the route has a password"
         assert deferral.startswith(f"deferral 1 {B} network +300: {said}")
 
 
@@ -192,5 +198,5 @@ async def test_starttls_is_refused_in_latin_1(tmp_path: Path) -> None:
     script = OFFERS + "<- STARTTLS\n-> 454 TLS nicht verf\udcfcgbar\x00\nsilence"
     async with relaying(tmp_path, script, tls="required") as relay:
         await relay.house.send(B)
-        said = NOBODY + "STARTTLS was refused: 454 TLS nicht verf\ufffdgbar\ufffd (CONNECT)"
+        said = UNSAFE + "STARTTLS was refused: 454 TLS nicht verf\ufffdgbar\ufffd (STARTTLS)"
         assert await relay.told(2) == [f"reception {B}", f"deferral 1 {B} tls +300: {said}"]

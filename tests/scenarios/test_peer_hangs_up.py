@@ -9,7 +9,6 @@ import pytest
 from tests.fakes.peer import HELLO, TAKES, envelope
 from tests.fakes.relay import relaying, wait_of
 
-LOST = {"code": 451, "enhanced": "4.4.2", "text": "The connection was lost; it is tried again"}
 MAYBE = {
     "code": 451,
     "enhanced": "4.4.2",
@@ -36,21 +35,22 @@ async def test_before_the_greeting(tmp_path: Path, end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "until",
+    ("until", "before", "command"),
     [
-        pytest.param("", id="EHLO"),
-        pytest.param("<- MAIL FROM:<*\n", id="MAIL"),
-        pytest.param(ASKED.partition("->")[0], id="DATA"),
-        pytest.param(ASKED + "<- octets 5\n", id="the first octets"),
+        pytest.param("", "before MAIL was answered", "MAIL", id="EHLO"),
+        pytest.param("<- MAIL FROM:<*\n", "before MAIL was answered", "MAIL", id="MAIL"),
+        pytest.param(ASKED.partition("->")[0], "before MAIL was answered", "MAIL", id="DATA"),
+        pytest.param(ASKED + "<- octets 5\n", "while the message was sent", ".", id="the first octets"),
     ],
 )
 @pytest.mark.parametrize("end", ["close", "abort"])
-async def test_always_after(tmp_path: Path, until: str, end: str) -> None:
+async def test_always_after(tmp_path: Path, until: str, before: str, command: str, end: str) -> None:
     script = HELLO + until + end
     async with relaying(tmp_path, script, script) as relay:
         await relay.house.send("b@dst.test", content=LARGE if "octets" in until else b"")
         deferral = await relay.house.event(type="deferral")
-        assert deferral["reply"] == LOST
+        text = f"The connection was lost {before}; it is tried again"
+        assert deferral["reply"] == {"code": 451, "enhanced": "4.4.2", "text": text, "command": command}
         assert (deferral["subject"], deferral["attempt"], wait_of(deferral)) == ("connection", 1, 300)
         assert relay.types() == ["reception", "deferral"]
 

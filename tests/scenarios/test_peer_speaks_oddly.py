@@ -12,12 +12,15 @@ from tests.fakes.relay import relaying
 
 B, C = "b@dst.test", "c@dst.test"
 TAKEN = f"{B}: 250 2.0.0 taken (.)"
-LOST = "451 4.4.2 The connection was lost; it is tried again"
-MAYBE = "451 4.4.2 The connection was lost after the final dot: the message may have arrived (.)"
+AGAIN, MAYBE = "it is tried again", "the message may have arrived"
 NOBODY = "451 4.4.1 No host answered; it is tried again: 127.0.0.1 [127.0.0.1]:"
 WORDS = "x" * 60
 LINES = "\n".join(f"550-5.1.1 {WORDS}" for _ in range(1500)) + "\n550 5.1.1 end"  # some 100 KiB
 LONG = "550 5.1.1 " + "x" * 100 * 1024
+ENDLESS = {
+    LINES: f"a reply without an end: '550-5.1.1 {WORDS}'",
+    LONG: f"a reply without an end: '{LONG[:200]}'...",
+}
 
 
 @pytest.mark.parametrize("reply", [LINES, LONG], ids=["lines", "one line"])
@@ -28,9 +31,10 @@ async def test_a_reply_of_100_kib_is_not_listened_to(tmp_path: Path, reply: str,
         await relay.house.send(B)
         await relay.told(2)
         await relay.come_due()
+        said = f"451 4.4.2 {stage} was answered with {ENDLESS[reply]}; {AGAIN} ({stage})"
         assert await relay.told(3) == [
             f"reception {B}",
-            f"deferral 1 {B} connection +300: {LOST}",
+            f"deferral 1 {B} connection +300: {said}",
             f"delivery 2 {TAKEN}",
         ]
 
@@ -41,11 +45,34 @@ async def test_a_reply_of_100_kib_to_the_dot_may_mean_anything(tmp_path: Path, r
         await relay.house.send(B)
         await relay.told(2)
         await relay.come_due()
+        said = f"451 4.4.2 The final dot was answered with {ENDLESS[reply]}: {MAYBE} (.)"
         assert await relay.told(3) == [
             f"reception {B}",
-            f"ambiguous 1 {B} network +300: {MAYBE}",
+            f"ambiguous 1 {B} network +300: {said}",
             f"delivery 2 {TAKEN}",
         ]
+
+
+@pytest.mark.parametrize("length", [600, 3000, 60_000])
+async def test_a_message_whose_yes_is_too_long_is_delivered_once(tmp_path: Path, length: int) -> None:
+    reply = "250 2.0.0 " + "x" * length
+    async with relaying(tmp_path, HELLO + answers(".", reply)) as relay:
+        await relay.house.send(B)
+        told = await relay.told(2)
+        assert told[1].startswith(f"delivery 1 {B}: 250 2.0.0 xxx")
+        assert len(told[1]) < 2200
+
+
+@pytest.mark.parametrize("line", ["220 mx.test ESMTP", "250 8BITMIME"], ids=["greeting", "EHLO"])
+async def test_a_greeting_and_extensions_of_ten_kib_are_taken(tmp_path: Path, line: str) -> None:
+    hello = (
+        HELLO.replace(line, line[:4] + "x" * 10_000)
+        if line[:3] == "220"
+        else HELLO.replace(line, f"250-X-LONG {'x ' * 5_000}\n    -> {line}")
+    )
+    async with relaying(tmp_path, hello + TAKES) as relay:
+        await relay.house.send(B)
+        assert await relay.told(2) == [f"reception {B}", f"delivery 1 {TAKEN}"]
 
 
 async def test_a_reply_of_two_hundred_lines_is_an_answer(tmp_path: Path) -> None:
@@ -58,26 +85,28 @@ async def test_a_reply_of_two_hundred_lines_is_an_answer(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("stage", "reply"),
+    ("stage", "reply", "what"),
     [
-        pytest.param("MAIL", "999 what?", id="999 to MAIL"),
-        pytest.param("RCPT", "000", id="000 to RCPT"),
-        pytest.param("RCPT", "25 ok", id="two figures"),
-        pytest.param("DATA", "250 ok", id="250 to DATA"),
-        pytest.param("DATA", "150 wait", id="150 to DATA"),
+        pytest.param("MAIL", "999 what?", "what is no reply: ", id="999 to MAIL"),
+        pytest.param("RCPT", "000", "what is no reply: ", id="000 to RCPT"),
+        pytest.param("RCPT", "25 ok", "what is no reply: ", id="two figures"),
+        pytest.param("DATA", "250 ok", "", id="250 to DATA"),
+        pytest.param("DATA", "299 ok", "", id="299 to DATA"),
+        pytest.param("DATA", "150 wait", "what is no reply: ", id="150 to DATA"),
     ],
 )
 async def test_a_code_that_does_not_exist_or_does_not_belong_there(
-    tmp_path: Path, stage: str, reply: str
+    tmp_path: Path, stage: str, reply: str, what: str
 ) -> None:
     script = HELLO + answers(stage, reply)
     async with relaying(tmp_path, script, script, HELLO + TAKES) as relay:
         await relay.house.send(B)
         await relay.told(2)
         await relay.come_due()
+        said = f"451 4.4.2 {stage} was answered with {what}'{reply}'; {AGAIN} ({stage})"
         assert await relay.told(3) == [
             f"reception {B}",
-            f"deferral 1 {B} connection +300: {LOST}",
+            f"deferral 1 {B} connection +300: {said}",
             f"delivery 2 {TAKEN}",
         ]
 
@@ -88,9 +117,11 @@ async def test_a_wrong_code_for_the_dot_may_mean_that_it_was_taken(tmp_path: Pat
         await relay.house.send(B)
         await relay.told(2)
         await relay.come_due()
+        what = "" if reply[0] == "3" else "what is no reply: "
+        said = f"451 4.4.2 The final dot was answered with {what}'{reply}': {MAYBE} (.)"
         assert await relay.told(3) == [
             f"reception {B}",
-            f"ambiguous 1 {B} network +300: {MAYBE}",
+            f"ambiguous 1 {B} network +300: {said}",
             f"delivery 2 {TAKEN}",
         ]
 
@@ -137,7 +168,11 @@ async def test_a_reply_that_drips_does_not_win_time(tmp_path: Path) -> None:
             await relay.clock.advance(60)
             relay.peer.go()
         await relay.clock.advance(2)
-        assert await relay.told(2) == [f"reception {B}", f"delivery 1 {TAKEN}"]
+        assert await relay.told(3) == [
+            f"reception {B}",
+            f"deferral 1 {B} connection +0: 451 4.4.2 MAIL was not answered in 300 seconds; {AGAIN} (MAIL)",
+            f"delivery 1 {TAKEN}",
+        ]
 
 
 async def test_a_greeting_after_four_minutes_is_waited_for(tmp_path: Path) -> None:
@@ -165,9 +200,10 @@ async def test_a_greeting_that_begins_and_does_not_end(tmp_path: Path) -> None:
         await relay.clock.advance(301)
         await relay.told(2)
         await relay.come_due()
+        late = "timed out: the greeting did not come in 300 seconds"
         assert await relay.told(3) == [
             f"reception {B}",
-            f"deferral 1 {B} network +300: {NOBODY} timed out (CONNECT)",
+            f"deferral 1 {B} network +300: {NOBODY} {late} (CONNECT)",
             f"delivery 2 {TAKEN}",
         ]
 

@@ -16,23 +16,25 @@ GREETED = "-> 220 mx.test ESMTP\n"
 
 
 @pytest.mark.parametrize(
-    "script",
+    ("script", "command"),
     [
-        pytest.param(f"-> {BYE}\nclose", id="the greeting"),
-        pytest.param(f"{GREETED}<- EHLO mta.test\n-> {BYE}\nclose", id="EHLO"),
+        pytest.param(f"-> {BYE}\nclose", "CONNECT", id="the greeting"),
+        pytest.param(f"{GREETED}<- EHLO mta.test\n-> {BYE}\nclose", "EHLO", id="EHLO"),
         pytest.param(
-            f"{GREETED}<- EHLO mta.test\n-> 502 5.5.1 what?\n<- HELO mta.test\n-> {BYE}\nclose", id="HELO"
+            f"{GREETED}<- EHLO mta.test\n-> 502 5.5.1 what?\n<- HELO mta.test\n-> {BYE}\nclose",
+            "EHLO",
+            id="HELO",
         ),
     ],
 )
-async def test_before_any_mail_and_it_is_tried_again(tmp_path: Path, script: str) -> None:
+async def test_before_any_mail_and_it_is_tried_again(tmp_path: Path, script: str, command: str) -> None:
     async with relaying(tmp_path, script, HELLO + TAKES) as relay:
         await relay.house.send(B)
         await relay.told(2)
         await relay.come_due()
         assert await relay.told(3) == [
             f"reception {B}",
-            f"deferral 1 {B} connection +300: {BYE} (CONNECT)",
+            f"deferral 1 {B} connection +300: {BYE} ({command})",
             f"delivery 2 {TAKEN}",
         ]
 

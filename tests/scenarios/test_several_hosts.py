@@ -112,6 +112,32 @@ async def test_the_best_mx_points_to_loopback_and_the_next_one_takes_it(tmp_path
         assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
 
 
+NEVER = "521 mx.dst.test does not accept mail"
+
+
+@pytest.mark.parametrize("second", [f"-> {NEVER}\nclose", "-> 556 5.1.10 no mail\nclose"])
+async def test_every_host_says_that_it_never_takes_mail(tmp_path: Path, second: str) -> None:
+    """RFC 7504: it is final for the host, and where all of them say so for the mail."""
+    async with serving(tmp_path, BOTH, {FIRST: [f"-> {NEVER}\nclose"], SECOND: [second]}) as net:
+        await net.house.send(B)
+        assert (await story(net.house, 2))[1].startswith(f"bounce 1 {B} ")
+        assert net.dialled() == [1, 1]
+
+
+async def test_one_host_never_takes_mail_and_the_other_one_is_not_there(tmp_path: Path) -> None:
+    zone = {**BOTH, ("mx1.dst.test", "A"): [DEAD]}
+    async with serving(tmp_path, zone, {SECOND: [f"-> {NEVER}\nclose"]}) as net:
+        await net.house.send(B)
+        assert (await story(net.house, 2))[1].startswith(f"deferral 1 {B} destination ")
+
+
+async def test_a_greeting_of_521_that_is_about_us_is_not_final(tmp_path: Path) -> None:
+    zone = {("dst.test", "MX"): ["10 mx1.dst.test."], ("mx1.dst.test", "A"): [FIRST]}
+    async with serving(tmp_path, zone, {FIRST: ["-> 521 5.7.1 Blocked, see blocklist.test\nclose"]}) as net:
+        await net.house.send(B)
+        assert (await story(net.house, 2))[1].startswith(f"deferral 1 {B} ")
+
+
 async def test_the_first_address_of_a_host_is_dead_and_the_second_takes_it(tmp_path: Path) -> None:
     zone: Zone = {("dst.test", "MX"): ["10 mx.dst.test."], ("mx.dst.test", "A"): [DEAD, THIRD]}
     async with serving(tmp_path, zone, {THIRD: [HELLO + TAKES]}) as net:
