@@ -57,7 +57,8 @@ _ANNOUNCED = (
 _WAITS = (
     re.compile(r"(?:wait|gr[ae]y-?listed|retry-after|delay(?:ed)?)" + _CLOCK),
     re.compile(
-        r"(?:again|retry|back|wait|gr[ae]y-?list|delay|defer|later)[^0-9]{0,40}?\b(?:in|for|after|of)" + _CLOCK
+        r"(?:again|retry|back|wait|gr[ae]y-?list|delay|defer|later)[^0-9]{0,40}?"
+        r"\b(?:in|for|after|of)" + _CLOCK
     ),
     re.compile(_ANNOUNCED + _TIME),
     re.compile(_TIME + r" (?:erneut|wieder|noch|opnieuw)"),
