@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mta.core.dialogue import Left, Stage, Transaction
+from mta.core.dialogue import Capabilities, Left, Stage, Transaction
 from mta.core.message import needs_smtputf8
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject, Verdict
 
@@ -27,6 +27,9 @@ _SUBJECTS = {
     "7": Subject.POLICY,
 }
 _TOO_MANY_RECIPIENTS = frozenset({452, 552})
+NO_EIGHTBIT = Reply(
+    554, "5.6.3", "The message has 8-bit content, which the receiving server does not take (RFC 6152)"
+)
 NO_SMTPUTF8 = Reply(553, "5.6.7", "The address needs SMTPUTF8 and the receiving server does not offer it")
 
 OUR_FAULT = Outcome(
@@ -120,15 +123,21 @@ def shared(outcome: Outcome, transaction: Transaction, judge: Judge | None = Non
     return results
 
 
-def unsendable(options: int, smtputf8: bool, host: str) -> Outcome | None:
-    """Why this peer cannot take those who need SMTPUTF8, if anybody does; before anything is said."""
-    if options & Option.SMTPUTF8 and not smtputf8:
-        return Outcome(Kind.BOUNCED, Subject.DESTINATION, Scope.MESSAGE, NO_SMTPUTF8, host, Stage.MAIL.value)
-    return None
+def unsendable(options: int, capabilities: Capabilities, host: str) -> Outcome | None:
+    """Why this peer cannot take those whom `refused` tells, if anybody; before anything is said."""
+    if options & Option.RETURN and not capabilities.eightbit:
+        said = NO_EIGHTBIT
+    elif options & Option.SMTPUTF8 and not capabilities.smtputf8:
+        said = NO_SMTPUTF8
+    else:
+        return None
+    return Outcome(Kind.BOUNCED, Subject.DESTINATION, Scope.MESSAGE, said, host, Stage.MAIL.value)
 
 
-def needing_utf8(message: Message, recipients: Sequence[Recipient], head: bytes) -> set[int]:
-    """Positions of recipients to whom the message cannot go without SMTPUTF8."""
+def refused(refusal: Outcome, message: Message, recipients: Sequence[Recipient], head: bytes) -> set[int]:
+    """Positions of the recipients whom it refuses: for 8 bits all, for SMTPUTF8 those who need it."""
+    if refusal.reply is NO_EIGHTBIT:
+        return set(range(len(recipients)))
     return {
         position
         for position, recipient in enumerate(recipients)

@@ -20,6 +20,7 @@ class Option:
     EIGHTBIT = 1  # BODY=8BITMIME was declared (RFC 6152)
     SMTPUTF8 = 2  # SMTPUTF8 was declared (RFC 6531): it may be needed, `core.message` says whether it is
     NOTIFY = 4  # a failure notice goes to the envelope sender
+    RETURN = 8  # it has 8-bit content, and is returned where a peer does not offer 8BITMIME
 
 
 @dataclass(slots=True, eq=False)

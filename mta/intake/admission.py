@@ -175,6 +175,8 @@ class Admission:
         options = submission.options
         if self._eight_bit != "send":  # else what the client has declared is enough
             options = options & ~Option.EIGHTBIT if content.isascii() else options | Option.EIGHTBIT
+            if self._eight_bit == "return" and options & Option.EIGHTBIT:
+                options |= Option.RETURN
         if credential.notify:
             options |= Option.NOTIFY
         priority = submission.priority

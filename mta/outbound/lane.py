@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import Judge, broken, despite_bug, needing_utf8, outcomes, shared, surplus, unsendable
+from mta.core.classify import Judge, broken, despite_bug, outcomes, refused, shared, surplus, unsendable
 from mta.core.dialogue import Left, Transaction
 from mta.core.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
@@ -179,9 +179,9 @@ class Lane:
     def begin(self, connection: Connection, batch: Batch, body: bytes, head: bytes) -> None:
         """The content of a batch was read: send it, if the connection is still there."""
         batch.head = head
-        refusal = unsendable(batch.message.options, connection.capabilities.smtputf8, connection.host)
+        refusal = unsendable(batch.message.options, connection.capabilities, connection.host)
         if refusal is not None:
-            needing = needing_utf8(batch.message, batch.recipients, head)
+            needing = refused(refusal, batch.message, batch.recipients, head)
             if needing and not self._refuse(connection, batch, needing, refusal):
                 self._pool.contents.give_back(batch)
                 if not connection.ended.done():
@@ -408,10 +408,10 @@ class Lane:
                 self._pop()
                 self._settler.expire(batch, self._trace(connection))
                 continue
-            refusal = unsendable(message.options, connection.capabilities.smtputf8, connection.host)
+            refusal = unsendable(message.options, connection.capabilities, connection.host)
             if refusal is None or message.content is None:  # that is decided when it is read
                 return batch
-            needing = needing_utf8(message, batch.recipients, header_block(message.content))
+            needing = refused(refusal, message, batch.recipients, header_block(message.content))
             if not needing:
                 return batch
             self._pop()

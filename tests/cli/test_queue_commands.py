@@ -37,7 +37,7 @@ async def test_what_waits_is_listed_oldest_first(tmp_path: Path) -> None:
     ids = [reply.rpartition(" ")[2] for reply in replies]
     header, *rows = (line.split() for line in whole.stdout.splitlines())
     assert header == ["QUEUE", "ID", "STATE", "ATTEMPTS", "DUE", "SIZE", "SENDER", "RECIPIENT"]
-    assert {row[4] for row in rows} == {"0.21K"}
+    assert {row[4] for row in rows} == {"0.23K"}
     assert [(row[0], row[1], row[2], row[6]) for row in rows] == [
         (queue_id, "deferred", "1", f"defer@x{n}.test") for n, queue_id in enumerate(ids)
     ]

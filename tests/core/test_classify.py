@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mta.core.classify import NO_SMTPUTF8, broken, outcomes, shared, surplus, unsendable
-from mta.core.dialogue import Left, Stage, Transaction
+from mta.core.dialogue import Capabilities, Left, Stage, Transaction
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject
 from mta.core.reply import ReplyParser
 
@@ -184,6 +184,6 @@ def test_recipients_behind_a_mail_that_was_refused_have_no_answers_of_their_own(
     ],
 )
 def test_utf8_addresses_go_only_where_they_are_understood(options: int, offered: bool, refused: bool) -> None:
-    outcome = unsendable(options, offered, HOST)
+    outcome = unsendable(options, Capabilities(smtputf8=offered), HOST)
     expected = Outcome(Kind.BOUNCED, Subject.DESTINATION, Scope.MESSAGE, NO_SMTPUTF8, HOST, "MAIL")
     assert outcome == (expected if refused else None)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mta.config.settings import DEFAULT, Dns, Duration, Provider, Stream
 from mta.core.retry import Schedule
@@ -61,6 +61,7 @@ async def relaying(
     notify: bool = False,
     stream: Stream | None = None,
     mx: str = "",
+    eight_bit: Literal["send", "convert", "return"] = "send",
     **route: Any,
 ) -> AsyncIterator[Relay]:
     """Run a daemon that sends everything to a peer with these scripts.
@@ -86,6 +87,7 @@ async def relaying(
             )
         if stream is not None:
             terms = replace(terms, streams={"transactional": stream})
+        terms = replace(terms, eight_bit=eight_bit)
         clock = HandClock()
         async with running(terms, clock, (NETWORK if notify else MUTE,)) as house:
             relay = Relay(house, peer, clock)

@@ -52,6 +52,15 @@ async def test_8_bit_content_that_is_refused_for_it_bounces(tmp_path: Path) -> N
         assert await relay.told(2) == [f"reception {B}", f"bounce 1 {B} message: {reply} (.)"]
 
 
+async def test_8_bit_content_is_returned_where_8bitmime_is_missing_if_it_is_to_be(tmp_path: Path) -> None:
+    async with relaying(tmp_path, PLAIN + TAKES, eight_bit="return") as relay:
+        await relay.house.send(B, content=CONTENT)
+        reply = "554 5.6.3 The message has 8-bit content, which the receiving server does not take (RFC 6152)"
+        assert await relay.told(2) == [f"reception {B}", f"bounce 1 {B} destination: {reply} (MAIL)"]
+        await relay.house.send(B)
+        assert (await relay.told(4))[3] == f"delivery 1 {TAKEN}"
+
+
 async def test_an_address_in_utf_8_where_smtputf8_is_offered(tmp_path: Path) -> None:
     async with relaying(tmp_path, UTF8_TOO + TAKES) as relay:
         await submit(relay.house, UTF8, " BODY=8BITMIME SMTPUTF8")
