@@ -10,7 +10,7 @@ Standards: RFC 5321 (server side), 4.4 (Return-Path).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Hashable, Iterator
 from itertools import count
 from pathlib import Path as File
 from typing import Any
@@ -44,6 +44,10 @@ class SandboxMX(Server):
         made.seen = {}
         made.taken = {name: RateLimit(actor.limit) for name, actor in ACTORS.items() if actor.limit}
         return made
+
+    @property
+    def party(self) -> Hashable:
+        return SandboxMX
 
     def on_connect(self) -> Reply | None:
         return None

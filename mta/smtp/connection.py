@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Protocol, Self, cast
 
 from aiosmtpd.smtp import SMTP, Session
@@ -282,6 +282,11 @@ class Connection(SMTP):
         self.recipients: list[Path] = []
 
     # What a subclass does
+
+    @property
+    def party(self) -> Hashable:
+        """Whose connections share the turns of the loop; None: all strangers'."""
+        return None
 
     def secure(self, context: ssl.SSLContext) -> None:
         """Begin the handshake of implicit TLS."""

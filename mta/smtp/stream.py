@@ -109,11 +109,14 @@ class Stream(Connection):
         """Go on, and read on, for about so long, when others have had their turn."""
         if not self._has_turn:
             self._has_turn = True
-            self.loop.call_later(self.policy.rests.wait(self.loop.time(), length), self._take_turn)
+            self.policy.rests.ask(self.party, self._take_turn, length)
 
-    def _take_turn(self) -> None:
+    def _take_turn(self) -> bool:
         self._has_turn = False
+        if self._mode is Mode.CLOSED:
+            return False
         self._pump()
+        return True
 
     def _pump(self) -> None:
         """Answer the whole commands that are here, as many as one turn has; their replies go in one write."""

@@ -190,3 +190,20 @@ async def test_what_a_client_sends_with_its_first_packet_is_the_handshakes(tmp_p
             assert (await client.auth("app", KEY)).startswith("235 ")
             assert (await client.deliver(CONTENT)).startswith("250 ")
             await client.__aexit__()
+
+
+async def test_strangers_who_say_much_and_go_take_no_turns_of_a_customers(tmp_path: Path) -> None:
+    body = b"From: a@src.test\r\n\r\n" + b"x" * 76 * 10_000 + b"\r\n"
+    async with (
+        running(settings(tmp_path), credentials=(APP,)) as house,
+        await greeted(house.submissions, tls=True) as client,
+    ):
+        assert (await client.auth("app", KEY)).startswith("235 ")
+        for _ in range(45):  # 13 seconds, had they their turns
+            with ExitStack() as places:
+                for n in range(50):
+                    own = await knock(house, house.submission, f"127.0.1.{n + 1}", places)
+                    await asyncio.get_running_loop().sock_sendall(own, b"NOOP\r\n" * 150)
+                    await asyncio.sleep(0)
+        await until(house, 1)
+        assert (await client.deliver(body)).startswith("250 ")
