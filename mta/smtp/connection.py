@@ -120,12 +120,16 @@ class Connection(SMTP):
         now = policy.clock.monotonic()
         self.deadline = now + policy.command_timeout
         self.session_deadline = now + policy.session_timeout
+        policy.joined(self)
+        if peer is None:  # reset before we could look who it was: uvloop tells of it all the same
+            self._mode = Mode.CLOSED
+            self.abort()
+            return
         try:
             refusal = self.on_connect()
         except Exception as error:
             policy.bug(error)
             refusal = BUG._replace(code=421)
-        policy.joined(self)
         if self.is_stranger:
             self.deadline = now + STRANGER
         self._shaking = policy.implicit_tls is not None
@@ -297,7 +301,7 @@ class Connection(SMTP):
         raise NotImplementedError
 
     def on_disconnect(self) -> None:
-        """The client is gone; called once for each `on_connect`."""
+        """The client is gone; called once, and without an `on_connect` where it had gone before."""
 
 
 _ENHANCED = {

@@ -7,6 +7,7 @@ import base64
 import gc
 import logging
 import socket
+import struct
 import weakref
 from contextlib import ExitStack
 from dataclasses import replace
@@ -207,3 +208,18 @@ async def test_strangers_who_say_much_and_go_take_no_turns_of_a_customers(tmp_pa
                     await asyncio.sleep(0)
         await until(house, 1)
         assert (await client.deliver(body)).startswith("250 ")
+
+
+@pytest.mark.parametrize("door", PORTS)
+async def test_who_has_hung_up_before_anybody_looks_is_no_bug(tmp_path: Path, door: str) -> None:
+    async with running(settings(tmp_path), credentials=(APP,)) as house:
+        for _ in range(5):
+            for _ in range(20):  # while the loop stands still, so that all are gone when it looks
+                own = socket.create_connection(("127.0.0.1", getattr(house, door)))
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                own.close()
+            async with await greeted(house.submission):
+                pass
+        await until(house, 0)
+        assert house.daemon.metrics.bugs["intake"]._value.get() == 0
+        assert not house.daemon.listeners[PORTS.index(door)].connections
