@@ -133,6 +133,8 @@ class Connection(SMTP):
         if self.is_stranger:
             self.deadline = now + STRANGER
         self._shaking = policy.implicit_tls is not None
+        if refusal is None and policy.draining:  # it came as the door was closed
+            refusal = GOING_DOWN
         if refusal is not None:
             self.hang_up(refusal)
         elif policy.implicit_tls is not None:

@@ -96,7 +96,7 @@ class Listener:
         self._server.close()
         self.draining = True
         for connection in list(self.connections):
-            if connection.is_idle or connection.is_shaking:
+            if connection.is_idle or connection.is_shaking or connection.is_stranger:
                 connection.hang_up(GOING_DOWN)
         if self.connections:
             overdue = self.clock.call_later(grace, self._abort_all)

@@ -223,3 +223,30 @@ async def test_who_has_hung_up_before_anybody_looks_is_no_bug(tmp_path: Path, do
         await until(house, 0)
         assert house.daemon.metrics.bugs["intake"]._value.get() == 0
         assert not house.daemon.listeners[PORTS.index(door)].connections
+
+
+async def test_a_stop_does_not_wait_for_strangers_in_their_login(tmp_path: Path) -> None:
+    clock = HandClock()
+    terms = settings(tmp_path, limits=replace(Limits(), drain=3600.0))  # type: ignore[arg-type]
+    async with asyncio.timeout(10), running(terms, clock, (APP,)) as house:
+        client = await greeted(house.submissions, tls=True)
+        assert (await client.ask("AUTH LOGIN")).startswith("334 ")
+        house.daemon.stop()
+        assert str(await client.reply()) == "421 4.3.2 The service is going down; please come back"
+        await client.rest()
+        client.writer.close()
+
+
+@pytest.mark.parametrize("door", PORTS)
+async def test_a_stop_does_not_wait_for_who_comes_as_the_door_closes(tmp_path: Path, door: str) -> None:
+    with ExitStack() as places:
+        async with running(settings(tmp_path), HandClock()) as house:
+            listener = house.daemon.listeners[PORTS.index(door)]
+            waits = await knock(house, listener.port, "127.0.0.1", places)
+            await until(house, 1)
+            late = [await knock(house, listener.port, "127.0.0.1", places) for _ in range(3)]
+            house.daemon.stop()
+            for each in (waits, *late):
+                async with asyncio.timeout(10):
+                    while await asyncio.get_running_loop().sock_recv(each, 4096):
+                        pass
