@@ -100,6 +100,7 @@ class SandboxMX(Server):
             await self.policy.clock.sleep(delay)
         if after_data == "drop":
             self.abort()
+            self.answer(Reply(421, "4.3.0", "Dropped"))  # which nobody hears
         else:
             self.answer(Reply(250, "2.0.0", f"Ok: kept as {name}.eml"))
 

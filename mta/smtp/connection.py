@@ -108,6 +108,7 @@ class Connection(SMTP):
         self._shaking = False  # a TLS handshake is under way: nothing can be said
         self._mode = Mode.COMMAND
         self._share: Share | None = None  # of memory, for the message at hand
+        self._is_asked = False  # whether the message that is here is taken; `answer` says
         self._out: list[bytes] = []
         self._errors = 0  # tenths
         self._reading = True
@@ -154,7 +155,8 @@ class Connection(SMTP):
         self._mode = Mode.CLOSED
         self.policy.left(self)
         self.on_disconnect()
-        self._let_go()
+        if not self._is_asked:  # else the message is still held, and its answer lets go of it
+            self._let_go()
         if self._task is not None:
             self._task.cancel()
         self._part()

@@ -260,6 +260,7 @@ class Stream(Connection):
             self._share.take(new)
         self._mode = Mode.BUSY
         self.deadline = float("inf")  # from here on it is our turn
+        self._is_asked = True
         try:
             said = self._complete(content)
         except Exception as error:
@@ -370,6 +371,7 @@ class Stream(Connection):
 
     def answer(self, reply: Reply) -> None:
         """The reply to a message; the transaction is over."""
+        self._is_asked = False
         self._let_go()
         self._set_rset_state()
         if self._mode is Mode.CLOSED:
