@@ -26,7 +26,7 @@ from mta.core.event import rfc3339
 from mta.core.last import read
 from mta.core.queueid import text
 from mta.core.retry import Schedule
-from mta.core.sparing import Sparing
+from mta.core.sparing import PERIOD, Sparing
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.intake.admission import Admission
@@ -93,6 +93,8 @@ class Daemon:
         self._watching: list[asyncio.Task[None]] = []
         tide = Tide(lambda: self.intake.connections + self.pool.connections)
         self._tides = Every(clock, LOOK, tide.look, partial(self.metrics.bug, "ops", "a bug in the tides"))
+        bug = partial(self.metrics.bug, "loop", "a bug in what is told of stray errors")
+        self._strays = Every(clock, PERIOD, self._tell_strays, bug)
 
     def stop(self) -> None:
         """Begin the drain."""
@@ -106,10 +108,15 @@ class Daemon:
     def _stray_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What ends nowhere else: a callback of the loop, a task that nobody waits for."""
         message, error = str(context.get("message", "")), context.get("exception")
-        if self._stray.may_tell(message, self.clock.monotonic()):
+        if self._stray.may_tell(type(error).__name__, self.clock.monotonic()):
             log.error("%s", message, exc_info=error)
         if error is not None and not isinstance(error, OSError):
             self.metrics.bugs["loop"].inc()
+
+    def _tell_strays(self) -> None:
+        """How many more there were of what was told often; the next ones are told again."""
+        for name, count in self._stray.rest(self.clock.monotonic()):
+            log.error("errors that end nowhere else, %s: %d more in the last minute", name, count)
 
     async def _run(self, ready: Callable[[Daemon], None]) -> None:
         asyncio.get_running_loop().set_exception_handler(self._stray_error)
@@ -178,6 +185,7 @@ class Daemon:
         self._tides.start()
         if self.certificate is not None:
             self.certificate.start()
+        self._strays.start()
         await self.admin.start()
         await self.control.start()
         for n, door in enumerate(self.settings.listeners):
@@ -268,6 +276,7 @@ class Daemon:
         self._tides.stop()
         if self.certificate is not None:
             self.certificate.stop()
+        self._strays.stop()
         for task in self._watching:
             task.cancel()
         if hasattr(self, "intake"):

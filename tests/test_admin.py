@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from itertools import count
 
 import aiohttp
 import pytest
@@ -169,6 +171,21 @@ async def test_requests_that_never_end_are_few_and_monitoring_is_answered(daemon
                 await reader.read()  # they were cut
     for _, writer in opened:
         writer.close()
+
+
+async def test_many_that_connect_at_once_are_few_all_the_same(daemon: Daemon) -> None:
+    """The loop takes them in one round: each is counted before the first of them is open."""
+    real, steps = daemon.clock.monotonic, count()
+    daemon.clock.monotonic = lambda: real() + next(steps) * 1e-6  # type: ignore[method-assign]
+    with ExitStack() as places:
+        for _ in range(CONNECTIONS + 30):
+            places.enter_context(socket.create_connection(tuple(daemon.admin.endpoint)))
+        assert await daemon.get("/readyz") == (200, "ok\n")
+        server = daemon.admin._runner and daemon.admin._runner.server
+        assert server is not None
+        async with asyncio.timeout(10):
+            while len(server.connections) > CONNECTIONS:
+                await daemon.get("/readyz")
 
 
 async def test_a_request_that_never_ends_is_cut_after_its_time(daemon: Daemon) -> None:

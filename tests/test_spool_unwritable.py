@@ -14,7 +14,8 @@ from mta.core.lifecycle import State
 from mta.core.model import Line, Message
 from mta.core.queueid import text
 from mta.spool import slack
-from mta.spool.commit import Unwritable, Update
+from mta.spool.commit import Put, Unwritable, Update
+from mta.spool.outbox import RETRY_AFTER_FAILURE
 from mta.spool.queue import ASIDE, REMOVE_AGAIN, UNWRITABLE_WAIT, Spool
 from tests.fakes.clock import HandClock
 from tests.test_spool import LINE, Lines, message, opened, put, rows
@@ -221,3 +222,103 @@ def test_a_file_from_before_gives_pages_back_as_soon_as_it_holds_little(tmp_path
     left = slack.give_back(connection)
     assert left == 0
     connection.close()
+
+
+async def owned(spool: Spool) -> Message:
+    """A large message that is on disk."""
+    large = message(spool, "b@dst.test")
+    large.content = b"x" * ASIDE
+    assert await told(spool, large) is None
+    return large
+
+
+async def removed(spool: Spool) -> None:
+    async with asyncio.timeout(10):
+        while spool._unneeded or spool._removing:  # noqa: ASYNC110 - nobody waits for that
+            await asyncio.sleep(0)
+
+
+async def test_however_many_contents_cannot_be_removed_they_are_told_once_and_wait_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = HandClock()
+    asked = list[float]()
+    real = clock.call_later
+    async with opened(tmp_path, clock=clock) as spool:
+        await spool.lease([])
+        with monkeypatch.context() as patch:
+            patch.setattr(spool._bodies, "remove", lambda all_: {n: OSError(5, "no") for n in all_})
+            patch.setattr(
+                clock, "call_later", lambda delay, work: (asked.append(delay), real(delay, work))[1]
+            )
+            for _ in range(5):
+                large = await owned(spool)
+                spool.settle(large, large.recipients, [], [Event(type=Type.DELIVERY)])
+                await spool.lease([])
+                async with asyncio.timeout(10):
+                    while large.id not in spool._stuck:
+                        await spool.lease([])
+            assert asked.count(REMOVE_AGAIN) == 1
+            assert caplog.text.count("contents that are of no more use stay on disk") == 1
+        await clock.advance(REMOVE_AGAIN)
+        await removed(spool)
+        assert not list((tmp_path / "bodies").iterdir())
+
+
+async def test_a_large_message_that_a_shut_door_refuses_leaves_no_file(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened(tmp_path, clock=clock) as spool:
+        await spool.lease([])
+        spool._outbox.is_full = True
+        large = message(spool, "b@dst.test")
+        large.content = b"x" * ASIDE
+        answer = told(spool, large)
+        await clock.asked_for(RETRY_AFTER_FAILURE)
+        await clock.advance(RETRY_AFTER_FAILURE)
+        async with asyncio.timeout(10):
+            assert isinstance(await answer, OSError)
+        assert not list((tmp_path / "bodies").iterdir())
+
+
+async def test_a_large_message_that_no_commit_takes_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.lease([])
+
+        def check() -> None:
+            raise OSError(116, "the database was replaced")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(spool._place, "check", check)
+            large = message(spool, "b@dst.test")
+            large.content = b"x" * ASIDE
+            async with asyncio.timeout(10):
+                assert isinstance(await told(spool, large), OSError)
+            await removed(spool)
+        assert not list((tmp_path / "bodies").iterdir())
+
+
+async def test_a_bug_behind_a_commit_takes_nothing_away_that_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(spool: Spool) -> None:
+        await spool.lease([])
+        poisoned = message(spool, "b@dst.test")
+        poisoned.sender = "octets \udcff"
+        await asyncio.to_thread(spool._bodies.write, [(large.id, large.content or b"")])
+        monkeypatch.delattr(spool.tally, "_tenants")
+        spool._put(Put(poisoned, [], lambda error: None))
+        spool._put(Put(large, [], heard.append, written=True))
+        async with asyncio.timeout(10):
+            await asyncio.Event().wait()
+
+    heard = list[object]()
+    with pytest.raises(ExceptionGroup):  # noqa: PT012
+        async with opened(tmp_path) as spool:
+            large = message(spool, "c@dst.test")
+            large.content = b"x" * ASIDE
+            await broken(spool)
+    assert not heard
+    assert rows(tmp_path, "SELECT id FROM message") == [(large.id,)]
+    assert [path.name for path in (tmp_path / "bodies").iterdir()] == [text(large.id)]

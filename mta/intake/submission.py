@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections.abc import Hashable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -307,6 +308,10 @@ class Submission(Server):
             return None
         self._let_go()
         return self._limited(CROWDED)
+
+    @property
+    def party(self) -> Hashable:
+        return None if self.credential is None else self.credential.tenant
 
     def open_share(self) -> Share:
         assert self.credential is not None

@@ -32,6 +32,7 @@ SHUTDOWN = 1.0  # seconds for answers under way; a scrape takes milliseconds
 CONNECTIONS = 64
 SILENCE = 120.0  # seconds; a scrape is more frequent
 SWEEP = 15.0  # seconds
+MAKING = 1.0  # seconds in which a connection that is not open is on its way to be, not over
 
 PAGES = {
     "/metrics": "what Prometheus collects",
@@ -122,7 +123,7 @@ class Admin:
         assert self._runner.server is not None
         now, is_open = self._clock.monotonic(), set(self._runner.server.connections)
         for handler, since in sorted(self._spoke.items(), key=lambda item: item[1]):
-            if handler not in is_open and since < now:
+            if handler not in is_open and now - since > MAKING:
                 del self._spoke[handler]
             elif now - since > SILENCE or len(self._spoke) > most:
                 del self._spoke[handler]

@@ -10,7 +10,7 @@ Standards: RFC 5321 (server side), 4.4 (Return-Path).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Hashable, Iterator
 from itertools import count
 from pathlib import Path as File
 from typing import Any
@@ -44,6 +44,10 @@ class SandboxMX(Server):
         made.seen = {}
         made.taken = {name: RateLimit(actor.limit) for name, actor in ACTORS.items() if actor.limit}
         return made
+
+    @property
+    def party(self) -> Hashable:
+        return SandboxMX
 
     def on_connect(self) -> Reply | None:
         return None
@@ -96,6 +100,7 @@ class SandboxMX(Server):
             await self.policy.clock.sleep(delay)
         if after_data == "drop":
             self.abort()
+            self.answer(Reply(421, "4.3.0", "Dropped"))  # which nobody hears
         else:
             self.answer(Reply(250, "2.0.0", f"Ok: kept as {name}.eml"))
 

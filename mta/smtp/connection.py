@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Protocol, Self, cast
 
 from aiosmtpd.smtp import SMTP, Session
@@ -111,6 +111,7 @@ class Connection(SMTP):
         self._shaking = False  # a TLS handshake is under way: nothing can be said
         self._mode = Mode.COMMAND
         self._share: Share | None = None  # of memory, for the message at hand
+        self._is_asked = False  # whether the message that is here is taken; `answer` says
         self._out: list[bytes] = []
         self._errors = 0  # tenths
         self._reading = True
@@ -123,15 +124,21 @@ class Connection(SMTP):
         now = policy.clock.monotonic()
         self.deadline = now + policy.command_timeout
         self.session_deadline = now + policy.session_timeout
+        policy.joined(self)
+        if peer is None:  # reset before we could look who it was: uvloop tells of it all the same
+            self._mode = Mode.CLOSED
+            self.abort()
+            return
         try:
             refusal = self.on_connect()
         except Exception as error:
             policy.bug(error)
             refusal = BUG._replace(code=421)
-        policy.joined(self)
         if self.is_stranger:
             self.deadline = now + STRANGER
         self._shaking = policy.implicit_tls is not None
+        if refusal is None and policy.draining:  # it came as the door was closed
+            refusal = GOING_DOWN
         if refusal is not None:
             self.hang_up(refusal)
         elif policy.implicit_tls is not None:
@@ -151,7 +158,8 @@ class Connection(SMTP):
         self._mode = Mode.CLOSED
         self.policy.left(self)
         self.on_disconnect()
-        self._let_go()
+        if not self._is_asked:  # else the message is still held, and its answer lets go of it
+            self._let_go()
         if self._task is not None:
             self._task.cancel()
         self._part()
@@ -287,6 +295,11 @@ class Connection(SMTP):
 
     # What a subclass does
 
+    @property
+    def party(self) -> Hashable:
+        """Whose connections share the turns of the loop; None: all strangers'."""
+        return None
+
     def secure(self, context: ssl.SSLContext) -> None:
         """Begin the handshake of implicit TLS."""
         raise NotImplementedError
@@ -296,7 +309,7 @@ class Connection(SMTP):
         raise NotImplementedError
 
     def on_disconnect(self) -> None:
-        """The client is gone; called once for each `on_connect`."""
+        """The client is gone; called once, and without an `on_connect` where it had gone before."""
 
 
 _ENHANCED = {

@@ -2,7 +2,7 @@
 
 Between: the daemon starts and drains listeners; `smtp.connection`s join and leave.
 Contract: `start` binds (port 0: the system chooses; `endpoint` says which); `drain` stops accepting,
-    sends idle clients away (421 4.3.2), waits for the others up to the grace, then aborts them.
+    sends idle clients and strangers away (421 4.3.2), waits for the others up to the grace, then aborts them.
 Raises: OSError from `start` where the address cannot be bound.
 Standards: RFC 5321 3.8 (421 on shutdown), 4.5.3.2 (time-outs).
 Why: one sweep a second over all connections instead of a timer for each command.
@@ -96,7 +96,7 @@ class Listener:
         self._server.close()
         self.draining = True
         for connection in list(self.connections):
-            if connection.is_idle or connection.is_shaking:
+            if connection.is_idle or connection.is_shaking or connection.is_stranger:
                 connection.hang_up(GOING_DOWN)
         if self.connections:
             overdue = self.clock.call_later(grace, self._abort_all)

@@ -109,11 +109,14 @@ class Stream(Connection):
         """Go on, and read on, for about so long, when others have had their turn."""
         if not self._has_turn:
             self._has_turn = True
-            self.loop.call_later(self.policy.rests.wait(self.loop.time(), length), self._take_turn)
+            self.policy.rests.ask(self.party, self._take_turn, length)
 
-    def _take_turn(self) -> None:
+    def _take_turn(self) -> bool:
         self._has_turn = False
+        if self._mode is Mode.CLOSED:
+            return False
         self._pump()
+        return True
 
     def _pump(self) -> None:
         """Answer the whole commands that are here, as many as one turn has; their replies go in one write."""
@@ -257,6 +260,7 @@ class Stream(Connection):
             self._share.take(new)
         self._mode = Mode.BUSY
         self.deadline = float("inf")  # from here on it is our turn
+        self._is_asked = True
         try:
             said = self._complete(content)
         except Exception as error:
@@ -367,6 +371,7 @@ class Stream(Connection):
 
     def answer(self, reply: Reply) -> None:
         """The reply to a message; the transaction is over."""
+        self._is_asked = False
         self._let_go()
         self._set_rset_state()
         if self._mode is Mode.CLOSED:

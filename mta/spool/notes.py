@@ -10,7 +10,6 @@ Why: nobody waits for a disk here, so outcomes of many messages share one sync.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import math
 import sqlite3
@@ -62,14 +61,13 @@ class Notes:
         """Own a message; `done(None)` is called when it is on disk, `done(error)` when it cannot be."""
         raise NotImplementedError
 
+    def _is_shut(self, message: Message) -> bool:
+        """No new mail is taken; a notice of ours belongs to the outcomes that it tells of."""
+        return bool(message.credential) and (self.reader.damaged is not None or self._outbox.is_full)
+
     def _put(self, put: Put) -> None:
         message = put.message
         message.fresh = message.release is None
-        # A notice of ours belongs to the outcomes that it tells of, and shares their commit.
-        if message.credential and (self.reader.damaged is not None or self._outbox.is_full):
-            shut = OSError(errno.EIO, "the spool takes no new mail")  # `complaints` say why
-            self._clock.call_later(RETRY_AFTER_FAILURE, partial(self._safely, put.done, shut))
-            return
         self.received += message.size
         self._batch.puts.append(put)
         self._wake.set()

@@ -14,6 +14,7 @@ Why: one writer and group commit; the attempt is recorded with the message itsel
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
 import os
@@ -81,6 +82,7 @@ class Spool(Notes):
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._writing = 0  # large contents on their way to the disk
         self._unneeded: set[int] = set()  # messages whose file is to be removed
+        self._stuck: set[int] = set()  # and those whose file could not be: all wait for one later try
         self._removing: asyncio.Task[None] | None = None
         self.on_room: Callable[[], None] = lambda: None  # outcomes may be noted again
         self.on_due: Callable[[Line, float], None] = lambda line, due: None  # mail waits that nobody noted
@@ -131,15 +133,18 @@ class Spool(Notes):
 
     def put(self, message: Message, events: list[Event], done: Done) -> None:
         assert message.content is not None
-        if len(message.content) < ASIDE:
+        if self._is_shut(message):
+            shut = OSError(errno.EIO, "the spool takes no new mail")  # `complaints` say why
+            self._clock.call_later(RETRY_AFTER_FAILURE, partial(self._safely, done, shut))
+        elif len(message.content) < ASIDE:
             self._put(Put(message, events, done))
         else:
+            self._writing += 1
             self._tasks.create_task(self._put_large(message, events, done))
 
     async def _put_large(self, message: Message, events: list[Event], done: Done) -> None:
         """To write and sync it takes its time, in which the others' commits go on."""
         assert message.content is not None
-        self._writing += 1
         try:
             async with self._large:
                 await asyncio.to_thread(self._bodies.write, [(message.id, message.content)])
@@ -250,7 +255,7 @@ class Spool(Notes):
             for part in group:
                 joined.join(part)
             try:
-                self._committed(joined, await asyncio.shield(self._in_thread(joined)))
+                result = await asyncio.shield(self._in_thread(joined))
             except Exception as error:
                 if not fault.is_of_the_data(error):
                     for part in (part for group in reversed(groups) for part in group):
@@ -266,6 +271,8 @@ class Spool(Notes):
                     await self._give_up(joined, error)
                 except Exception as again:
                     self._bug(again)
+            else:
+                self._committed(joined, result)
         self._committed(whole, Result(None, [], 0, []))
         return True
 
@@ -344,13 +351,18 @@ class Spool(Notes):
         finally:
             self._removing = None
         if left:
-            message, why = next(iter(left.items()))
-            words = "contents that are of no more use stay on disk, %d of them, as %s: %s"
-            log.error(words, len(left), text(message), fault.words(why))
-            self._unneeded.update(left)
-            self._clock.call_later(REMOVE_AGAIN, self._remove_files)
-        else:
-            self._remove_files()
+            if not self._stuck:
+                message, why = next(iter(left.items()))
+                words = "contents that are of no more use stay on disk, %d of them, as %s: %s"
+                log.error(words, len(left), text(message), fault.words(why))
+                self._clock.call_later(REMOVE_AGAIN, self._remove_again)
+            self._stuck.update(left)
+        self._remove_files()
+
+    def _remove_again(self) -> None:
+        self._unneeded |= self._stuck
+        self._stuck.clear()
+        self._remove_files()
 
     async def _in_thread(self, batch: Batch) -> Result:
         def write() -> Result:
@@ -379,6 +391,9 @@ class Spool(Notes):
         if fault.is_damage(error):
             self.reader.damaged = said
         self._take_back(batch)
+        if not fault.may_be_committed(error):
+            self._unneeded.update(put.message.id for put in batch.puts if put.written)
+            self._remove_files()
         for put in batch.puts:
             self._safely(put.done, error)
         for waiter in batch.waiters:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mta.config.settings import Duration, Spool, Stream
+from mta.core.sparing import MOST, PERIOD
 from mta.outbound import strays
 from tests.fakes.clock import HandClock
 from tests.fakes.house import NETWORK, House, routed, running, settings
@@ -364,3 +365,18 @@ async def test_an_expiry_whose_first_look_has_a_bug_looks_again(
         met = once(monkeypatch, "mta.spool.reader.Reader.expired", 3)
         await rig.until(lambda: rig.house.of(type="expiration"), 900.0)
         assert met() == 3
+
+
+async def test_errors_that_end_nowhere_else_are_told_again_when_their_minute_is_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, loop = HandClock(), asyncio.get_running_loop()
+    async with running(settings(tmp_path), clock) as house:
+        for n in range(MOST + 5):
+            loop.call_exception_handler({"message": f"callback <{n}>", "exception": ValueError(n)})
+        assert caplog.text.count("callback <") == MOST
+        await clock.advance(PERIOD + 1)
+        assert "ValueError: 5 more in the last minute" in caplog.text
+        loop.call_exception_handler({"message": "callback <again>", "exception": ValueError()})
+        assert caplog.text.count("callback <") == MOST + 1
+        assert len(house.daemon._stray._told) == 1

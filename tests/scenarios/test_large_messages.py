@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,33 @@ async def test_a_client_that_vanishes_in_a_large_message_gives_its_memory_back()
         client.reset()
         await desk.until(gone=1)
         assert listener.memory.used == 0
+
+
+async def test_a_client_that_vanishes_behind_its_message_still_has_the_memory_that_it_holds(
+    tmp_path: Path,
+) -> None:
+    async with running(settings(tmp_path)) as house:
+        spool, memory = house.daemon.spool, house.daemon.capacity.memory
+        real, goes_on = spool._bodies.write, threading.Event()
+
+        def slow(contents: object) -> None:
+            goes_on.wait(30)
+            real(contents)  # type: ignore[arg-type]
+
+        spool._bodies.write = slow  # type: ignore[method-assign,assignment]
+        client = await opened(house.network)
+        client.send(stuffed(LARGE))
+        await client.drained()
+        async with asyncio.timeout(10):
+            while not spool._writing:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.001)
+            client.reset()
+            while house.daemon.intake.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            assert memory.used >= len(LARGE)
+            goes_on.set()
+            while memory.used:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
 
 
 async def test_a_drain_waits_for_a_large_message(tmp_path: Path) -> None:

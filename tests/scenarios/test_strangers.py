@@ -7,6 +7,7 @@ import base64
 import gc
 import logging
 import socket
+import struct
 import weakref
 from contextlib import ExitStack
 from dataclasses import replace
@@ -190,3 +191,70 @@ async def test_what_a_client_sends_with_its_first_packet_is_the_handshakes(tmp_p
             assert (await client.auth("app", KEY)).startswith("235 ")
             assert (await client.deliver(CONTENT)).startswith("250 ")
             await client.__aexit__()
+
+
+async def test_strangers_who_say_much_and_go_take_no_turns_of_a_customers(tmp_path: Path) -> None:
+    body = b"From: a@src.test\r\n\r\n" + b"x" * 76 * 10_000 + b"\r\n"
+    async with (
+        running(settings(tmp_path), credentials=(APP,)) as house,
+        await greeted(house.submissions, tls=True) as client,
+    ):
+        assert (await client.auth("app", KEY)).startswith("235 ")
+        for _ in range(45):  # 13 seconds, had they their turns
+            with ExitStack() as places:
+                for n in range(50):
+                    own = await knock(house, house.submission, f"127.0.1.{n + 1}", places)
+                    await asyncio.get_running_loop().sock_sendall(own, b"NOOP\r\n" * 150)
+                    await asyncio.sleep(0)
+        await until(house, 1)
+        assert (await client.deliver(body)).startswith("250 ")
+
+
+@pytest.mark.parametrize("door", PORTS)
+async def test_who_has_hung_up_before_anybody_looks_is_no_bug(tmp_path: Path, door: str) -> None:
+    async with running(settings(tmp_path), credentials=(APP,)) as house:
+        for _ in range(5):
+            for _ in range(20):  # while the loop stands still, so that all are gone when it looks
+                own = socket.create_connection(("127.0.0.1", getattr(house, door)))
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                own.close()
+            async with await greeted(house.submission):
+                pass
+        await until(house, 0)
+        assert house.daemon.metrics.bugs["intake"]._value.get() == 0
+        async with asyncio.timeout(10):
+            while house.daemon.listeners[PORTS.index(door)].connections:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.001)
+
+
+async def test_a_stop_does_not_wait_for_strangers_in_their_login(tmp_path: Path) -> None:
+    clock = HandClock()
+    terms = settings(tmp_path, limits=replace(Limits(), drain=3600.0))  # type: ignore[arg-type]
+    async with asyncio.timeout(10), running(terms, clock, (APP,)) as house:
+        client = await greeted(house.submissions, tls=True)
+        assert (await client.ask("AUTH LOGIN")).startswith("334 ")
+        house.daemon.stop()
+        assert str(await client.reply()) == "421 4.3.2 The service is going down; please come back"
+        await client.rest()
+        client.writer.close()
+
+
+async def test_a_stop_does_not_wait_for_who_comes_as_the_door_closes(tmp_path: Path) -> None:
+    terms = settings(tmp_path, limits=replace(Limits(), drain=3600.0))  # type: ignore[arg-type]
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(20), running(terms, HandClock()) as house:
+        busy, door = await greeted(house.network), house.daemon.listeners[2]
+        assert (await busy.ask("MAIL FROM:<a@src.test>")).startswith("250 ")
+        with socket.create_server(("127.0.0.1", 0)) as ours, socket.socket() as late:
+            late.connect(ours.getsockname())
+            taken, _ = ours.accept()  # as the loop takes some, and tells us two rounds later
+            house.daemon.stop()
+            while not door.draining:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0)
+            await loop.connect_accepted_socket(door._connect(door).copy, taken)
+            late.setblocking(False)
+            said = b""
+            while octets := await loop.sock_recv(late, 4096):
+                said += octets
+        assert said == b"421 4.3.2 The service is going down; please come back\r\n"
+        busy.writer.close()
