@@ -15,8 +15,9 @@ from mta.core.model import Line, Message
 from mta.core.queueid import text
 from mta.spool import slack
 from mta.spool.commit import Put, Unwritable, Update
+from mta.spool.leftovers import AGAIN
 from mta.spool.outbox import RETRY_AFTER_FAILURE
-from mta.spool.queue import ASIDE, REMOVE_AGAIN, UNWRITABLE_WAIT, Spool
+from mta.spool.queue import ASIDE, UNWRITABLE_WAIT, Spool
 from tests.fakes.clock import HandClock
 from tests.test_spool import LINE, Lines, message, opened, put, rows
 
@@ -149,12 +150,12 @@ async def test_contents_that_cannot_be_removed_stop_nobody_and_go_later(
         spool.settle(large, large.recipients, [], [Event(type=Type.DELIVERY)])
         async with asyncio.timeout(10):
             await asked.wait()
-            await clock.asked_for(REMOVE_AGAIN)
+            await clock.asked_for(AGAIN)
         await put(spool, "c@dst.test")
         assert [path.name for path in (tmp_path / "bodies").iterdir()] == [text(large.id)]
         is_read_only = False
-        await clock.advance(REMOVE_AGAIN)
-        while spool._unneeded or spool._removing:  # noqa: ASYNC110 - nobody waits for that
+        await clock.advance(AGAIN)
+        while not spool._leftovers.is_empty:  # noqa: ASYNC110 - nobody waits for that
             await asyncio.sleep(0)
         assert not list((tmp_path / "bodies").iterdir())
 
@@ -199,9 +200,9 @@ async def test_pages_that_a_backlog_has_left_are_given_back_at_leisure(
         await spool.lease([])
         for _ in range(200):
             await clock.advance(slack.LOOK)
-            if spool._looking is not None:
-                await spool._looking
-            if spool._is_quiet and spool.free_pages <= slack.KEPT:
+            if spool.slack._looking is not None:
+                await spool.slack._looking
+            if spool.slack.is_quiet and spool.slack.octets <= slack.KEPT:
                 break
         ((count,),) = rows(tmp_path, "PRAGMA page_count")
         assert isinstance(count, int)
@@ -234,7 +235,7 @@ async def owned(spool: Spool) -> Message:
 
 async def removed(spool: Spool) -> None:
     async with asyncio.timeout(10):
-        while spool._unneeded or spool._removing:  # noqa: ASYNC110 - nobody waits for that
+        while not spool._leftovers.is_empty:  # noqa: ASYNC110 - nobody waits for that
             await asyncio.sleep(0)
 
 
@@ -256,11 +257,11 @@ async def test_however_many_contents_cannot_be_removed_they_are_told_once_and_wa
                 spool.settle(large, large.recipients, [], [Event(type=Type.DELIVERY)])
                 await spool.lease([])
                 async with asyncio.timeout(10):
-                    while large.id not in spool._stuck:
+                    while large.id not in spool._leftovers._stuck:
                         await spool.lease([])
-            assert asked.count(REMOVE_AGAIN) == 1
+            assert asked.count(AGAIN) == 1
             assert caplog.text.count("contents that are of no more use stay on disk") == 1
-        await clock.advance(REMOVE_AGAIN)
+        await clock.advance(AGAIN)
         await removed(spool)
         assert not list((tmp_path / "bodies").iterdir())
 
@@ -322,3 +323,15 @@ async def test_a_bug_behind_a_commit_takes_nothing_away_that_is_on_disk(
     assert not heard
     assert rows(tmp_path, "SELECT id FROM message") == [(large.id,)]
     assert [path.name for path in (tmp_path / "bodies").iterdir()] == [text(large.id)]
+
+
+async def test_an_outcome_whose_event_alone_cannot_be_written_counts(tmp_path: Path) -> None:
+    """Else the peer would get the mail again each hour."""
+    async with opened(tmp_path) as spool:
+        made = await put(spool, "b@dst.test")
+        delivery = Event(type=Type.DELIVERY, queue_id=text(made.id), size=object())  # type: ignore[arg-type]
+        spool.settle(made, made.recipients, [], [delivery])
+        await spool.lease([])
+        assert rows(tmp_path, "SELECT count(*) FROM message") == [(0,)]
+        assert spool._metrics.bugs["spool"]._value.get() == 1
+        assert (spool.tally.fresh, spool.tally.recipients) == (0, 0)

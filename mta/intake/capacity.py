@@ -65,7 +65,7 @@ class Capacity:
         found = await asyncio.to_thread(lambda: [_free(folder) for folder in self._folders])
         for folder, reserve, free in zip(self._folders, self._reserves, found, strict=True):
             if folder == self._database:
-                free = free._replace(pages=self._spool.free_pages)
+                free = free._replace(pages=self._spool.slack.octets)
             before = reserve.short
             reserve.measured(free)
             if (reserve.short is None) != (before is None):

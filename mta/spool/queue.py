@@ -20,22 +20,26 @@ import math
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-from mta.clock import Clock, Every
+from mta.clock import Clock
 from mta.core.event import Event
 from mta.core.model import Line, Message
 from mta.core.queueid import QueueIds, text
 from mta.metrics import Metrics
-from mta.spool import database, fault, slack
+from mta.spool import database, fault
 from mta.spool.bodies import Bodies
 from mta.spool.commit import Batch, Done, Put, Result, Unwritable, commit, defer
+from mta.spool.leftovers import Leftovers
 from mta.spool.notes import Notes
 from mta.spool.outbox import RETRY_AFTER_FAILURE, Outbox
 from mta.spool.reader import Reader
 from mta.spool.recovery import recover
+from mta.spool.slack import Slack, octets
 from mta.spool.tally import Tally
 from mta.spool.wal import Wal
 
@@ -43,7 +47,6 @@ TURNS = 8  # of the event loop before a commit
 ASIDE = 1024 * 1024  # octets; a content from there on is on disk before its commit begins
 LARGE_AT_ONCE = 2  # such contents; more would only make the small ones wait for the disk
 UNWRITABLE_WAIT = 3600.0  # seconds until mail whose outcome could not be written is tried again
-REMOVE_AGAIN = 60.0  # seconds until files are removed that could not be
 
 T = TypeVar("T")
 
@@ -72,18 +75,13 @@ class Spool(Notes):
         self._memory_used = 0
         self.tally = Tally()
         self._wal = Wal(self._place, clock)
-        self.free_pages = 0  # octets of the database that mail can use without a larger file
-        self._slack = Every(clock, slack.LOOK, self._look_for_slack, self._bug)
-        self._is_quiet = False  # nothing was committed since the last look
-        self._looking: asyncio.Task[None] | None = None
+        self.slack = Slack(self._with_writer, lambda: bool(self._batch) or self._closing, clock, metrics)
+        self._leftovers = Leftovers(self._bodies, clock, metrics)
         self._next_seq = 1
         self._again = asyncio.Event()  # a commit that failed may be tried again
         self._closing = False
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._writing = 0  # large contents on their way to the disk
-        self._unneeded: set[int] = set()  # messages whose file is to be removed
-        self._stuck: set[int] = set()  # and those whose file could not be: all wait for one later try
-        self._removing: asyncio.Task[None] | None = None
         self.on_room: Callable[[], None] = lambda: None  # outcomes may be noted again
         self.on_due: Callable[[Line, float], None] = lambda line, due: None  # mail waits that nobody noted
 
@@ -119,7 +117,7 @@ class Spool(Notes):
         connection = self._writer._conn
         found = recover(connection, self._directory, self._mode, self._bodies, self._clock, first_retry)
         self._place.note()
-        self.free_pages = slack.octets(connection)
+        self.slack.octets = octets(connection)
         self._outbox.found(found.outbox)
         self._next_seq = found.next_seq
         self._ids = QueueIds(found.last_id)
@@ -192,7 +190,8 @@ class Spool(Notes):
         """Commit what is noted until `stop`; the last commit and the last drain are done then."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            self._slack.start()
+            self.slack.start(tasks)
+            self._leftovers.start(tasks)
             draining = tasks.create_task(self._outbox.run())
             while not self._closing or self._batch or self._writing:
                 if not self._batch and self.failing is None:
@@ -214,7 +213,7 @@ class Spool(Notes):
     def stop(self) -> None:
         """Let `run` come to its end."""
         self._closing = True
-        self._slack.stop()
+        self.slack.stop()
         self._wake.set()
         self._again.set()
         self._outbox.stop()
@@ -280,10 +279,15 @@ class Spool(Notes):
         """This one thing cannot be written: it is told, whoever brought it hears so, its mail waits."""
         shown = ", ".join(map(_shown, part.messages)) or "no message"
         self._metrics.bug("spool", f"what was noted of {shown} cannot be written", error)
-        self._unneeded.update(put.message.id for put in part.puts if put.written)
-        self._remove_files()
+        self._leftovers.add(put.message.id for put in part.puts if put.written)
         for put in part.puts:
             self._safely(put.done, Unwritable(f"{shown} cannot be written: {error!r}"))
+        if part.events and not part.puts:  # what became of the mail counts without its event
+            part = replace(part, events=[])
+            with suppress(Exception):
+                result = await asyncio.shield(self._in_thread(part))
+                self._safely(self._committed, part, result)
+                return
         due = self._clock.now() + UNWRITABLE_WAIT
         for line in await asyncio.shield(self._run_in_thread(partial(defer, self._writer._conn, part, due))):
             self.on_due(line, due)
@@ -293,8 +297,7 @@ class Spool(Notes):
         if self.failing is not None:
             log.info("the spool can be written again")
             self.failing = None
-        self._is_quiet = False
-        self._unneeded.update(result.files)
+        self.slack.is_quiet = False
         if result.committed is not None:
             self._next_seq = result.committed.next_seq
             self._outbox.add(result.committed)
@@ -307,62 +310,12 @@ class Spool(Notes):
         for waiter in batch.waiters:
             self._safely(waiter, None)
         if result.files:
-            self._remove_files()
+            self._leftovers.add(result.files)
         if batch.outcomes:
             self._safely(self.on_room)
 
-    def _look_for_slack(self) -> None:
-        """Free pages are counted after commits, and given back when there are none."""
-        quiet, self._is_quiet = self._is_quiet, True
-        if self._looking is None and (not quiet or self.free_pages > slack.KEPT):
-            self._looking = self._tasks.create_task(self._use_leisure(quiet))
-
-    async def _use_leisure(self, quiet: bool) -> None:
-        try:
-            run, connection = self._run_in_thread, self._writer._conn
-            self.free_pages = await run(partial(slack.octets, connection))
-            steps = slack.STEPS if quiet and self.free_pages > slack.KEPT else 0
-            while steps and not self._batch and self.free_pages > slack.KEPT and not self._closing:
-                self.free_pages = await run(partial(slack.give_back, connection))
-                steps -= 1
-                if self.free_pages <= slack.KEPT:
-                    await run(partial(database.checkpoint, connection))  # which makes the file shorter
-        except Exception as error:  # a disk that fails is told by the next commit
-            if fault.is_of_the_data(error):
-                self._bug(error)
-        finally:
-            self._looking = None
-
     def _bug(self, error: Exception) -> None:
         self._metrics.bug("spool", "a bug in the spool", error)
-
-    def _remove_files(self) -> None:
-        """Contents of messages that have left, in a thread; what stays is tried again, and by a start."""
-        if self._removing is None and self._unneeded:
-            self._removing = self._tasks.create_task(self._remove_all())
-
-    async def _remove_all(self) -> None:
-        unneeded, self._unneeded = self._unneeded, set()
-        try:
-            left = await asyncio.to_thread(self._bodies.remove, unneeded)
-        except Exception as error:
-            self._metrics.bug("spool", "contents that are of no more use cannot be removed", error)
-            left = {}
-        finally:
-            self._removing = None
-        if left:
-            if not self._stuck:
-                message, why = next(iter(left.items()))
-                words = "contents that are of no more use stay on disk, %d of them, as %s: %s"
-                log.error(words, len(left), text(message), fault.words(why))
-                self._clock.call_later(REMOVE_AGAIN, self._remove_again)
-            self._stuck.update(left)
-        self._remove_files()
-
-    def _remove_again(self) -> None:
-        self._unneeded |= self._stuck
-        self._stuck.clear()
-        self._remove_files()
 
     async def _in_thread(self, batch: Batch) -> Result:
         def write() -> Result:
@@ -370,6 +323,9 @@ class Spool(Notes):
             return commit(self._writer._conn, self._bodies, batch, self._next_seq)
 
         return await self._run_in_thread(write)
+
+    async def _with_writer(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._run_in_thread(partial(work, self._writer._conn))
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         return cast(T, await self._writer._execute(work))  # type: ignore[no-untyped-call]
@@ -392,8 +348,7 @@ class Spool(Notes):
             self.reader.damaged = said
         self._take_back(batch)
         if not fault.may_be_committed(error):
-            self._unneeded.update(put.message.id for put in batch.puts if put.written)
-            self._remove_files()
+            self._leftovers.add(put.message.id for put in batch.puts if put.written)
         for put in batch.puts:
             self._safely(put.done, error)
         for waiter in batch.waiters:
