@@ -29,6 +29,8 @@ from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WORDS = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def section(title: str) -> str:
@@ -77,7 +79,7 @@ def test_every_target_is_explained_by_help() -> None:
     targets = re.search(r"(?m)^\.PHONY: (.+)$", makefile)
     assert targets is not None
     assert set(targets[1].split()) - {"help"} == set(re.findall(r"@echo 'make ([\w-]+)", makefile))
-    assert set(re.findall(r"`?make ([a-z-]+)`", README)) <= set(targets[1].split())
+    assert set(re.findall(r"`?make ([a-z-]+)`", WORDS)) <= set(targets[1].split())
 
 
 def test_make_venv_brings_the_command(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_the_settings_to_go_live_with_are_valid(tmp_path: Path) -> None:
 
 EXAMPLES = re.findall(
     rf"(?m)^\n((?: {{4}}(?:{'|'.join(each.name for each in fields(Settings))}):.*\n(?: {{5,}}.*\n)*)+)",
-    README,
+    WORDS,
 )
 
 
@@ -146,9 +148,6 @@ def test_every_file_that_is_linked_to_is_there() -> None:
     for document in documents:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
-
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -184,3 +183,21 @@ def test_the_locks_name_no_place_and_pin_every_dependency(lock: str) -> None:
     assert set(re.findall(r'"([a-z0-9-]+)', dependencies[1])) <= pinned
     for name, entry in re.findall(r"(?ms)^([a-z0-9-]+)==(.*?)(?=^[a-z]|\Z)", text):
         assert "--hash=sha256:" in entry, name
+
+
+def test_every_page_can_be_found_from_the_front_door() -> None:
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in README, page.name
+
+
+def test_the_front_door_is_short() -> None:
+    assert len(README.splitlines()) < 230
+
+
+LINES = sorted({found[1] for found in re.finditer(r"(?m)^ {4,}(mta [^\n#\[]+?)\s*(?:#.*)?$", WORDS)})
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_of_a_page_is_one(line: str) -> None:
+    shown = CliRunner().invoke(main, [*shlex.split(line)[1:], "--help"])
+    assert shown.exit_code == 0, shown.output

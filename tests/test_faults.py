@@ -1,6 +1,6 @@
 """The disk fails under a daemon: nothing acknowledged is lost, nothing is taken that cannot be kept.
 
-The table of README.md, "When the disk or the machine fails", names a test of this file for each row.
+The table of docs/disk.md names a test of this file for each row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REFUSED = "452 4.3.1 The spool cannot take the message now; it was not kept, ple
 FULL = "database or disk is full; free some space on its disk"
 IO_ERROR = "disk I/O error (SQLITE_IOERR_{})"
 FAILS = "the disk fails: read the kernel's messages (dmesg) and move the spool to a disk that works"
-REPAIR = "stop the daemon and repair it, as README.md says under 'When the disk or the machine fails'"
+REPAIR = "stop the daemon and repair it, as docs/disk.md says"
 DAMAGED = f"database disk image is malformed; {REPAIR}"
 PAGE = 8192  # octets
 NOT_IN_THE_TABLE = {
@@ -76,7 +76,7 @@ def full_house(home: Patient, used: tuple[Path, set[str]]) -> Patient:
 
 
 def test_every_row_of_the_table_has_a_test_and_every_test_a_row() -> None:
-    table = (ROOT / "README.md").read_text().partition("\n## When the disk or the machine fails\n")[2]
+    table = (ROOT / "docs/disk.md").read_text()
     named = set(re.findall(r"`(test_\w+)`", table.partition("\n## ")[0]))
     here = "".join((ROOT / "tests" / name).read_text() for name in ("test_faults.py", "test_faults_clock.py"))
     assert named == set(re.findall(r"(?m)^(?:async )?def (test_\w+)", here)) - NOT_IN_THE_TABLE
@@ -456,7 +456,7 @@ def test_a_spool_that_was_removed_takes_nothing_more_and_can_be_saved(home: Pati
         assert status == 503
         assert f"{home.spool}/queue.db was removed or moved away while the daemon runs; " in reasons
         assert not home.spool.exists()  # nothing makes it anew behind the operator's back
-        for number in Path(f"/proc/{ward.popen.pid}/fd").iterdir():  # as README.md says
+        for number in Path(f"/proc/{ward.popen.pid}/fd").iterdir():  # as docs/disk.md says
             with suppress(FileNotFoundError):  # closed meanwhile
                 name = Path(str(number.readlink()).removesuffix(" (deleted)")).name
                 if name in ("queue.db", "queue.db-wal"):

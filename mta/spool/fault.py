@@ -28,7 +28,7 @@ _ROOM = "free some space on its disk"
 _WRITABLE = "make it writable for this user"
 _DISK = "the disk fails: read the kernel's messages (dmesg) and move the spool to a disk that works"
 _FILES = "let the process open more files (LimitNOFILE= in the unit)"
-_DAMAGED = "stop the daemon and repair it, as README.md says under 'When the disk or the machine fails'"
+_DAMAGED = "stop the daemon and repair it, as docs/disk.md says"
 _ADVICE = {
     sqlite3.SQLITE_FULL: _ROOM,
     sqlite3.SQLITE_READONLY: _WRITABLE,
@@ -143,5 +143,5 @@ def _gone(path: Path, what: str) -> OSError:
     return OSError(
         errno.ESTALE,
         f"{path} was {what} while the daemon runs; put the same file back, or save what this process still "
-        "holds before it ends, as README.md says under 'When the disk or the machine fails'",
+        "holds before it ends, as docs/disk.md says",
     )
