@@ -263,6 +263,21 @@ async def test_mail_that_always_meets_a_bug_expires(
         assert rig.bugs
 
 
+async def test_what_was_answered_is_not_sent_again_for_a_bug_over_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.go.clear()
+        await rig.house.send(B)
+        await rig.peer.held.wait()
+        await rig.house.send(B)
+        met = once(monkeypatch, "mta.smtp.client.Connection._write")
+        rig.peer.go.set()
+        await rig.until(rig.is_empty, 900.0)
+        assert met()
+        assert rig.peer.taken == 2
+
+
 async def test_a_bug_over_one_outcome_of_a_message_is_that_recipients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
