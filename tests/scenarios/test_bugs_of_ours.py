@@ -278,6 +278,25 @@ async def test_what_was_answered_is_not_sent_again_for_a_bug_over_what_comes_nex
         assert rig.peer.taken == 2
 
 
+async def test_a_bug_over_mail_that_should_live_on_gives_none_of_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.go.clear()
+        for _ in range(4):
+            await rig.house.send(B)
+        await rig.peer.held.wait()
+        met = once(monkeypatch, "mta.outbound.scheduler.Scheduler._held")
+        rig.clock._now += 30 * 86400.0
+        watch = rig.house.daemon.scheduler._watch
+        assert not await watch.look()
+        assert met()
+        assert await watch.look()
+        rig.peer.go.set()
+        await rig.house.event(4, type="delivery")
+        await rig.until(rig.is_empty, 900.0)
+
+
 async def test_a_bug_over_one_outcome_of_a_message_is_that_recipients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
