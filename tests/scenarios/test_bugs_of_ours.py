@@ -297,6 +297,47 @@ async def test_a_bug_over_mail_that_should_live_on_gives_none_of_it_up(
         await rig.until(rig.is_empty, 900.0)
 
 
+async def test_a_bug_over_one_of_those_that_wait_for_a_route_is_not_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path) as rig:
+        scheduler = rig.house.daemon.scheduler
+        go = asyncio.Event()
+        known, route = scheduler._router.cached, scheduler._router.route
+
+        async def slow(domain: str) -> Any:
+            await go.wait()
+            return await route(domain)
+
+        with monkeypatch.context() as context:
+            context.setattr(scheduler._router, "cached", lambda domain: None)
+            context.setattr(scheduler._router, "route", slow)
+            for _ in range(3):
+                await rig.house.send(B)
+            assert scheduler._unrouted == 3
+            context.setattr(scheduler._router, "cached", known)
+            met = once(monkeypatch, "mta.outbound.scheduler.Scheduler._dispatch")
+            go.set()
+            await rig.house.event(2, type="delivery")
+        assert met()
+        assert scheduler._unrouted == 0
+        await rig.until(rig.is_empty, 900.0)
+
+
+async def test_mail_whose_due_time_nobody_heard_of_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.rcpt = b"451 4.3.0 later\r\n"
+        met = once(monkeypatch, "mta.core.agenda.Agenda.note")
+        await rig.house.send(B)
+        await rig.house.event(type="deferral")
+        assert met()
+        rig.peer.rcpt = b"250 ok\r\n"
+        await rig.until(rig.is_empty, 900.0)
+        assert rig.peer.taken == 1
+
+
 async def test_a_bug_over_one_outcome_of_a_message_is_that_recipients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
