@@ -96,6 +96,7 @@ class Rig:
             or daemon.spool.memory_used
             or len(daemon.scheduler._leases)
             or daemon.pool.contents.octets
+            or any(lane.connections != len(lane.idle) for lane in daemon.pool._lanes.values())
             or (any(daemon.scheduler._held()) and any(batches for batches in daemon.scheduler._held()))
         )
 
@@ -148,6 +149,8 @@ ANYWHERE = [
     "mta.outbound.lane.Lane._head",
     "mta.outbound.lane.Lane._granted",
     "mta.outbound.lane.Lane._wants_connection",
+    "mta.outbound.lane.Lane._start",
+    "mta.outbound.lane.Lane.take",
     "mta.outbound.lane.Lane.idle_again",
     "mta.outbound.lane.Lane.opened",
     "mta.outbound.lane.Transaction",
@@ -162,6 +165,7 @@ ANYWHERE = [
     "mta.outbound.router.Router.cached",
     "mta.outbound.pool.Pool.offer",
     "mta.outbound.pool.Pool.choose",
+    "mta.outbound.pool.Pool.open",
     "mta.outbound.leases.Leases.give_back",
     "mta.outbound.scheduler.Scheduler._hours",
     "mta.core.dialogue.envelope_lines",
@@ -176,6 +180,7 @@ ANYWHERE = [
 READING = [
     "mta.outbound.contents.Contents.has_room",
     "mta.outbound.contents.Contents.read",
+    "mta.outbound.lane.Lane.begin",
     "mta.outbound.contents.stuff",
     "mta.outbound.contents.header_block",
     "mta.spool.reader.Reader.content",
@@ -263,6 +268,52 @@ async def test_mail_that_always_meets_a_bug_expires(
         assert rig.bugs
 
 
+@pytest.mark.parametrize(
+    "name", ["mta.outbound.lane.Lane.opened", "mta.outbound.lane.Lane.idle_again",
+             "mta.outbound.lane.Lane._is_used_up", "mta.outbound.lane.Lane._start",
+             "mta.outbound.traffic.Traffic.opened"]
+)  # fmt: skip
+async def test_a_bug_that_every_connection_meets_has_no_peer_dialled_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async with rigged(tmp_path) as rig:
+        once(monkeypatch, name, 10_000)
+        await rig.house.send(B)
+        await rig.until(lambda: rig.house.of(type="deferral"), 60.0)
+        await rig.clock.advance(60.0)
+        assert len(rig.peer._tasks) <= 2
+        monkeypatch.undo()
+        await rig.until(rig.is_empty, 1800.0)
+        assert rig.peer.taken == 1
+
+
+@pytest.mark.parametrize("name", ["mta.outbound.reach.Reach.lost", "mta.outbound.lane.Lane.lost"])
+async def test_a_bug_over_a_connection_that_was_lost_keeps_no_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.go.clear()
+        await rig.house.send(B)
+        await rig.peer.held.wait()
+        met = once(monkeypatch, name)
+        rig.peer.hang_up()
+        rig.peer.go.set()
+        await rig.house.event(type="deferral")
+        assert met()
+        await rig.until(rig.is_empty, 900.0)
+
+
+async def test_what_was_answered_is_not_sent_again_for_a_bug_over_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path, memory=1) as rig:
+        met = once(monkeypatch, "mta.outbound.contents.Contents.give_back")
+        await rig.house.send(B)
+        await rig.until(lambda: not rig.house.daemon.spool.tally.recipients, 900.0)
+        assert met()
+        assert rig.peer.taken == 1
+
+
 async def test_what_was_answered_is_not_sent_again_for_a_bug_over_what_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +327,23 @@ async def test_what_was_answered_is_not_sent_again_for_a_bug_over_what_comes_nex
         await rig.until(rig.is_empty, 900.0)
         assert met()
         assert rig.peer.taken == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["mta.outbound.lane.Lane.take_all", "mta.outbound.outcome.Settler.each",
+             "mta.outbound.outcome.Settler.postpone"]
+)  # fmt: skip
+async def test_a_bug_in_the_drain_keeps_nobody_from_going_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.go.clear()
+        for _ in range(4):
+            await rig.house.send(B)
+        await rig.peer.held.wait()
+        met = once(monkeypatch, name)
+        rig.peer.go.set()
+    assert met()
 
 
 async def test_a_bug_over_mail_that_should_live_on_gives_none_of_it_up(
