@@ -90,8 +90,11 @@ class ClockWatch:
         words = "the clock went ahead by %.0f s, to %s: all mail lives on by as much"
         log.warning(words, seconds, rfc3339(now))
         before = now - seconds + TOLERANCE / 2  # who came in the same moment; what came since is much later
-        self._behind.append(lambda: self._spool.prolong(before, seconds))
-        self.on_set_ahead(before, seconds)
+
+        async def in_memory() -> None:  # first: while it fails nothing is given up, and it is tried again
+            self.on_set_ahead(before, seconds)
+
+        self._behind += in_memory, lambda: self._spool.prolong(before, seconds)
 
     def _set_back(self, now: float, seconds: float) -> None:
         words = "the clock went back by %.0f s, to %s: no retry waits longer than %.0f s from now"

@@ -41,6 +41,8 @@ class Lane(Protocol):
 
     def unread(self, connection: Connection, batch: Batch, error: Exception) -> None: ...
 
+    def bug(self, error: Exception) -> None: ...
+
 
 class Tasks(Protocol):
     """Where reading runs."""
@@ -194,7 +196,10 @@ def _hand(
             return
     except Exception as error:
         failure = error
-    lane.unread(connection, batch, failure)
+    try:
+        lane.unread(connection, batch, failure)
+    except Exception as error:
+        lane.bug(error)
 
 
 async def _stuffed(content: bytes) -> bytes:

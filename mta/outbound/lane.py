@@ -126,12 +126,23 @@ class Lane:
         try:
             while self.idle and self._turns.batches:
                 connection = self.idle.pop()
-                if not self._start(connection):
+                try:
+                    started = self._start(connection)
+                except Exception as error:  # what it was to send leaves, or the next one would meet the same
+                    connection.drop()
+                    self._fail(None, error)
+                    break
+                if not started:
                     self.idle.append(connection)
                     break
             while self._wants_connection(stalled):
                 self.connections += 1
-                self._pool.open(self)
+                try:
+                    self._pool.open(self)
+                except Exception:
+                    self.connections -= 1
+                    self.traffic.closed(self)
+                    raise
         except Exception as error:  # who kicks has work of his own to go on with; the next sweep comes
             self._pool.bug(error)
 
@@ -199,13 +210,16 @@ class Lane:
 
     def unread(self, connection: Connection, batch: Batch, error: Exception) -> None:
         """The content of a batch cannot be read, or not be sent."""
-        self._pool.contents.give_back(batch)
-        self._settler.fail(batch, error, self._trace(connection))
+        for transaction in [each for each, its in self._under_way.items() if its is batch]:
+            del self._under_way[transaction]
         try:
+            self._settler.fail(batch, error, self._trace(connection))
             if not connection.ended.done():
                 self.idle_again(connection)
         except Exception as another:
             connection.broke(another)
+        finally:
+            self._pool.contents.give_back(batch)
 
     # What a connection asks and tells
 
@@ -249,11 +263,14 @@ class Lane:
         except Exception as error:
             self._pool.bug(error)
             results, extra = despite_bug(transaction, connection.host), set()
-        if batch.message.content is None:
-            self._pool.contents.give_back(batch)
-        if extra:
-            self._turns.put_back(batch.split(extra))
-        self._settler.settle(batch, results, self._trace(connection, now - transaction.started))
+        apart = batch.split(extra) if extra else None
+        try:  # first of all what was answered: a bug in the rest must not have it sent again
+            self._settler.settle(batch, results, self._trace(connection, now - transaction.started))
+        finally:
+            if apart is not None:
+                self._turns.put_back(apart)
+            if batch.message.content is None:
+                self._pool.contents.give_back(batch)
 
     def idle_again(self, connection: Connection) -> None:
         if self._is_used_up(connection) or self._pool.draining:
@@ -271,17 +288,14 @@ class Lane:
             batch = self._under_way.pop(each.transaction, None)
             if batch is None:
                 continue  # it was answered, and a bug came behind it
-            if batch.message.content is None:
-                self._pool.contents.give_back(batch)
             try:
                 self._lost(connection, each, batch)
             except Exception as error:
                 self._settler.fail(batch, error, self._trace(connection))
+            finally:
+                if batch.message.content is None:
+                    self._pool.contents.give_back(batch)
         try:
-            for transaction in [some for some in self._under_way if some.carrier is connection]:
-                batch = self._under_way.pop(transaction)  # the connection has forgotten it
-                self._pool.contents.give_back(batch)
-                self._settler.fail(batch, RuntimeError("a connection ended without a word of its mail"))
             self._leave_if_shut()
         except Exception as error:
             self._pool.bug(error)
@@ -322,15 +336,18 @@ class Lane:
 
     def failed(self, outcome: Outcome, started: float) -> None:
         """No host let us in; with no other connection, what waits is settled."""
-        if is_refusal(outcome) and self.traffic.connections == 1:
-            self._settle_head(outcome)  # the others wait for the path, and lose no attempt
-        if self.traffic.dial_failed(started, outcome):
-            return
-        if self.connections > 1:
-            self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
-            return
-        waiting = self._turns.head()
-        self.reach.failed(outcome, None if waiting is None else waiting.message)
+        try:
+            if is_refusal(outcome) and self.traffic.connections == 1:
+                self._settle_head(outcome)  # the others wait for the path, and lose no attempt
+            if self.traffic.dial_failed(started, outcome):
+                return
+            if self.connections > 1:
+                self._enough_until = self._clock.monotonic() + ENOUGH_WAIT
+                return
+            waiting = self._turns.head()
+            self.reach.failed(outcome, None if waiting is None else waiting.message)
+        except Exception as error:  # what stays would be dialled for again, at once and for ever
+            self._pool.bug(error)
 
         def leave(batch: Batch) -> None:
             if not self._moves(batch):
@@ -345,6 +362,10 @@ class Lane:
             self.serving.discard(connection)
             self._spent.discard(connection)
         self.traffic.closed(self)
+        for transaction in [each for each in self._under_way if each.carrier is connection]:
+            batch = self._under_way.pop(transaction)  # the connection has forgotten it
+            self._pool.contents.give_back(batch)
+            self._settler.fail(batch, RuntimeError("a connection ended without a word of its mail"))
         dead = self.reach.ask()
         if isinstance(dead, Wait) and not self.connections:
             until = dead.until

@@ -173,9 +173,12 @@ class Settler:
         """Let batches that were taken out leave: what is raised over one must not keep the others."""
         for batch in batches:
             try:
-                leave(batch)
-            except Exception as error:
-                self.fail(batch, error)
+                try:
+                    leave(batch)
+                except Exception as error:
+                    self.fail(batch, error)
+            except Exception as error:  # nobody has it now, and it is found
+                self._metrics.bug("outbound", f"nobody has {text(batch.message.id)} any more", error)
 
     def is_over(self, message: Message) -> bool:
         """Is its time over, on a clock that can be believed?"""

@@ -72,9 +72,9 @@ class Pool:
         self._rates: dict[str, RateLimit] = {}  # of static routes, by site
         self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
-        self._dialling: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._dialling: set[asyncio.Task[None]] = set()  # of these
         self.draining = False  # we are going down
-        self._closed = asyncio.Event()  # a connection's task has ended
         self._sweeping = Every(clock, SWEEP, self._sweep, self.bug)
         # A lane that was full has room again, for this priority and tenant.
         self.on_room: Callable[[str, Share], None] = lambda site, share: None
@@ -96,20 +96,22 @@ class Pool:
         for task in self._dialling:
             task.cancel()
         now = self._clock.now()
-        for lane in self._lanes.values():
-            self._settler.each(lane.take_all(), lambda batch: self._settler.postpone(batch, now))
-            for connection in lane.idle:
-                connection.retire()
+        for lane in list(self._lanes.values()):
+            self._whatever(self._let_go, lane, now)
         overdue = self._clock.call_later(grace, self._drop_all)
-        while any(lane.connections for lane in self._lanes.values()):
-            self._closed.clear()
-            await self._closed.wait()
+        while self._serving:
+            await asyncio.wait(self._serving)
         overdue.cancel()
 
+    def _let_go(self, lane: Lane, now: float) -> None:
+        for connection in lane.idle:
+            connection.retire()
+        self._settler.each(lane.take_all(), lambda batch: self._settler.postpone(batch, now))
+
     def _drop_all(self) -> None:
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             for connection in list(lane.serving):
-                connection.drop("Our server was stopped in the middle of it")
+                self._whatever(connection.drop, "Our server was stopped in the middle of it")
 
     # What the scheduler asks
 
@@ -231,8 +233,9 @@ class Pool:
     def open(self, lane: Lane) -> None:
         """Dial for a lane."""
         task = self._tasks.create_task(self._serve(lane))
-        self._dialling.add(task)
-        task.add_done_callback(self._dialling.discard)
+        for some in (self._serving, self._dialling):
+            some.add(task)
+            task.add_done_callback(some.discard)
 
     def bug(self, error: Exception) -> None:
         self._metrics.bug("outbound", "a bug in a lane or a connection", error)
@@ -309,13 +312,12 @@ class Pool:
         except Exception as error:
             what = "an outbound connection has failed for a reason of our own"
             self._metrics.bug("outbound", what, error)
-            if connection is None:
+            if connection is None or not connection.begun:  # the next one would meet the same, at once
                 self._whatever(lane.failed, OUR_FAULT, started)
         finally:
             if connection is not None and not connection.ended.done():
                 self._whatever(connection.drop)
             self._whatever(lane.closed, connection)
-            self._closed.set()
 
     def _whatever(self, call: Callable[..., None], *arguments: object) -> None:
         """Call it; a bug in it is counted, and ends here."""
@@ -340,8 +342,8 @@ class Pool:
                 self._whatever(connection.expire)
         for connection in list(lane.idle):
             if now - connection.idle_since > IDLE:
-                lane.idle.remove(connection)
                 connection.retire()
+                lane.idle.remove(connection)
         lane.kick(stalled=True)
         if lane.is_forgettable:
             self._forget(lane)

@@ -4,7 +4,8 @@ Between: the spool says what is due, the router where it goes, the pool whether 
 Contract: fresh mail goes straight on; what a gate shuts out is postponed and leaves memory. Retries are
     leased (attempt and next due time committed) before anything is dialled, a whole round at once; those that
     their own source keeps out get another due time instead, and let the rest of their line pass.
-    A bug of ours over a batch defers that batch, one over a line lets the others of its round pass.
+    A bug of ours over a batch defers that batch, one over a line lets the others of its round pass, and
+    after one over the agenda it is made anew.
 Raises: nothing that mail can cause.
 Standards: RFC 5321 4.5.4.1.
 Why: an agenda of domains is all that is held of the backlog, so no event costs time or memory in
@@ -19,6 +20,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from mta.clock import Clock
 from mta.core.agenda import Agenda
@@ -80,6 +82,7 @@ class Scheduler:
         self._expiry = Expiry(settler, spool, self._leases, clock, metrics)
         self._strays = Strays(self._held, self._leases, settler, spool, clock, metrics)
         self._meanwhile: dict[Line, float] | None = None  # noted while the agenda is made anew
+        self._lacks = False  # after a bug the agenda may lack lines, and is made anew
         self._resolving: dict[str, list[Batch]] = {}
         self._unrouted = 0  # recipients in `_resolving`
         self._unknown: deque[str] = deque()  # domains with retries, and no route yet
@@ -190,12 +193,11 @@ class Scheduler:
             self._settler.postpone(batch, self._clock.now() + BUSY_WAIT)
         else:
             waiting = self._resolving.get(domain)
-            self._unrouted += len(batch.recipients)
-            if waiting is not None:
-                waiting.append(batch)
-            else:
-                self._resolving[domain] = [batch]
+            if waiting is None:
                 self._tasks.create_task(self._resolve(domain))
+                waiting = self._resolving[domain] = []
+            self._unrouted += len(batch.recipients)
+            waiting.append(batch)
 
     async def _resolve(self, domain: str) -> None:
         route: Route | Outcome | None = None
@@ -205,12 +207,14 @@ class Scheduler:
             self._bug(error)
         finally:
             batches = self._resolving.pop(domain)
-            for batch in batches:
-                self._unrouted -= len(batch.recipients)
-                if route is None:
-                    self._settler.postpone(batch, self._clock.now() + BUSY_WAIT)
-                else:
-                    self._dispatch(route, batch)
+            self._unrouted -= sum(len(batch.recipients) for batch in batches)
+            self._settler.each(batches, partial(self._go_on_to, route))
+
+    def _go_on_to(self, route: Route | Outcome | None, batch: Batch) -> None:
+        if route is None:
+            self._settler.postpone(batch, self._clock.now() + BUSY_WAIT)
+        else:
+            self._dispatch(route, batch)
 
     def _dispatch(self, route: Route | Outcome, batch: Batch) -> None:
         if isinstance(route, Outcome):
@@ -258,8 +262,13 @@ class Scheduler:
         """The line has mail that is due then."""
         if self._meanwhile is not None:
             self._meanwhile[line] = min(due, self._meanwhile.get(line, due))
-        if self._agenda.note(line, due):
+        try:
+            if self._agenda.note(line, due):
+                self._wake.set()
+        except Exception:
+            self._lacks = True
             self._wake.set()
+            raise
 
     def _lane_has_room(self, site: str, share: Share) -> None:
         self._has_room(site, share[0])
@@ -283,12 +292,16 @@ class Scheduler:
         while True:
             self._wake.clear()
             try:
-                if await self._watch.look():
-                    await self._go_on()
-                else:
+                if not await self._watch.look():
                     await self._clock.sleep(BEHIND_WAIT)
+                    continue
+                if self._lacks:
+                    await self._look_ahead()
+                    self._lacks = False
+                await self._go_on()
             except Exception as error:
                 self._bug(error)
+                self._lacks = True
                 await self._clock.sleep(BEHIND_WAIT)
 
     async def _go_on(self) -> None:
@@ -331,7 +344,7 @@ class Scheduler:
             routed = [(route, due) for (_, route, _), due in zip(wanted, found, strict=True)]
             leased = await self._lease(routed, now)
         for route, batch in leased:
-            self._dispatch(route, batch)
+            self._settler.each([batch], partial(self._dispatch, route))
         for (line, route, _), due in zip(wanted, found, strict=True):
             if due.rest is not None:
                 self.note(line, due.rest)
@@ -472,10 +485,13 @@ class Scheduler:
             self._bug(error)
             failed = True
         self._lookups -= 1
-        for line, due in self._waiting_for_route.pop(domain, {}).items():
-            # With its old due time it goes before those that have no route yet.
-            self.note(line, self._clock.now() + BUSY_WAIT if failed else due)
-        self._start_lookups()
+        try:
+            for line, due in self._waiting_for_route.pop(domain, {}).items():
+                # With its old due time it goes before those that have no route yet.
+                self.note(line, self._clock.now() + BUSY_WAIT if failed else due)
+            self._start_lookups()
+        except Exception as error:
+            self._bug(error)
 
     def _bug(self, error: Exception) -> None:
         self._metrics.bug("outbound", "a bug in the scheduler", error)

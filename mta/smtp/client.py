@@ -269,10 +269,12 @@ class Connection:
         awaited = dialogue.awaited
         step = dialogue.feed(self._parser.feed(data), self._take)
         over = dialogue.closing is not None or dialogue.fault is not None
-        if step.write and not over:
-            self._write(step.write)
-        for transaction in step.finished:
-            self.feeder.finished(self, transaction)
+        try:
+            if step.write and not over:
+                self._write(step.write)
+        finally:  # what was answered is not sent again
+            for transaction in step.finished:
+                self.feeder.finished(self, transaction)
         if dialogue.is_bug:
             assert dialogue.fault is not None
             self.feeder.bug(dialogue.fault)

@@ -97,6 +97,7 @@ class Rig:
             or daemon.spool.memory_used
             or len(daemon.scheduler._leases)
             or daemon.pool.contents.octets
+            or any(lane.connections != len(lane.idle) for lane in daemon.pool._lanes.values())
             or (any(daemon.scheduler._held()) and any(batches for batches in daemon.scheduler._held()))
         )
 
@@ -149,6 +150,8 @@ ANYWHERE = [
     "mta.outbound.lane.Lane._head",
     "mta.outbound.lane.Lane._granted",
     "mta.outbound.lane.Lane._wants_connection",
+    "mta.outbound.lane.Lane._start",
+    "mta.outbound.lane.Lane.take",
     "mta.outbound.lane.Lane.idle_again",
     "mta.outbound.lane.Lane.opened",
     "mta.outbound.lane.Transaction",
@@ -163,6 +166,7 @@ ANYWHERE = [
     "mta.outbound.router.Router.cached",
     "mta.outbound.pool.Pool.offer",
     "mta.outbound.pool.Pool.choose",
+    "mta.outbound.pool.Pool.open",
     "mta.outbound.leases.Leases.give_back",
     "mta.outbound.scheduler.Scheduler._hours",
     "mta.core.dialogue.envelope_lines",
@@ -177,6 +181,7 @@ ANYWHERE = [
 READING = [
     "mta.outbound.contents.Contents.has_room",
     "mta.outbound.contents.Contents.read",
+    "mta.outbound.lane.Lane.begin",
     "mta.outbound.contents.stuff",
     "mta.outbound.contents.header_block",
     "mta.spool.reader.Reader.content",
@@ -262,6 +267,144 @@ async def test_mail_that_always_meets_a_bug_expires(
             await spool.lease([])
             (left,) = (await spool.reader._rows(rows))[0]
         assert rig.bugs
+
+
+@pytest.mark.parametrize(
+    "name", ["mta.outbound.lane.Lane.opened", "mta.outbound.lane.Lane.idle_again",
+             "mta.outbound.lane.Lane._is_used_up", "mta.outbound.lane.Lane._start",
+             "mta.outbound.traffic.Traffic.opened"]
+)  # fmt: skip
+async def test_a_bug_that_every_connection_meets_has_no_peer_dialled_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async with rigged(tmp_path) as rig:
+        once(monkeypatch, name, 10_000)
+        await rig.house.send(B)
+        await rig.until(lambda: rig.house.of(type="deferral"), 60.0)
+        await rig.clock.advance(60.0)
+        assert len(rig.peer._tasks) <= 2
+        monkeypatch.undo()
+        await rig.until(rig.is_empty, 1800.0)
+        assert rig.peer.taken == 1
+
+
+@pytest.mark.parametrize("name", ["mta.outbound.reach.Reach.lost", "mta.outbound.lane.Lane.lost"])
+async def test_a_bug_over_a_connection_that_was_lost_keeps_no_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.go.clear()
+        await rig.house.send(B)
+        await rig.peer.held.wait()
+        met = once(monkeypatch, name)
+        rig.peer.hang_up()
+        rig.peer.go.set()
+        await rig.house.event(type="deferral")
+        assert met()
+        await rig.until(rig.is_empty, 900.0)
+
+
+async def test_what_was_answered_is_not_sent_again_for_a_bug_over_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path, memory=1) as rig:
+        met = once(monkeypatch, "mta.outbound.contents.Contents.give_back")
+        await rig.house.send(B)
+        await rig.until(lambda: not rig.house.daemon.spool.tally.recipients, 900.0)
+        assert met()
+        assert rig.peer.taken == 1
+
+
+async def test_what_was_answered_is_not_sent_again_for_a_bug_over_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.go.clear()
+        await rig.house.send(B)
+        await rig.peer.held.wait()
+        await rig.house.send(B)
+        met = once(monkeypatch, "mta.smtp.client.Connection._write")
+        rig.peer.go.set()
+        await rig.until(rig.is_empty, 900.0)
+        assert met()
+        assert rig.peer.taken == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["mta.outbound.lane.Lane.take_all", "mta.outbound.outcome.Settler.each",
+             "mta.outbound.outcome.Settler.postpone"]
+)  # fmt: skip
+async def test_a_bug_in_the_drain_keeps_nobody_from_going_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.go.clear()
+        for _ in range(4):
+            await rig.house.send(B)
+        await rig.peer.held.wait()
+        met = once(monkeypatch, name)
+        rig.peer.go.set()
+    assert met()
+
+
+async def test_a_bug_over_mail_that_should_live_on_gives_none_of_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.go.clear()
+        for _ in range(4):
+            await rig.house.send(B)
+        await rig.peer.held.wait()
+        met = once(monkeypatch, "mta.outbound.scheduler.Scheduler._held")
+        rig.clock._now += 30 * 86400.0
+        watch = rig.house.daemon.scheduler._watch
+        assert not await watch.look()
+        assert met()
+        assert await watch.look()
+        rig.peer.go.set()
+        await rig.house.event(4, type="delivery")
+        await rig.until(rig.is_empty, 900.0)
+
+
+async def test_a_bug_over_one_of_those_that_wait_for_a_route_is_not_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path) as rig:
+        scheduler = rig.house.daemon.scheduler
+        go = asyncio.Event()
+        known, route = scheduler._router.cached, scheduler._router.route
+
+        async def slow(domain: str) -> Any:
+            await go.wait()
+            return await route(domain)
+
+        with monkeypatch.context() as context:
+            context.setattr(scheduler._router, "cached", lambda domain: None)
+            context.setattr(scheduler._router, "route", slow)
+            for _ in range(3):
+                await rig.house.send(B)
+            assert scheduler._unrouted == 3
+            context.setattr(scheduler._router, "cached", known)
+            met = once(monkeypatch, "mta.outbound.scheduler.Scheduler._dispatch")
+            go.set()
+            await rig.house.event(2, type="delivery")
+        assert met()
+        assert scheduler._unrouted == 0
+        await rig.until(rig.is_empty, 900.0)
+
+
+async def test_mail_whose_due_time_nobody_heard_of_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.peer.rcpt = b"451 4.3.0 later\r\n"
+        met = once(monkeypatch, "mta.core.agenda.Agenda.note")
+        await rig.house.send(B)
+        await rig.house.event(type="deferral")
+        assert met()
+        rig.peer.rcpt = b"250 ok\r\n"
+        await rig.until(rig.is_empty, 900.0)
+        assert rig.peer.taken == 1
 
 
 async def test_a_bug_over_one_outcome_of_a_message_is_that_recipients(
