@@ -60,6 +60,7 @@ class _Servers(Nameserver):
     def __init__(self, servers: Sequence[Do53Nameserver], clock: Clock) -> None:
         self._servers = tuple(servers)
         self._clock = clock
+        self._asking: set[asyncio.Task[Message | Exception]] = set()
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._servers))
@@ -92,43 +93,42 @@ class _Servers(Nameserver):
         one_rr_per_rrset: bool = False,
         ignore_trailing: bool = False,
     ) -> Message:
-        async with asyncio.TaskGroup() as tasks:
-            found = await self._first(request, timeout, backend, tasks)
+        found = await self._first(request, timeout, backend)
         if isinstance(found, Message):
             return found
         raise OSError(found)  # dnspython asks nobody again then
 
-    async def _first(
-        self, request: QueryMessage, timeout: float, backend: Any, tasks: asyncio.TaskGroup
-    ) -> Message | str:
-        """The first good answer, or why there is none; a group would wrap what is raised in it."""
+    async def _first(self, request: QueryMessage, timeout: float, backend: Any) -> Message | str:
+        """The first good answer, or why there is none.
+
+        The others end by themselves, when their time is over: a question that is cancelled as it times out
+        can leave a socket of which uvloop does not let go when it closes.
+        """
         over = self._clock.monotonic() + timeout
         good, asked = list(self._servers), 0
         problems: dict[Nameserver, Message | Exception] = {}
         under_way: dict[asyncio.Task[Message | Exception], Nameserver] = {}
         is_time = asyncio.Event()
-        try:
-            while (good or under_way) and (left := over - self._clock.monotonic()) > 0:
-                if good:
-                    server, pause = good[asked % len(good)], STEP * 2 ** (asked // len(good))
-                    task = tasks.create_task(_ask(server, request, left, backend))
-                    task.add_done_callback(lambda _: is_time.set())
-                    under_way[task] = server
-                    asked += 1
-                    left = min(left, pause)
-                timer = self._clock.call_later(left, is_time.set)
-                await is_time.wait()
-                is_time.clear()
-                timer.cancel()
-                for task in [each for each in under_way if each.done()]:
-                    failed, found = under_way.pop(task), task.result()
-                    if isinstance(found, Message) and found.rcode() in (NOERROR, NO_NAME):
-                        return found
-                    problems[failed] = found
-                    good = [each for each in good if each is not failed]
-        finally:
-            for task in under_way:
-                task.cancel()
+        while (good or under_way) and (left := over - self._clock.monotonic()) > 0:
+            if good:
+                server, pause = good[asked % len(good)], STEP * 2 ** (asked // len(good))
+                task = asyncio.create_task(_ask(server, request, left, backend))
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+                task.add_done_callback(lambda _: is_time.set())
+                under_way[task] = server
+                asked += 1
+                left = min(left, pause)
+            timer = self._clock.call_later(left, is_time.set)
+            await is_time.wait()
+            is_time.clear()
+            timer.cancel()
+            for task in [each for each in under_way if each.done()]:
+                failed, found = under_way.pop(task), task.result()
+                if isinstance(found, Message) and found.rcode() in (NOERROR, NO_NAME):
+                    return found
+                problems[failed] = found
+                good = [each for each in good if each is not failed]
         if under_way:
             return f"nothing: timed out after {units.about_duration(timeout)}"
         said = next((each for each in problems.values() if isinstance(each, Message)), None)
