@@ -88,7 +88,7 @@ class Daemon:
         self.certificate = Watch(certificate, clock, self.metrics) if certificate else None
         self.listeners: list[Listener] = []
         self._rests = Rests()
-        self._stray: Sparing[str] = Sparing()
+        self._stray = Sparing()
         self._stopping = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
         tide = Tide(lambda: self.intake.connections + self.pool.connections)

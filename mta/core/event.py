@@ -83,7 +83,7 @@ class Event(msgspec.Struct, omit_defaults=True, eq=False):
     duration_ms: int = 0
     rule: str = ""  # the reply rule that decided
     limit: LimitField | None = None
-    untold: int = 0  # so many more of the same reason, or code, in the minute before
+    untold: int = 0  # so many more of the same reason in the minute before, by clients without a credential
     client: str = ""  # the numeric address of who submitted, or tried to
 
 

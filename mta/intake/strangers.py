@@ -12,7 +12,6 @@ Why: who holds no credential may be anybody. The spool's writer, its disk and th
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -24,7 +23,6 @@ from mta.metrics import Metrics
 from mta.spool.queue import Spool
 
 MAX_NAME = 64  # characters
-CUSTOMER = 60  # events of one login and one code in a minute
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +34,8 @@ class Strangers:
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
-        self._events: Sparing[str] = Sparing()
-        self._lines: Sparing[str] = Sparing()
-        self._customers: Sparing[tuple[str, str]] = Sparing(CUSTOMER)  # by login, and the code of our reply
+        self._events = Sparing()
+        self._lines = Sparing()
         bug = partial(metrics.bug, "intake", "a bug in what is told of strangers")
         self._rests = Every(clock, PERIOD, self.tell_rest, bug)
 
@@ -48,16 +45,11 @@ class Strangers:
     def stop(self) -> None:
         """What was not told is told now."""
         self._rests.stop()
-        self.tell_rest(math.inf)
+        self.tell_rest()
 
     def refused(self, cause: str, event: Callable[[], Event]) -> None:
         """An event, if the cause was not told often of late."""
         if self._events.may_tell(cause, self._clock.monotonic()):
-            self._spool.report([event()])
-
-    def customer_refused(self, login: str, code: str, event: Callable[[], Event]) -> None:
-        """The same of one who has logged in: a program that does not listen would fill the disk of all."""
-        if self._customers.may_tell((login, code), self._clock.monotonic()):
             self._spool.report([event()])
 
     def handshake_failed(self, client: str, error: BaseException) -> None:
@@ -70,17 +62,13 @@ class Strangers:
         if self._lines.may_tell(cause, self._clock.monotonic()):
             log.info(words, *values)
 
-    def tell_rest(self, now: float = -math.inf) -> None:
+    def tell_rest(self) -> None:
         """How many more there were of what was told often."""
-        now = max(now, self._clock.monotonic())
+        now = self._clock.monotonic()
         time = rfc3339(self._clock.now())
         rest = [
             Event(time=time, type=Type.REJECTION, reason=cause, untold=count)
             for cause, count in self._events.rest(now)
-        ]
-        rest += [
-            Event(time=time, type=Type.REJECTION, credential=login, reason=code, untold=count)
-            for (login, code), count in self._customers.rest(now)
         ]
         if rest:
             self._spool.report(rest)

@@ -380,7 +380,7 @@ class Submission(Server):
         if self.credential is None:
             intake.strangers.refused(cause or reason, event)
         else:
-            intake.strangers.customer_refused(login, f"{reply.code} {reply.enhanced}", event)
+            intake.spool.report([event()])
 
     def _protocol(self) -> str:
         """RFC 3848, RFC 6531 4.3."""

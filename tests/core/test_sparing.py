@@ -6,7 +6,7 @@ from mta.core.sparing import MOST, PERIOD, Sparing
 
 
 def test_a_flood_is_told_a_few_times_and_then_as_a_number() -> None:
-    sparing: Sparing[str] = Sparing()
+    sparing = Sparing()
     told = [sparing.may_tell("wrong", 0.0) for _ in range(1000)]
     assert told.count(True) == MOST
     assert sparing.may_tell("other", 1.0)

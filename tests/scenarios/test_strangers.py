@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from mta.config.settings import Limits, Quota
+from mta.config.settings import Limits
 from mta.core.credential import Credential
 from mta.core.sparing import MOST, PERIOD
-from mta.intake.strangers import CUSTOMER, MAX_NAME
+from mta.intake.strangers import MAX_NAME
 from mta.smtp.connection import STRANGER
 from tests.fakes.client import CONTENT, Client, greeted
 from tests.fakes.clock import HandClock
@@ -258,16 +258,3 @@ async def test_a_stop_does_not_wait_for_who_comes_as_the_door_closes(tmp_path: P
                 said += octets
         assert said == b"421 4.3.2 The service is going down; please come back\r\n"
         busy.writer.close()
-
-
-async def test_a_program_that_does_not_listen_fills_nobodys_disk_with_its_refusals(tmp_path: Path) -> None:
-    clock = HandClock()
-    terms = settings(tmp_path, limits=Limits(tenants={"acme": Quota(messages=0)}))
-    async with running(terms, clock, (APP,)) as house, await greeted(house.submissions, tls=True) as client:
-        assert (await client.auth("app", KEY)).startswith("235 ")
-        for _ in range(CUSTOMER + 40):
-            assert (await client.ask("MAIL FROM:<a@src.test>")).startswith("452 ")
-        await clock.advance(PERIOD + 1)
-        await house.event(CUSTOMER + 1, type="rejection")
-        (rest,) = [each for each in house.of(type="rejection") if "untold" in each]
-        assert (rest["credential"], rest["reason"], rest["untold"]) == ("app", "452 4.3.1", 40)
