@@ -12,6 +12,7 @@ Why: who holds no credential may be anybody. The spool's writer, its disk and th
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -45,7 +46,7 @@ class Strangers:
     def stop(self) -> None:
         """What was not told is told now."""
         self._rests.stop()
-        self.tell_rest()
+        self.tell_rest(math.inf)
 
     def refused(self, cause: str, event: Callable[[], Event]) -> None:
         """An event, if the cause was not told often of late."""
@@ -62,9 +63,9 @@ class Strangers:
         if self._lines.may_tell(cause, self._clock.monotonic()):
             log.info(words, *values)
 
-    def tell_rest(self) -> None:
+    def tell_rest(self, now: float = -math.inf) -> None:
         """How many more there were of what was told often."""
-        now = self._clock.monotonic()
+        now = max(now, self._clock.monotonic())
         time = rfc3339(self._clock.now())
         rest = [
             Event(time=time, type=Type.REJECTION, reason=cause, untold=count)
