@@ -18,6 +18,7 @@ import click
 
 from mta.clock import SystemClock
 from mta.config.settings import Settings
+from mta.core.text import printable
 from mta.spool import backup as copies
 from mta.spool import verify as looks
 from mta.spool.database import SpoolError
@@ -98,13 +99,9 @@ def _pause() -> None:
 
 def _tell(verdict: looks.Verdict) -> None:
     for where, what, remedy in verdict.findings:
-        click.echo(_printable(f"{where}: {what}; {remedy}"))
+        click.echo(printable(f"{where}: {what}; {remedy}"))
     if verdict.unlisted:
         click.echo(f"and {verdict.unlisted} more of these kinds")
     held = f"{verdict.messages} messages, {verdict.recipients} recipients, {verdict.files} contents in files"
     count = len(verdict.findings) + verdict.unlisted
     click.echo(f"{held}: " + (f"{count} findings" if count else "all is well"))
-
-
-def _printable(line: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -20,6 +20,7 @@ from email.utils import formatdate
 from mta.core.address import ascii_address
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Subject
 from mta.core.queueid import created, text
+from mta.core.text import printable
 
 MAX_RETURNED = 64 * 1024  # octets of the original's header block
 MAX_SHOWN = 240  # characters of a line that somebody else wrote
@@ -154,17 +155,13 @@ def _status(
             lines += [f"Remote-MTA: dns; {outcome.host}"]
         said = " ".join(_words(outcome).split()).encode("ascii", "backslashreplace").decode()
         kind = "smtp" if outcome.is_said else "x-local"
-        lines += [f"Diagnostic-Code: {kind}; {_printable(said)[:MAX_DIAGNOSTIC]}"]
+        lines += [f"Diagnostic-Code: {kind}; {printable(said)[:MAX_DIAGNOSTIC]}"]
     return "\n".join([*lines, "", ""])
 
 
 def _shown(line: str) -> str:
     """Somebody else's words, for people."""
-    return _printable(line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}...")
-
-
-def _printable(line: str) -> str:
-    return line if line.isprintable() else "".join(each if each.isprintable() else "?" for each in line)
+    return printable(line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}...")
 
 
 def _status_code(outcome: Outcome) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from mta.core.model import Reply
+from mta.core.text import heard
 
 MAX_LINE = 2048  # octets of a line that are looked at
 MAX_REPLY = 64 * 1024  # octets; generous over any EHLO, and a bound on what a peer makes us hold
@@ -25,17 +26,6 @@ MAX_TEXT = 2048  # characters
 MAX_QUOTED = 200  # octets of what cannot be understood
 _LINE = re.compile(rb"([2-5]\d\d)(?:[ -](.*+))?+\r?", re.S)
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]++|$)")
-
-
-def fit(said: str) -> str:
-    """A line that somebody else wrote, as events, notices and logs can have it: short, printable Unicode.
-
-    A lone surrogate, which is how libraries show an octet that is no UTF-8, cannot be written anywhere.
-    """
-    said = said[:MAX_TEXT]
-    if said.isprintable():
-        return said
-    return "".join(each if each.isprintable() else " " if each.isspace() else "\ufffd" for each in said)
 
 
 class ReplyError(Exception):
@@ -77,14 +67,14 @@ class ReplyParser:
 
 def reply_of(code: int, text: str) -> Reply:
     """A reply whose lines another parser has joined."""
-    return _joined(code, [fit(line).strip() for line in text[: 4 * MAX_TEXT].split("\n")])
+    return _joined(code, [heard(line, MAX_TEXT).strip() for line in text[: 4 * MAX_TEXT].split("\n")])
 
 
 def _parts(line: bytes) -> tuple[int, str]:
     found = _LINE.fullmatch(line[:MAX_LINE])
     if found is None:
         raise ReplyError(f"what is no reply: {quoted(line)}")
-    return int(found[1]), fit((found[2] or b"").decode("utf-8", "replace")).strip()
+    return int(found[1]), heard((found[2] or b"").decode("utf-8", "replace"), MAX_TEXT).strip()
 
 
 def quoted(octets: bytes) -> str:

@@ -26,3 +26,19 @@ def fit(text: str, limit: int) -> str:
 def _fit(character: str) -> str:
     is_space = character.isspace() and character >= "\xa0" and character not in _ENDS
     return character if character.isprintable() or is_space or character in _JOINERS else "?"
+
+
+def printable(line: str) -> str:
+    """The line with a question mark for whatever does not print, joiners and odd spaces too."""
+    return line if line.isprintable() else "".join(each if each.isprintable() else "?" for each in line)
+
+
+def heard(said: str, limit: int) -> str:
+    """What a peer, a library or the system said, as events, notices and logs can have it.
+
+    A lone surrogate, which is how libraries show an octet that is no UTF-8, cannot be written anywhere.
+    """
+    said = said[:limit]
+    if said.isprintable():
+        return said
+    return "".join(each if each.isprintable() else " " if each.isspace() else "\ufffd" for each in said)

@@ -34,8 +34,9 @@ from dns.resolver import NXDOMAIN, Answer, LRUCache
 
 from mta.clock import Clock
 from mta.config import settings, units
-from mta.core.reply import fit
+from mta.core.reply import MAX_TEXT
 from mta.core.routing import AddressAnswer, Mx, MxAnswer, Status
+from mta.core.text import heard
 
 CACHE = 50_000  # answers
 AT_ONCE = 256  # queries under way; each holds a socket
@@ -180,7 +181,7 @@ class Resolver:
         try:
             absolute = name.from_text(host)
         except DNSException as error:
-            return _Found(Status.NXDOMAIN, ttl=math.inf, text=fit(f"not a domain name: {error}"))
+            return _Found(Status.NXDOMAIN, ttl=math.inf, text=heard(f"not a domain name: {error}", MAX_TEXT))
         try:
             if not self._is_told:
                 self._read_again()
@@ -191,7 +192,7 @@ class Resolver:
             return _Found(Status.NXDOMAIN, (), self._left(kept), f"DNS answers NXDOMAIN for {host}")
         except (DNSException, ValueError) as error:  # ValueError: resolv.conf is not UTF-8, or has no address
             self._read = None
-            return _Found(Status.TROUBLE, text=fit(str(error)))
+            return _Found(Status.TROUBLE, text=heard(str(error), MAX_TEXT))
         if answer.rrset is None:
             return _Found(Status.NODATA, (), self._left(answer), f"DNS has no {kind.name} record for {host}")
         return _Found(Status.FOUND, tuple(answer.rrset), self._left(answer))

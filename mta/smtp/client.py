@@ -33,7 +33,8 @@ from aiosmtplib.protocol import SMTPProtocol
 from mta.clock import Clock, timeout
 from mta.core.dialogue import Capabilities, Dialogue, Left, Stage, Transaction
 from mta.core.model import Reply
-from mta.core.reply import ReplyParser, fit, quoted, reply_of
+from mta.core.reply import ReplyParser, quoted, reply_of
+from mta.core.text import heard
 
 CONNECT_TIMEOUT = 30.0  # seconds; a host that is up answers in a few
 GREETING_TIMEOUT = 300.0  # RFC 5321 4.5.3.2.1
@@ -84,7 +85,7 @@ class SourceError(PeerError):
 
 def _words(said: str) -> str:
     """All that libraries, the system and peers say before the first transaction comes through here."""
-    return fit(" ".join(said[: 2 * MAX_SAID].split()))[:MAX_SAID]
+    return heard(" ".join(said[: 2 * MAX_SAID].split()), MAX_SAID)
 
 
 class Feeder(Protocol):
