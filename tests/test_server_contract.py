@@ -21,7 +21,7 @@ from mta.config.settings import Sandbox
 from mta.core.credential import Credential
 from mta.smtp.connection import LINGER
 from mta.smtp.stream import CROWDED, MAX_AUTH, MAX_COMMAND, MAX_PENDING, TURN
-from tests.fakes.client import CONTENT, Client, greeted, plain, stuffed
+from tests.fakes.client import CONTENT, ENVELOPE, Client, greeted, plain, stuffed
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, running, settings
 from tests.fakes.probe import OK, Desk, probing
@@ -30,7 +30,6 @@ APP = Credential("app", "acme", "transactional", kind="key")
 BUG = "451 4.3.0 An error of ours, not of yours; please try again"
 KNOWN = "AUTH DATA EHLO HELO HELP MAIL QUIT RCPT STARTTLS VRFY NOOP RSET"
 CHUNK = 256 * 1024  # octets that a loop reads at once
-ENVELOPE = ["MAIL FROM:<a@src.test>", "RCPT TO:<b@dst.test>", "DATA"]
 ENVELOPE_REPLIES = ["250 2.1.0 Ok", "250 2.1.5 Ok", "354 End with <CR><LF>.<CR><LF>"]
 
 

@@ -108,7 +108,7 @@ class Connection(SMTP):
         self.session.peer = peer = transport.get_extra_info("peername")
         self.client = str(client_address(peer[0])) if peer else ""
         self._tls_protocol = None
-        self._shaking = False  # a TLS handshake is under way: nothing can be said
+        self.is_shaking = False  # a TLS handshake is under way: nothing can be said
         self._mode = Mode.COMMAND
         self._share: Share | None = None  # of memory, for the message at hand
         self._is_asked = False  # whether the message that is here is taken; `answer` says
@@ -136,7 +136,7 @@ class Connection(SMTP):
             refusal = BUG._replace(code=421)
         if self.is_stranger:
             self.deadline = now + STRANGER
-        self._shaking = policy.implicit_tls is not None
+        self.is_shaking = policy.implicit_tls is not None
         if refusal is None and policy.draining:  # it came as the door was closed
             refusal = GOING_DOWN
         if refusal is not None:
@@ -178,14 +178,9 @@ class Connection(SMTP):
         """No transaction is under way."""
         return self._mode is Mode.COMMAND and self.sender is None
 
-    @property
-    def is_shaking(self) -> bool:
-        """A TLS handshake is under way."""
-        return self._shaking
-
     def hang_up(self, reply: Reply) -> None:
         """Say why, and close; in a handshake there is nothing that could be said."""
-        if self._shaking:
+        if self.is_shaking:
             self.abort()
         elif self._mode is not Mode.CLOSED:
             self.reply(reply)

@@ -229,7 +229,7 @@ class Server(Stream):
             self.hang_up(Reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake"))
         else:
             self.get_on()
-            self._shaking = True
+            self.is_shaking = True
             self._out.append(b"220 2.0.0 Ready to start TLS\r\n")
             # Cleared before the handshake: on asyncio what the client says first under TLS can
             # arrive before `start_tls` returns.
@@ -255,7 +255,7 @@ class Server(Stream):
             self._vanish()
             return
         finally:
-            self._shaking = False
+            self.is_shaking = False
         if upgraded is None or upgraded.is_closing():
             self._vanish()
             return

@@ -289,7 +289,7 @@ class Spool(Notes):
                 self._safely(self._committed, part, result)
                 return
         due = self._clock.now() + UNWRITABLE_WAIT
-        for line in await asyncio.shield(self._run_in_thread(partial(defer, self._writer._conn, part, due))):
+        for line in await asyncio.shield(self._with_writer(partial(defer, part=part, due=due))):
             self.on_due(line, due)
 
     def _committed(self, batch: Batch, result: Result) -> None:

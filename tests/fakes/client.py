@@ -18,6 +18,7 @@ from tests.fakes.house import client_context
 
 PATIENCE = 10.0  # seconds of real time
 CONTENT = b"From: a@src.test\r\nTo: b@dst.test\r\nSubject: hello\r\n\r\nHello.\r\n"
+ENVELOPE = ["MAIL FROM:<a@src.test>", "RCPT TO:<b@dst.test>", "DATA"]
 
 
 class Said(NamedTuple):
@@ -186,4 +187,12 @@ async def greeted(port: int, *, tls: bool = False, ehlo: bool = True, address: s
     assert str(said) == "220 mta.test ESMTP", said
     if ehlo:
         await client.ehlo()
+    return client
+
+
+async def opened(port: int) -> Client:
+    """A client that has been told 354."""
+    client = await greeted(port)
+    client.say(*ENVELOPE)
+    assert (await client.replies(3))[2].startswith("354 ")
     return client

@@ -16,13 +16,12 @@ from mta.core.credential import Credential
 from mta.core.throttle import Rate
 from mta.intake.authentication import LOOK
 from mta.spool.credentials import CredentialStore
-from tests.fakes.client import CONTENT, Client, greeted
+from tests.fakes.client import CONTENT, ENVELOPE, Client, greeted
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, client_context, running, settings
 
 APP = Credential("app", "acme", "transactional", kind="key")
 BODY = b"From: a@src.test\r\n\r\nHello.\r\n"
-ENVELOPE = ["MAIL FROM:<a@src.test>", "RCPT TO:<b@dst.test>", "DATA"]
 ENDED = b"421 4.7.0 Your credential was removed or changed; connect again and log in anew\r\n"
 
 Change = Callable[[CredentialStore, str], None]

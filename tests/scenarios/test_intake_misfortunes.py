@@ -17,12 +17,11 @@ from mta.core.credential import Credential
 from mta.core.throttle import Rate
 from mta.smtp.connection import STRANGER
 from mta.spool.credentials import CredentialStore
-from tests.fakes.client import CONTENT, Client, greeted
+from tests.fakes.client import CONTENT, ENVELOPE, Client, greeted
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, running, settings
 
 APP = Credential("app", "acme", "transactional", kind="key")
-ENVELOPE = ["MAIL FROM:<a@src.test>", "RCPT TO:<b@dst.test>", "DATA"]
 RECEIVED = "Received: from hidden\r\n\tby mta.test"
 BODY = b"\r\n\r\nHello.\r\n"
 

@@ -17,11 +17,10 @@ from mta.core.message import Mending, normalise_newlines
 from mta.intake import admission
 from mta.smtp import stream
 from mta.smtp.stream import BARE_NEWLINE, NUL, SLICE
-from tests.fakes.client import CONTENT, Client, greeted, stuffed
+from tests.fakes.client import CONTENT, ENVELOPE, greeted, opened, stuffed
 from tests.fakes.house import KEY, running, settings
 from tests.fakes.probe import OK, Desk, probing
 
-ENVELOPE = ["MAIL FROM:<a@src.test>", "RCPT TO:<b@dst.test>", "DATA"]
 FROM = b"From: a@src.test\r\n"
 HEAD = FROM + b"Subject: x\r\n\r\n"
 LARGE = HEAD + b".line\r\n" * (admission.LARGE // 7 + 1)
@@ -33,14 +32,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is large begins with a few octets."""
     monkeypatch.setattr(stream, "SLICE", 16)
     monkeypatch.setattr(admission, "LARGE", 64)
-
-
-async def opened(port: int) -> Client:
-    """A client that has been told 354."""
-    client = await greeted(port)
-    client.say(*ENVELOPE)
-    assert (await client.replies(3))[2].startswith("354 ")
-    return client
 
 
 def kept(directory: Path) -> list[bytes]:

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from mta.config.settings import Sandbox
 from mta.core.message import has_bare_newline, normalise_newlines, stuff, unstuff
-from tests.fakes.client import Client, greeted, stuffed
+from tests.fakes.client import ENVELOPE, Client, greeted, opened, stuffed
 from tests.fakes.house import House, running, settings
 from tests.fakes.probe import OK, Desk, probing
 
 HEAD = b"From: a@src.test\r\nSubject: x\r\n\r\n"
-ENVELOPE = ["MAIL FROM:<a@src.test>", "RCPT TO:<b@dst.test>", "DATA"]
 REFUSED = "550 5.6.11 A CR or LF stands alone; lines end with CRLF (RFC 5321 2.3.8)"
 SMUGGLED = (
     b"MAIL FROM:<admin@src.test>\r\nRCPT TO:<victim@dst.test>\r\nDATA\r\n"
@@ -40,14 +39,6 @@ ENDS = [
 
 def shown(end: bytes) -> str:
     return end.replace(b"\r", b"CR").replace(b"\n", b"LF").decode()
-
-
-async def opened(port: int) -> Client:
-    """A client that has been told 354."""
-    client = await greeted(port)
-    client.say(*ENVELOPE)
-    assert (await client.replies(3))[2].startswith("354 ")
-    return client
 
 
 def kept(directory: Path) -> list[bytes]:
