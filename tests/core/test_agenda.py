@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mta.core.agenda import SLACK, Agenda
 from mta.core.model import Line
 
@@ -79,3 +81,43 @@ def test_the_time_of_a_line_that_was_woken_is_not_held_back_any_more() -> None:
     agenda.take(10.0, 1)
     agenda.note(A, 20.0)
     assert agenda.take(20.0, 1) == [(A, 20.0)]
+
+
+ROUND = 200
+
+
+def backlog(lines: int) -> Agenda:
+    """One tenant's newsletters, all of them due before time 100."""
+    agenda = Agenda()
+    for n in range(lines):
+        agenda.note(Line(f"d{n}.test", -4, "news"), 99.0)
+    return agenda
+
+
+@pytest.mark.xfail(strict=True, reason="lines come in the order of their due times, whatever their priority")
+def test_a_password_that_is_due_is_in_the_next_round_however_much_was_due_before() -> None:
+    agenda, password = backlog(20 * ROUND), Line("shop.test", 4, "news")
+    agenda.note(password, 100.0)
+    assert password in [each for each, _ in agenda.take(100.0, ROUND)]
+
+
+@pytest.mark.xfail(strict=True, reason="lines come in the order of their due times, whosesoever they are")
+def test_the_line_of_another_tenant_is_in_the_next_round_however_much_was_due_before() -> None:
+    agenda, other = backlog(20 * ROUND), Line("shop.test", -4, "other")
+    agenda.note(other, 100.0)
+    assert other in [each for each, _ in agenda.take(100.0, ROUND)]
+
+
+def test_passwords_without_end_leave_a_tenth_of_each_round_to_others() -> None:
+    agenda = backlog(ROUND)
+    for n in range(20 * ROUND):
+        agenda.note(Line(f"p{n}.test", 4, "shop"), 99.5)
+    taken = [each for each, _ in agenda.take(100.0, ROUND)]
+    assert sum(each.priority == -4 for each in taken) >= ROUND // 10
+
+
+def test_what_is_not_due_yet_is_not_taken_whatever_its_priority() -> None:
+    agenda = backlog(1)
+    agenda.note(Line("shop.test", 4, "shop"), 101.0)
+    assert [each.domain for each, _ in agenda.take(100.0, ROUND)] == ["d0.test"]
+    assert agenda.next() == 101.0

@@ -23,6 +23,7 @@ from tests.fakes.clock import HandClock
 
 LOOPBACK = Endpoint("127.0.0.1", 0)
 KEY = "mta_0123456789abcdefghijklmnopqrstuvwxyz"
+CALM = 10  # looks at a house in which nothing has happened since the one before
 NETWORK = Credential("network", "acme", "transactional", networks=("127.0.0.0/8",), kind="network")
 
 
@@ -95,13 +96,31 @@ class House:
                 await self._told.wait()
         return self.of(**wanted)[0]
 
-    async def send(self, *recipients: str, content: bytes = b"", sender: str = "a@src.test") -> str:
-        """Submit a message on the network-bound listener; the last reply, after the dot."""
+    async def quiet(self) -> None:
+        """Nothing more happens, in the loop, over sockets or on disk, while the hands of the clock stand."""
+        calm, before = 0, -1
+        while calm < CALM:
+            for _ in range(CALM):
+                await asyncio.sleep(0)
+            await self.daemon.spool.lease([])
+            now = len(self.events) + self.daemon.pool.connections
+            calm, before = (calm + 1 if now == before else 0), now
+
+    async def send(
+        self,
+        *recipients: str,
+        content: bytes = b"",
+        sender: str = "a@src.test",
+        origin: str = "127.0.0.1",
+        priority: int | None = None,
+    ) -> str:
+        """Submit a message on the network-bound listener, from an address; the last reply, after the dot."""
         message = content or b"From: a@src.test\r\nTo: b@dst.test\r\nSubject: hello\r\n\r\nHello.\r\n"
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.network)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.network, local_addr=(origin, 0))
         try:
             await reader.readline()
-            lines = ["EHLO client.test", f"MAIL FROM:<{sender}>"]
+            asks = "" if priority is None else f" MT-PRIORITY={priority}"
+            lines = ["EHLO client.test", f"MAIL FROM:<{sender}>{asks}"]
             lines += [f"RCPT TO:<{each}>" for each in recipients]
             said = ""
             for line in [*lines, "DATA"]:

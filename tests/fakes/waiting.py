@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
@@ -16,8 +17,18 @@ from tests.fakes.clock import HandClock
 CONTENT = b"From: a@src.test\r\n\r\nlate\r\n"
 
 
-async def fill(directory: Path, clock: HandClock, mail: Iterable[tuple[str, str]]) -> None:
-    """A message of each (stream, address) is due, in this order."""
+class Waiting(NamedTuple):
+    """A message for one recipient."""
+
+    stream: str
+    address: str
+    priority: int = 0
+    tenant: str = "acme"
+    due: float | None = None  # seconds from now; None: some time ago, after those before it
+
+
+async def fill(directory: Path, clock: HandClock, mail: Iterable[Waiting | tuple[str, str]]) -> None:
+    """A message of each (stream, address, ...) has been tried once, and is due, in this order."""
 
     async def publish(lines: bytes) -> None:
         pass
@@ -26,16 +37,16 @@ async def fill(directory: Path, clock: HandClock, mail: Iterable[tuple[str, str]
     await spool.open(300.0)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(spool.run())
-        for number, (stream, address) in enumerate(mail):
+        for number, (stream, address, priority, tenant, due) in enumerate(Waiting(*each) for each in mail):
             recipient = Recipient(0, address, address.partition("@")[2])
             expires = clock.now() + 86400.0
             message = Message(
-                spool.mint(), "a@src.test", "acme", stream, "app", expires, len(CONTENT), "<1@x>", 0,
-                [recipient], CONTENT,
+                spool.mint(), "a@src.test", tenant, stream, "app", expires, len(CONTENT), "<1@x>", 0,
+                [recipient], CONTENT, priority=priority,
             )  # fmt: skip
             spool.put(message, [], lambda error: None)
-            due = clock.now() - 100.0 + number / 1000
-            spool.settle(message, [], [Update(State.DEFERRED, 1, due, message.id, 0)], [])
+            at = clock.now() + (number / 1000 - 100.0 if due is None else due)
+            spool.settle(message, [], [Update(State.DEFERRED, 1, at, message.id, 0)], [])
         await spool.lease([])
         spool.stop()
     await spool.close()

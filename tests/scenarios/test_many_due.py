@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from mta.config.settings import Dns, Duration
 from mta.core.model import Line
 from mta.core.throttle import Rate
@@ -13,8 +15,9 @@ from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer
 from tests.fakes.house import routed, running, settings
 from tests.fakes.peer import HELLO, TAKES, ScriptedPeer
+from tests.fakes.receiver import Receiver
 from tests.fakes.relay import MUTE
-from tests.fakes.waiting import fill
+from tests.fakes.waiting import Waiting, fill
 
 
 async def test_names_of_many_domains_are_asked_for_a_few_at_a_time(tmp_path: Path) -> None:
@@ -71,3 +74,46 @@ async def test_mail_that_is_under_way_for_longer_than_its_wait_is_not_read_again
             assert found[0].rest is not None
             assert found[0].rest > clock.now()
             assert len(house.of(type="delivery")) == 1
+
+
+URGENT = [
+    pytest.param(4, "acme", id="a password"),
+    pytest.param(-4, "other", id="a newsletter of another tenant"),
+]
+
+
+@pytest.mark.xfail(strict=True, reason="what is due is looked up in the order of due times, whoever wants it")
+@pytest.mark.parametrize(("priority", "tenant"), URGENT)
+async def test_newsletters_that_were_due_before_do_not_stand_before_the_name_of_others(
+    tmp_path: Path, priority: int, tenant: str
+) -> None:
+    clock = HandClock()
+    terms = settings(tmp_path)
+    mail = [Waiting("bulk", f"b@d{n}.test", -4) for n in range(3 * LOOKUPS)]
+    await fill(terms.spool.path, clock, [*mail, Waiting("bulk", "ann@shop.test", priority, tenant)])
+    async with NameServer({}) as server:
+        server.hold()
+        terms = settings(tmp_path, dns=Dns((server.endpoint,), Duration(10)))
+        async with running(terms, clock, (MUTE,)) as house:
+            async with asyncio.timeout(10):
+                await server.until(LOOKUPS)
+            assert ("shop.test", "MX") in server.asked
+            server.release()
+            await house.event(type="bounce")
+
+
+@pytest.mark.xfail(strict=True, reason="what is due is read from disk in the order of due times, whosesoever")
+@pytest.mark.parametrize(("priority", "tenant"), URGENT)
+async def test_newsletters_that_were_due_before_do_not_stand_before_the_mail_of_others(
+    tmp_path: Path, priority: int, tenant: str
+) -> None:
+    clock = HandClock()
+    terms = settings(tmp_path)
+    mail = [Waiting("bulk", f"b@d{n}.test", -4) for n in range(15 * ROUND)]
+    await fill(terms.spool.path, clock, [*mail, Waiting("bulk", "ann@shop.test", priority, tenant)])
+    async with (
+        Receiver() as receiver,
+        running(settings(tmp_path, routes=routed(receiver.port)), clock, (MUTE,)) as house,
+    ):
+        await house.event(type="delivery", recipient="ann@shop.test")
+        assert receiver.asked.index("ann@shop.test") < ROUND

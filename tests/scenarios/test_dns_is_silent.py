@@ -1,0 +1,93 @@
+"""Name servers that say nothing: who waits for them, who does not, and what happens when they are back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mta.config.settings import Dns, Duration
+from mta.dns.resolver import AT_ONCE
+from tests.fakes.clock import HandClock
+from tests.fakes.dns import Misfortune, NameServer
+from tests.fakes.house import House, running, settings
+from tests.fakes.tenants import BOTH, FROM_OTHER, FROM_SHOP
+
+TIMEOUT = 5.0  # seconds
+QUESTION = ("good.test", "MX")
+URGENT = [
+    pytest.param(FROM_OTHER, 4, id="a password of its own"),
+    pytest.param(FROM_SHOP, -4, id="a newsletter of another tenant"),
+]
+NULL_MX = ["0 ."]  # an answer that needs no peer: the mail is returned at once
+
+
+@asynccontextmanager
+async def asking(
+    directory: Path, silent: int, *, hold: bool = False
+) -> AsyncIterator[tuple[House, HandClock, NameServer]]:
+    """A daemon without routes, and a name server that answers for good.test and for no other."""
+    zone = {(f"d{number}.test", "MX"): Misfortune.SILENCE for number in range(silent)}
+    async with NameServer({**zone, QUESTION: NULL_MX}) as server:
+        if hold:
+            server.hold()
+        clock = HandClock()
+        terms = settings(directory, dns=Dns((server.endpoint,), Duration(TIMEOUT)))
+        async with running(terms, clock, BOTH) as house:
+            try:
+                yield house, clock, server
+            finally:
+                await clock.advance(TIMEOUT)
+
+
+async def flood(house: House, domains: int) -> None:
+    """One tenant's list."""
+    for start in range(0, domains, 1000):
+        some = range(start, min(start + 1000, domains))
+        assert (await house.send(*[f"u@d{n}.test" for n in some], origin=FROM_OTHER)).startswith("250 ")
+    await house.quiet()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="one tenant's silent domains put off everybody's first mail by a minute"
+)
+@pytest.mark.parametrize(("origin", "priority"), URGENT)
+async def test_silent_domains_of_one_list_do_not_put_off_what_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, priority: int
+) -> None:
+    monkeypatch.setattr("mta.outbound.scheduler.RESOLVING", 20)
+    async with asking(tmp_path, 40) as (house, _clock, _server):
+        await flood(house, 40)
+        await house.send("ann@good.test", origin=origin, priority=priority)
+        await house.quiet()
+        assert house.of(type="bounce", recipient="ann@good.test")
+
+
+@pytest.mark.xfail(strict=True, reason="look-ups are made in the order of their coming, whoever wants them")
+@pytest.mark.parametrize(("origin", "priority"), URGENT)
+async def test_the_next_question_is_not_one_of_the_longest_list(
+    tmp_path: Path, origin: str, priority: int
+) -> None:
+    waiting = 3 * AT_ONCE
+    async with asking(tmp_path, waiting) as (house, clock, server):
+        await flood(house, waiting)
+        await house.send("ann@good.test", origin=origin, priority=priority)
+        await clock.advance(TIMEOUT + 0.1)
+        await house.quiet()
+        assert QUESTION in server.asked
+
+
+@pytest.mark.xfail(
+    strict=True, reason="mail whose look-up failed waits for its next attempt, whatever DNS says"
+)
+async def test_mail_that_met_silence_goes_when_dns_is_back(tmp_path: Path) -> None:
+    async with asking(tmp_path, 0, hold=True) as (house, clock, server):
+        await house.send("ann@good.test")
+        for second in range(180):
+            if second == 120:
+                server.release()
+            await clock.advance(1.0)
+            await house.quiet()
+        assert house.of(type="bounce", recipient="ann@good.test")
