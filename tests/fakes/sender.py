@@ -29,7 +29,7 @@ class Minute(NamedTuple):
     time: float
     delivered: int
     attempts: int
-    refused: int  # for our speed
+    refused: int  # for our speed, and not by the weather
     dials_refused: int
     rate: float
     connections: float
@@ -159,14 +159,15 @@ class Sender:
         self.attempts += self.batch
         taken = 0
         hangs_up = dice < site.hangs_up
+        weather = 1.0 - site.weather <= dice
         goodbye = connection.carried == site.per_connection or dice < site.hangs_up + site.says_421
-        if not goodbye:
+        if not goodbye and not weather:
             taken = site.mail(self.now, self.batch)
-        answer = partial(self._answered, connection, self.now, taken, goodbye, hangs_up)
+        answer = partial(self._answered, connection, self.now, taken, goodbye, hangs_up, weather)
         self._at(self.now + site.latency * (0.75 + 0.5 * self._dice.random()), answer)
 
     def _answered(
-        self, connection: Connection, started: float, taken: int, goodbye: bool, hangs_up: bool
+        self, connection: Connection, started: float, taken: int, goodbye: bool, hangs_up: bool, weather: bool
     ) -> None:
         site, refused = self.site, self.batch - taken
         self._queue += refused
@@ -182,7 +183,7 @@ class Sender:
             self.delivered += taken - deferred
             self._tell(self.path.answered(self.now, started, taken, taken - deferred))
         if refused:
-            self.refused += refused
+            self.refused += 0 if weather else refused
             carried = connection.carried
             refusal = Refusal(Subject.RATE, site.by_rule, started, self._open - 1, carried, refused)
             self._tell_refused(refusal)

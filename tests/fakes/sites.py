@@ -98,6 +98,7 @@ class Site:
     defers: float = 0.0  # share of mail: greylisting, full mailboxes
     says_421: float = 0.0  # share of mail, without a reason
     hangs_up: float = 0.0
+    weather: float = 0.0  # share of transactions that are refused as too fast, whatever the speed
     blocks: int = 0
     _refusals: deque[float] = field(default_factory=deque)
     _blocked_until: float = -1.0
