@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mta.core.credential import Credential
 
 SHOP = Credential(
@@ -12,3 +14,8 @@ OTHER = Credential(
 )  # its mail goes at priority -4, where it asks for no other
 BOTH = (SHOP, OTHER)
 FROM_SHOP, FROM_OTHER = "127.0.0.1", "127.0.0.2"
+# What another list of OTHER's, at its own priority, must not stand before: (origin, priority).
+URGENT = [
+    pytest.param(FROM_OTHER, 4, id="a password of its own"),
+    pytest.param(FROM_SHOP, -4, id="a newsletter of another tenant"),
+]

@@ -13,14 +13,10 @@ from mta.dns.resolver import AT_ONCE
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer
 from tests.fakes.house import House, running, settings
-from tests.fakes.tenants import BOTH, FROM_OTHER, FROM_SHOP
+from tests.fakes.tenants import BOTH, FROM_OTHER, URGENT
 
 TIMEOUT = 5.0  # seconds
 QUESTION = ("good.test", "MX")
-URGENT = [
-    pytest.param(FROM_OTHER, 4, id="a password of its own"),
-    pytest.param(FROM_SHOP, -4, id="a newsletter of another tenant"),
-]
 NULL_MX = ["0 ."]  # an answer that needs no peer: the mail is returned at once
 
 

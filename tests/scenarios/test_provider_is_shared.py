@@ -16,7 +16,7 @@ from tests.fakes.dns import NameServer, Zone
 from tests.fakes.house import House, running, settings
 from tests.fakes.network import FIRST, own_network
 from tests.fakes.receiver import Receiver
-from tests.fakes.tenants import BOTH, FROM_OTHER
+from tests.fakes.tenants import BOTH, FROM_OTHER, URGENT
 
 A_MINUTE = Rate(60, 60.0)
 TOKENS = 4  # recipients, at the most, that go between an urgent one's coming and its going
@@ -26,7 +26,7 @@ PROVIDERS_WORDS = (
     "550 5.7.606 Access denied, banned sending IP [192.0.2.1]. To request removal from this list please "
     "visit https://sender.office.com/ and follow the directions. AS(1430) [x.prod.protection.outlook.com]"
 )
-NEWS, PASSWORD = "news@d{}.test", "password@urgent.test"
+NEWS, ANN = "news@d{}.test", "ann@shop.test"
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ async def sharing(
     directory: Path, sites: int, rate: Rate, connections: int = 500
 ) -> AsyncIterator[tuple[House, HandClock, Receiver]]:
     """A daemon, and organisations of one provider, each a site, that share a rate and nothing else."""
-    names = [*(f"d{number}.test" for number in range(sites)), "urgent.test"]
+    names = [*(f"d{number}.test" for number in range(sites)), "shop.test"]
     zone: Zone = {(name, "MX"): [f"10 {name}.mail.protection.outlook.com."] for name in names}
     zone = {**zone, **{(f"{name}.mail.protection.outlook.com", "A"): [FIRST] for name in names}}
     office = Provider(connections=connections, connections_start=connections, rate_start=rate)
@@ -69,24 +69,25 @@ async def until_asked(house: House, clock: HandClock, receiver: Receiver, addres
 
 @pytest.mark.xfail(strict=True, reason="lanes of one provider are served first come, first served")
 @pytest.mark.parametrize("sites", [30, 100])
-async def test_newsletters_to_many_organisations_do_not_stand_before_a_password(
-    tmp_path: Path, sites: int
+@pytest.mark.parametrize(("origin", "priority"), URGENT)
+async def test_newsletters_to_many_organisations_do_not_stand_before_the_mail_of_others(
+    tmp_path: Path, sites: int, origin: str, priority: int
 ) -> None:
     async with sharing(tmp_path, sites, A_MINUTE) as (house, clock, receiver):
         for number in range(sites):
             await house.send(NEWS.format(number), origin=FROM_OTHER)
         await house.quiet()
         before = len(receiver.asked)
-        await house.send(PASSWORD)
-        await until_asked(house, clock, receiver, PASSWORD, 2 * TOKENS)
-        assert PASSWORD in receiver.asked
-        assert receiver.asked.index(PASSWORD) <= before + TOKENS
+        await house.send(ANN, origin=origin, priority=priority)
+        await until_asked(house, clock, receiver, ANN, 2 * TOKENS)
+        assert ANN in receiver.asked
+        assert receiver.asked.index(ANN) <= before + TOKENS
 
 
 async def test_passwords_without_end_leave_a_tenth_to_a_newsletter(tmp_path: Path) -> None:
     async with sharing(tmp_path, 1, A_MINUTE) as (house, clock, receiver):
         for number in range(40):
-            await house.send(f"p{number}@urgent.test")
+            await house.send(f"p{number}@shop.test")
         await house.send(NEWS.format(0), origin=FROM_OTHER)
         await until_asked(house, clock, receiver, NEWS.format(0), 25)
         assert NEWS.format(0) in receiver.asked
@@ -97,7 +98,7 @@ async def test_passwords_without_end_leave_a_tenth_to_a_newsletter(tmp_path: Pat
 async def test_who_waits_for_a_connection_does_not_slow_down_who_waits_for_the_rate(tmp_path: Path) -> None:
     async with sharing(tmp_path, 1, Rate(300, 60.0), connections=1) as (house, clock, receiver):
         for number in range(15):
-            await house.send(f"p{number}@urgent.test")
+            await house.send(f"p{number}@shop.test")
         await house.quiet()
         await house.send(NEWS.format(0), origin=FROM_OTHER)
         await house.quiet()
@@ -118,9 +119,9 @@ async def refused(house: House, clock: HandClock, receiver: Receiver, site: int,
 
 async def is_taken(house: House, clock: HandClock, receiver: Receiver) -> bool:
     """Is mail to another organisation sent now?"""
-    await house.send(PASSWORD)
-    await until_asked(house, clock, receiver, PASSWORD, 5)
-    return PASSWORD in receiver.asked
+    await house.send(ANN)
+    await until_asked(house, clock, receiver, ANN, 5)
+    return ANN in receiver.asked
 
 
 @pytest.mark.xfail(strict=True, reason="what one organisation's own rule says shuts its whole provider")
