@@ -21,7 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mta.core.lifecycle import State
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import QueueIds
 from mta.spool import database
 from mta.spool import statements as sql

@@ -20,8 +20,8 @@ from typing import NamedTuple
 from benchmarks.backlog import CONTENT
 from mta.clock import SystemClock
 from mta.core.event import Event, Type
-from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
+from mta.core.queue.lifecycle import State
 from mta.metrics import Metrics
 from mta.spool.commit import Update
 from mta.spool.queue import Spool

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib import pyplot
 
-from mta.core.adaptive import Path
-from mta.core.level import Bounds
+from mta.core.limits.adaptive import Path
+from mta.core.limits.level import Bounds
 from tests.fakes.sender import Minute, Sender
 from tests.fakes.sites import Bucket, Fixed, Limit, Site, Sliding, Temper
 

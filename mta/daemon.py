@@ -23,10 +23,10 @@ from mta.config.settings import Endpoint, Settings
 from mta.config.settings import Listener as Door
 from mta.config.sources import sources
 from mta.core.event import rfc3339
-from mta.core.last import read
+from mta.core.limits.sparing import PERIOD, Sparing
+from mta.core.queue.last import read
+from mta.core.queue.retry import Schedule
 from mta.core.queueid import text
-from mta.core.retry import Schedule
-from mta.core.sparing import PERIOD, Sparing
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.intake.admission import Admission

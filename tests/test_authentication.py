@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError
 
 from mta.core.credential import Credential
-from mta.core.proofs import REMEMBERED
+from mta.core.limits.proofs import REMEMBERED
 from mta.intake import authentication
 from mta.intake.authentication import BUSY, FEW, LOOK, READ, THREADS, WAITING, WRONG, Authenticator, Refusal
 from mta.spool import credentials

@@ -9,7 +9,7 @@ import pytest
 from argon2 import extract_parameters
 
 from mta.core.credential import Credential
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from mta.spool.credentials import CredentialError, CredentialStore, generate, proves_key, proves_password
 
 KEY = Credential("app", "acme", "bulk", kind="key")

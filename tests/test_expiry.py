@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mta.config.rules import shipped
-from mta.core.lifecycle import State
 from mta.core.model import Batch, Message, Option, Recipient
-from mta.core.retry import Schedule
+from mta.core.queue.lifecycle import State
+from mta.core.queue.retry import Schedule
 from mta.metrics import Metrics
 from mta.outbound.expiry import INTERVAL, PAGE, Expiry
 from mta.outbound.leases import Leases

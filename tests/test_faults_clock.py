@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from mta.config.settings import Stream
-from mta.core.drift import TOLERANCE, Drift
-from mta.core.lifecycle import State
+from mta.core.limits.throttle import DeadSite
+from mta.core.queue.drift import TOLERANCE, Drift
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import created
-from mta.core.throttle import DeadSite
 from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool.commit import Batch, Result, Update

@@ -43,7 +43,13 @@ FLOORS = (
     ),
     ("smtp", "dns", "spool", "signing"),
     ("config", "clock", "metrics"),
-    ("core",),
+    ("core.route",),
+    ("core.answers",),
+    ("core.credential", "core.event"),
+    ("core.mail",),
+    ("core.queue",),
+    ("core.limits",),
+    ("core.model", "core.queueid", "core.networks"),
 )
 PLACES = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 DAEMON_IS_BUILT_BY = {"cli.serve", "cli.quickstart"}

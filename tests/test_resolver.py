@@ -10,7 +10,7 @@ import pytest
 
 from mta.clock import SystemClock
 from mta.config.settings import Dns, Duration, Endpoint
-from mta.core.routing import AddressAnswer, Mx, Status
+from mta.core.route.routing import AddressAnswer, Mx, Status
 from mta.dns import resolver as module
 from mta.dns.resolver import STEP, Resolver
 from tests.fakes.clock import HandClock

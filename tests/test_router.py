@@ -12,13 +12,13 @@ import pytest
 
 from mta.clock import SystemClock, Timer
 from mta.config.settings import Destination, Dns, Duration, Endpoint, Sandbox, Settings, StaticRoute
-from mta.core.level import Bounds
+from mta.core.limits.level import Bounds
+from mta.core.limits.throttle import Rate, SiteLimits
 from mta.core.model import Kind, Outcome
-from mta.core.provider import Provider, Providers
-from mta.core.retry import Schedule
-from mta.core.routing import Host, Login, Route
-from mta.core.terms import PathBounds, Terms
-from mta.core.throttle import Rate, SiteLimits
+from mta.core.queue.retry import Schedule
+from mta.core.route.provider import Provider, Providers
+from mta.core.route.routing import Host, Login, Route
+from mta.core.route.terms import PathBounds, Terms
 from mta.dns.resolver import Resolver
 from mta.outbound import router as module
 from mta.outbound.router import Router

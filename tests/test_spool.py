@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from mta.core.event import Event, Type
-from mta.core.lifecycle import State
 from mta.core.model import Line, Message, Recipient
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import text
 from mta.metrics import Metrics
 from mta.spool import database

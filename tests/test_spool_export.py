@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mta.core.lifecycle import State
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import text
 from mta.spool import database, export, import_
 from mta.spool.parcel import RecipientRecord, Record

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mta.core.event import Event, Type
-from mta.core.lifecycle import State
 from mta.core.model import Line, Message
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import text
 from mta.spool import slack
 from mta.spool.commit import Put, Unwritable, Update

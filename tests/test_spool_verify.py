@@ -17,8 +17,8 @@ from mta.cli.main import main
 from mta.config.settings import Sandbox
 from mta.core.credential import Credential
 from mta.core.event import Event, Type
-from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import text
 from mta.metrics import Metrics
 from mta.spool import database

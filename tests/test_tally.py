@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from mta.core.lifecycle import State
 from mta.core.model import Message
+from mta.core.queue.lifecycle import State
 from mta.spool.commit import Update
 from mta.spool.queue import Spool
 from tests.fakes.clock import HandClock

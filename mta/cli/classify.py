@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator
 import click
 
 from mta.config.rules import load
-from mta.core.logline import quoted
+from mta.core.answers.logline import quoted
+from mta.core.answers.reply import ReplyError
 from mta.core.model import Verdict
-from mta.core.reply import ReplyError
 
 STAGES = ("CONNECT", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", ".")
 

@@ -18,8 +18,8 @@ import click
 from mta.cli.offline import locked, refuse_missing, refuse_stranger, run, writing
 from mta.clock import SystemClock
 from mta.config.settings import Settings
-from mta.core.erasure import Erasure
 from mta.core.event import rfc3339
+from mta.core.mail.erasure import Erasure
 from mta.events.segments import rewrite, segments
 from mta.spool.database import SpoolError
 from mta.spool.erase import Erased, forget, refuse_undrained

@@ -15,7 +15,7 @@ import click
 
 from mta.config import units
 from mta.config.settings import Settings
-from mta.core.text import fit
+from mta.core.mail.text import fit
 from mta.ops.control import ControlError, call
 
 MAX_CELL = 400  # characters; an address has 320 octets at most

@@ -18,7 +18,7 @@ import click
 
 from mta.clock import SystemClock
 from mta.config.settings import Settings
-from mta.core.text import printable
+from mta.core.mail.text import printable
 from mta.spool import backup as copies
 from mta.spool import verify as looks
 from mta.spool.database import SpoolError

@@ -18,7 +18,7 @@ import click
 from mta.cli.offline import locked, mode, refuse_missing, refuse_stranger, run, writing
 from mta.clock import SystemClock
 from mta.config.settings import Settings
-from mta.core.address import PathError, a_label
+from mta.core.mail.address import PathError, a_label
 from mta.core.queueid import parse, text
 from mta.spool.export import Lost, Selection, pages, remove
 from mta.spool.import_ import Taken, check, take

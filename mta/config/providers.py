@@ -22,8 +22,8 @@ from yaml import Node
 from mta.config import settings
 from mta.config.document import Problem, SettingsError, child, compose, members, place
 from mta.config.walk import BROKEN, Walk
-from mta.core.provider import Provider, Providers, complaints
-from mta.core.terms import KEYS, Terms, overlay
+from mta.core.route.provider import Provider, Providers, complaints
+from mta.core.route.terms import KEYS, Terms, overlay
 
 SHIPPED: Final = Path(__file__).with_name("providers.yaml")
 OURS = "said in the settings"

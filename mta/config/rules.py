@@ -1,10 +1,12 @@
 """The reply rules: a YAML file -> `RuleSet`, or every problem in it at once.
 
-Between: `daemon` and `mta classify` load the rules that come with us, `SHIPPED`; `core.rules` applies them.
-Contract: the head of the file says what a rule may hold. An example is a reply as `core.logline` reads it, to
-    the first of the rule's stages and from the first of its providers. It must come to its own rule: one that
-    an earlier rule takes is refused, with the other's name. A regular expression repeats only single letters
-    and classes, within bounds, so that the longest text costs it at most `MAX_STEPS` for each of its letters.
+Between: `daemon` and `mta classify` load the rules that come with us, `SHIPPED`; `core.answers.rules`
+    applies them.
+Contract: the head of the file says what a rule may hold. An example is a reply as `core.answers.logline`
+    reads it, to the first of the rule's stages and from the first of its providers. It must come to its
+    own rule: one that an earlier rule takes is refused, with the other's name. A regular expression
+    repeats only single letters and classes, within bounds, so that the longest text costs it at most
+    `MAX_STEPS` for each of its letters.
 Raises: `SettingsError`, with the problems in the order of the file.
 Why: a rule that never fires is worse than none, for somebody relies on it; other senders' shared files had
     providers misspelt and patterns that matched nothing, for years.
@@ -24,11 +26,11 @@ from yaml import MappingNode, Node
 from mta.config.document import Problem, SettingsError, compose, place
 from mta.config.settings import Duration
 from mta.config.walk import Walk
-from mta.core.logline import quoted
+from mta.core.answers.logline import quoted
+from mta.core.answers.reply import ReplyError
+from mta.core.answers.rules import RetryClass, Rule, RuleSet, plain
+from mta.core.answers.status import CLASSES, Span
 from mta.core.model import Reaction, Scope, Subject
-from mta.core.reply import ReplyError
-from mta.core.rules import RetryClass, Rule, RuleSet, plain
-from mta.core.status import CLASSES, Span
 
 SHIPPED: Final = Path(__file__).with_name("rules.yaml")
 MAX_STEPS = 200  # of one regular expression at one letter of the text

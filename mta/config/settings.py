@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, NewType
 
-from mta.core.capacity import Quota as Quota
-from mta.core.capacity import Size as Size
-from mta.core.retry import Duration as Duration
-from mta.core.terms import Terms, overlay
-from mta.core.throttle import Rate
-from mta.core.window import Window
+from mta.core.limits.capacity import Quota as Quota
+from mta.core.limits.capacity import Size as Size
+from mta.core.limits.throttle import Rate
+from mta.core.limits.window import Window
+from mta.core.queue.retry import Duration as Duration
+from mta.core.route.terms import Terms, overlay
 
 Priority = NewType("Priority", int)  # -9 to 9 (RFC 6710)
 Port = NewType("Port", int)  # 1 to 65535

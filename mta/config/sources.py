@@ -1,4 +1,4 @@
-"""Sources and pools: the settings -> `core.source`, and what is wrong between their names.
+"""Sources and pools: the settings -> `core.route.source`, and what is wrong between their names.
 
 Between: `daemon` and `mta explain` call `sources`; `config.load` asks for the problems of the settings.
 Contract: every pool names sources that there are, every stream a pool that there is; every source is in a
@@ -19,7 +19,7 @@ from mta.config import settings
 from mta.config.document import NULL, Problem, child, members, place
 from mta.config.settings import Settings
 from mta.config.walk import BROKEN, Walk
-from mta.core.source import DEFAULT, Source, Sources, chosen_by_the_system
+from mta.core.route.source import DEFAULT, Source, Sources, chosen_by_the_system
 
 
 def sources(terms: Settings) -> Sources:

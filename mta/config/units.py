@@ -32,10 +32,10 @@ from mta.config.settings import (
     Size,
     Suffix,
 )
-from mta.core.address import PathError, a_label
-from mta.core.throttle import Rate
-from mta.core.turns import HIGHEST, LOWEST
-from mta.core.window import Window
+from mta.core.limits.throttle import Rate
+from mta.core.limits.turns import HIGHEST, LOWEST
+from mta.core.limits.window import Window
+from mta.core.mail.address import PathError, a_label
 
 # The count of digits is bounded: beyond it int() refuses with other words and float() answers inf.
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")

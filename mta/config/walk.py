@@ -36,8 +36,8 @@ from mta.config.settings import (
     StaticRoute,
     Suffix,
 )
-from mta.core.throttle import Rate
-from mta.core.window import Window
+from mta.core.limits.throttle import Rate
+from mta.core.limits.window import Window
 
 MAX_WORDS = 300  # characters of one problem; values are quoted in it
 UNION: Final = (Union, UnionType)  # `Duration | None` is the former, `Path | None` the latter

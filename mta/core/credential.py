@@ -6,29 +6,24 @@ Contract: a `Credential` that exists is valid: senders and networks are brought 
     envelope sender is anybody's: then From alone says whose mail it is. `message_size` is octets,
     `recipients` counts those of one message, `rate` all of them.
 Raises: ValueError, whose text says what to write.
-Standards: RFC 4632 (CIDR), RFC 4291 2.5.5.2 (an IPv4 client of an IPv6 socket is ::ffff:a.b.c.d).
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
-from mta.core.address import PathError, a_label, parse
-from mta.core.throttle import Rate
-from mta.core.turns import HIGHEST, LOWEST
+from mta.core.limits.throttle import Rate
+from mta.core.limits.turns import HIGHEST, LOWEST
+from mta.core.mail.address import PathError, a_label, parse
+from mta.core.networks import client_address, parse_networks
 
 Kind = Literal["password", "key", "network"]  # network: the client's address is the credential
-Network = IPv4Network | IPv6Network
 
 ANY = "*"
 LONGEST_LOGIN = 255  # octets
 LONGEST_HOLD = 365 * 86400.0  # seconds; whoever wants more has a calendar
-_WIDEST = {4: 8, 6: 16}  # a shorter prefix is the whole internet, by mistake or by ::ffff:0:0/96
 
 
 @dataclass(frozen=True)
@@ -85,28 +80,6 @@ class Credential:
         return not self.networks or any(client in network for network in parse_networks(self.networks))
 
 
-def client_address(ip: str) -> IPv4Address | IPv6Address:
-    """A peer's numeric address; an IPv4 client of an IPv6 socket is what it is, a zone is of our side."""
-    address = ipaddress.ip_address(ip.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-@lru_cache(4096)
-def client_network(ip: str) -> str:
-    """Whom the deeds of a client are held against: one IPv6 customer has a whole /64 to come from."""
-    address = client_address(ip)
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address) >> 64 << 64, 64)))
-    return str(address)
-
-
-def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """`192.0.2.0/24`, `2001:db8::/32`, `192.0.2.1` -> networks, none of them the whole internet."""
-    return tuple(dict.fromkeys(_network(text) for text in texts))
-
-
 def parse_senders(texts: Iterable[str]) -> tuple[str, ...]:
     """Sender patterns in the form that they are compared in."""
     return tuple(dict.fromkeys(_sender(text) for text in texts))
@@ -131,22 +104,6 @@ def check_senders(texts: Iterable[str]) -> None:
 
 def _no_sender(text: str) -> str:
     return f"{text!r} is not a sender: write user@example.com, example.com or *"
-
-
-def _network(text: str) -> Network:
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"{error}: write a network like 192.0.2.0/24 or 2001:db8::/32") from None
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        network = network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
-    widest = _WIDEST[network.version]
-    if network.prefixlen < widest:
-        raise ValueError(
-            f"{text!r} is too much of the internet: /{widest} is the widest for IPv{network.version}"
-        )
-    return network
 
 
 def _sender(text: str) -> str:

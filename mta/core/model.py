@@ -18,7 +18,7 @@ class Option:
     """What a message asks of its transport: bits of an int (a test of enum's flags costs 2 us)."""
 
     EIGHTBIT = 1  # BODY=8BITMIME was declared (RFC 6152)
-    SMTPUTF8 = 2  # SMTPUTF8 was declared (RFC 6531): it may be needed, `core.message` says whether it is
+    SMTPUTF8 = 2  # SMTPUTF8 was declared (RFC 6531): it may be needed, `core.mail.message` says whether it is
     NOTIFY = 4  # a failure notice goes to the envelope sender
     RETURN = 8  # it has 8-bit content, and is returned where a peer does not offer 8BITMIME
 
@@ -31,7 +31,7 @@ class Recipient:
     address: str
     domain: str
     attempts: int = 1  # tries that were begun, this one included
-    last: str | None = None  # what became of the one before (`core.last`), where it was read from the spool
+    last: str | None = None  # of the try before (`core.queue.last`), where it was read from the spool
 
 
 @dataclass(slots=True, eq=False)

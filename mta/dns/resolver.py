@@ -34,9 +34,9 @@ from dns.resolver import NXDOMAIN, Answer, LRUCache
 
 from mta.clock import Clock
 from mta.config import settings, units
-from mta.core.reply import MAX_TEXT
-from mta.core.routing import AddressAnswer, Mx, MxAnswer, Status
-from mta.core.text import heard
+from mta.core.answers.reply import MAX_TEXT
+from mta.core.mail.text import heard
+from mta.core.route.routing import AddressAnswer, Mx, MxAnswer, Status
 
 CACHE = 50_000  # answers
 AT_ONCE = 256  # queries under way; each holds a socket

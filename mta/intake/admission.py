@@ -4,8 +4,8 @@ Between: the submission listener hands in a transaction that is complete; the sp
     accepted; the scheduler hears of it then.
 Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the
     reply; for a large message with work to wait for, and then the same. Of the content only the header
-    block changes, as `core.header` has it: Received on top, Date and Message-ID where they are missing, out
-    what does not go on. The body goes on byte for byte, but where 8 bits are to be converted.
+    block changes, as `core.mail.header` has it: Received on top, Date and Message-ID where they are
+    missing, out what does not go on. The body goes on byte for byte, but where 8 bits are to be converted.
 Raises: nothing for what a client can do.
 Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
 Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL,
@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 
 from mta.clock import Clock
 from mta.config.settings import Settings
-from mta.core import eightbit
-from mta.core.address import Path, PathError, a_label
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
-from mta.core.header import Header, HeaderError, begun, scan, stamp
-from mta.core.mailbox import MAX_FIELD, addresses
+from mta.core.mail import eightbit
+from mta.core.mail.address import Path, PathError, a_label
+from mta.core.mail.header import Header, HeaderError, begun, scan, stamp
+from mta.core.mail.mailbox import MAX_FIELD, addresses
+from mta.core.mail.text import fit
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
-from mta.core.text import fit
 from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool

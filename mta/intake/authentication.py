@@ -2,16 +2,15 @@
 
 Between: the submission listener asks at AUTH, at the connection where the address is the credential, and by
     `look` and `still` before each message whether an open session may go on.
-Contract: `verify` answers from the store as it is now. `look` is up to LOOK old (`revision` is what it said,
-    so who has seen that need not ask), and so is `bound_to` for what is gone or has other terms. A network
-    that was added counts at once where they are few; of many it may take READ more, and the time to read
-    them in a thread.
-    A wrong login, a wrong secret and a wrong network read the same and take the same time. What was proved
-    from this very network is compared before any limit and costs no hash; a key is exempt, for nobody
-    guesses 192 bits. Others are limited by `core.guesses`: 454 with seconds to wait, and no hash is computed.
-    Two hashes run and 256 wait: first those of clients that have proved the login, then by failures. Two of
-    one client stand there by that order, more of it behind everybody's two; the last of all is told 454
-    where there is no room.
+Contract: `verify` answers from the store as it is now. `look` is up to LOOK old (`revision` is what it
+    said, so who has seen that need not ask), and so is `bound_to` for what is gone or has other terms. A
+    network that was added counts at once where they are few; of many it may take READ more, and the time
+    to read them in a thread. A wrong login, a wrong secret and a wrong network read the same and take the
+    same time. What was proved from this very network is compared before any limit and costs no hash; a key
+    is exempt, for nobody guesses 192 bits. Others are limited by `core.limits.guesses`: 454 with seconds
+    to wait, and no hash is computed. Two hashes run and 256 wait: first those of clients that have proved
+    the login, then by failures. Two of one client stand there by that order, more of it behind everybody's
+    two; the last of all is told 454 where there is no room.
 Raises: CredentialError where the store cannot be read; ValueError where the client has no numeric address.
 Standards: RFC 4954 4, 6 (454 4.7.0, 535 5.7.8), RFC 5321 4.2.5, RFC 9106.
 Why: whoever may guess without end finds the secret, and a limit that strangers can use up shuts the owner
@@ -42,11 +41,11 @@ from functools import partial
 from typing import NamedTuple
 
 from mta.clock import Clock, Every, Timer
-from mta.core.credential import LONGEST_LOGIN, Credential, client_network
-from mta.core.guesses import Guesses
+from mta.core.credential import LONGEST_LOGIN, Credential
+from mta.core.limits.guesses import Guesses
+from mta.core.limits.proofs import Proofs
 from mta.core.model import Reply, Wait
-from mta.core.networks import Networks
-from mta.core.proofs import Proofs
+from mta.core.networks import Networks, client_network
 from mta.spool.credentials import CredentialStore, StoredCredential, proves_key, proves_password
 
 THREADS = 2

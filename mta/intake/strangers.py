@@ -1,9 +1,9 @@
 """What clients bring about that have not logged in: counted as it comes, told sparingly.
 
 Between: the submission listeners report refusals and handshakes that failed.
-Contract: of each cause at most six events and six log lines a minute (`core.sparing`); then one event of the
-    same cause says how many more there were (`untold`). Names that a stranger chose are cut at `MAX_NAME`
-    characters.
+Contract: of each cause at most six events and six log lines a minute (`core.limits.sparing`); then one
+    event of the same cause says how many more there were (`untold`). Names that a stranger chose are cut
+    at `MAX_NAME` characters.
 Raises: nothing.
 Why: who holds no credential may be anybody. The spool's writer, its disk and the operator's eyes are not
     theirs to use up.
@@ -18,8 +18,8 @@ from functools import partial
 
 from mta.clock import Clock, Every
 from mta.core.event import Event, Type, rfc3339
-from mta.core.sparing import PERIOD, Sparing
-from mta.core.text import fit
+from mta.core.limits.sparing import PERIOD, Sparing
+from mta.core.mail.text import fit
 from mta.metrics import Metrics
 from mta.spool.queue import Spool
 

@@ -25,14 +25,15 @@ from aiosmtpd.smtp import MISSING, AuthResult
 
 from mta.clock import Clock
 from mta.config.settings import Limits
-from mta.core import options
-from mta.core.address import Path, PathError
-from mta.core.capacity import Share
-from mta.core.credential import Credential, client_network
+from mta.core.credential import Credential
+from mta.core.limits.capacity import Share
+from mta.core.limits.places import Places
+from mta.core.limits.throttle import RateLimit
+from mta.core.mail import options
+from mta.core.mail.address import Path, PathError
+from mta.core.mail.text import fit
 from mta.core.model import Option, Reply, Wait
-from mta.core.places import Places
-from mta.core.text import fit
-from mta.core.throttle import RateLimit
+from mta.core.networks import client_network
 from mta.intake import admission
 from mta.intake.admission import Admission, Answered
 from mta.intake.authentication import Authenticator, Refusal

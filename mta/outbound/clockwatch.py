@@ -21,8 +21,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mta.clock import Clock
-from mta.core.drift import TOLERANCE, Drift
 from mta.core.event import rfc3339
+from mta.core.queue.drift import TOLERANCE, Drift
 from mta.metrics import Metrics
 from mta.spool import fault
 from mta.spool.database import SpoolError

@@ -18,11 +18,11 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from mta.core.capacity import Share
-from mta.core.dsn import MAX_RETURNED
-from mta.core.message import header_block, stuff
+from mta.core.limits.capacity import Share
+from mta.core.mail.dsn import MAX_RETURNED
+from mta.core.mail.message import header_block, stuff
 from mta.core.model import Batch, Message
-from mta.core.routing import Route
+from mta.core.route.routing import Route
 from mta.smtp.client import Connection
 from mta.spool.queue import Spool
 

@@ -18,12 +18,12 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mta.clock import Clock
-from mta.core.adaptive import OURS
-from mta.core.classify import Judge
+from mta.core.answers.classify import Judge
+from mta.core.answers.status import NO_MAIL
+from mta.core.limits.adaptive import OURS
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
-from mta.core.routing import Host, Login, Route, order, within_reach
-from mta.core.source import Source
-from mta.core.status import NO_MAIL
+from mta.core.route.routing import Host, Login, Route, order, within_reach
+from mta.core.route.source import Source
 from mta.outbound.router import Router
 from mta.smtp.client import Connection, PeerError, SourceError, TlsError, open_connection
 

@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from mta.clock import Clock
-from mta.core.dsn import MAX_RETURNED
-from mta.core.message import header_block
+from mta.core.mail.dsn import MAX_RETURNED
+from mta.core.mail.message import header_block
 from mta.core.model import Batch
 from mta.core.queueid import text
 from mta.metrics import Metrics

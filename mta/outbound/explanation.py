@@ -15,11 +15,11 @@ from ipaddress import ip_address
 from typing import Any
 
 from mta.config import units
-from mta.core.address import PathError, a_label
+from mta.core.limits.throttle import Rate
+from mta.core.mail.address import PathError, a_label
 from mta.core.model import Outcome
-from mta.core.routing import Host, Route
-from mta.core.source import Source, Sources
-from mta.core.throttle import Rate
+from mta.core.route.routing import Host, Route
+from mta.core.route.source import Source, Sources
 from mta.outbound.router import Router
 
 State = Callable[[Route, Source], dict[str, Any] | None]

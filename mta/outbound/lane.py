@@ -2,9 +2,10 @@
 
 Between: the pool pushes batches and opens connections; connections take transactions and tell their
     ends; outcomes go to the settler.
-Contract: bounded by recipients for each tenant and priority (`core.turns`), and as a whole. `gate` answers
-    Go, or Wait with the reason. Every batch is settled or postponed once, whatever bug of ours is met on the
-    way. A content that is only on disk is read first (`outbound.contents`), when there is memory for it.
+Contract: bounded by recipients for each tenant and priority (`core.limits.turns`), and as a whole. `gate`
+    answers Go, or Wait with the reason. Every batch is settled or postponed once, whatever bug of ours is
+    met on the way. A content that is only on disk is read first (`outbound.contents`), when there is
+    memory for it.
 Raises: nothing.
 Why: connections pull. Nobody assigns work to connections, so nothing is searched; tasks grow with
     connections, memory with lanes, and the backlog stays on disk.
@@ -17,14 +18,23 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.classify import Judge, broken, despite_bug, outcomes, refused, shared, surplus, unsendable
-from mta.core.dialogue import Left, Transaction
-from mta.core.message import header_block, stuff
+from mta.core.answers.classify import (
+    Judge,
+    broken,
+    despite_bug,
+    outcomes,
+    refused,
+    shared,
+    surplus,
+    unsendable,
+)
+from mta.core.answers.dialogue import Left, Transaction
+from mta.core.limits.throttle import GO, RateLimit
+from mta.core.limits.turns import LOW, Share, Turns
+from mta.core.mail.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
-from mta.core.routing import Route
-from mta.core.source import Source
-from mta.core.throttle import GO, RateLimit
-from mta.core.turns import LOW, Share, Turns
+from mta.core.route.routing import Route
+from mta.core.route.source import Source
 from mta.outbound.contents import Contents
 from mta.outbound.outcome import Settler, Trace
 from mta.outbound.reach import Others, Reach

@@ -18,18 +18,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mta.clock import Clock
-from mta.core import dsn
-from mta.core.classify import OUR_FAULT
+from mta.core.answers.classify import OUR_FAULT
+from mta.core.answers.rules import RuleSet
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
-from mta.core.last import EXPIRED, expired, read, was_ambiguous, written
-from mta.core.lifecycle import FINAL, Cause, State, move
-from mta.core.message import header_block
+from mta.core.mail import dsn
+from mta.core.mail.message import header_block
+from mta.core.mail.text import fit
 from mta.core.model import Batch, Kind, Line, Message, Option, Outcome, Recipient, Reply, Verdict
+from mta.core.queue.last import EXPIRED, expired, read, was_ambiguous, written
+from mta.core.queue.lifecycle import FINAL, Cause, State, move
+from mta.core.queue.retry import JITTER, Schedule
 from mta.core.queueid import created, text
-from mta.core.retry import JITTER, Schedule
-from mta.core.routing import Route
-from mta.core.rules import RuleSet
-from mta.core.text import fit
+from mta.core.route.routing import Route
 from mta.metrics import Metrics
 from mta.spool.commit import Unwritable, Update
 from mta.spool.queue import Spool

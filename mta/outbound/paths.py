@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mta.clock import Clock, Every
-from mta.core.adaptive import Change, Path, Saved
 from mta.core.event import Event, LimitField, Type, rfc3339
-from mta.core.routing import Route
-from mta.core.source import Source
+from mta.core.limits.adaptive import Change, Path, Saved
+from mta.core.route.routing import Route
+from mta.core.route.source import Source
 from mta.metrics import Metrics
 from mta.outbound.traffic import SHORT, Lane, Traffic, finite
 from mta.spool.queue import Spool

@@ -20,14 +20,14 @@ from functools import partial
 from typing import Any
 
 from mta.clock import Clock, Every
-from mta.core.classify import OUR_FAULT
+from mta.core.answers.classify import OUR_FAULT
+from mta.core.answers.rules import RuleSet
 from mta.core.event import Event, Type, rfc3339
+from mta.core.limits.throttle import RateLimit
+from mta.core.limits.turns import Share
 from mta.core.model import Batch, Go, Message, Outcome, Wait
-from mta.core.routing import Route
-from mta.core.rules import RuleSet
-from mta.core.source import Source, Sources
-from mta.core.throttle import RateLimit
-from mta.core.turns import Share
+from mta.core.route.routing import Route
+from mta.core.route.source import Source, Sources
 from mta.metrics import Metrics
 from mta.outbound.contents import Contents
 from mta.outbound.delivery import Delivery

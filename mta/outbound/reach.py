@@ -1,9 +1,9 @@
 """Does one source get through to one site, and who else may where it does not.
 
 Between: a lane tells of dials and lost connections, and asks before it dials or gives mail up.
-Contract: a site where nobody takes mail is left alone for a time (`core.throttle`); a source that cannot dial
-    it, or seems to be the only one that gets no answer, is barred there: others are asked first. Times are
-    wall-clock seconds where mail waits for them, else monotonic.
+Contract: a site where nobody takes mail is left alone for a time (`core.limits.throttle`); a source that
+    cannot dial it, or seems to be the only one that gets no answer, is barred there: others are asked
+    first. Times are wall-clock seconds where mail waits for them, else monotonic.
 Raises: nothing.
 Why: mail that one source cannot get rid of is another one's, at once; and what no source can is not asked
     for every second.
@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from mta.clock import Clock
+from mta.core.limits.throttle import DeadSite
 from mta.core.model import Go, Kind, Message, Outcome, Reaction, Scope, Subject, Wait
-from mta.core.source import Source
-from mta.core.throttle import DeadSite
+from mta.core.route.source import Source
 from mta.outbound.traffic import Traffic, is_refusal
 
 MEMORY = 3600.0  # seconds that a dead site is remembered after its time

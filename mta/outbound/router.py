@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from mta.clock import Clock
 from mta.config.settings import Endpoint, Hop, Settings, StaticRoute
-from mta.core import routing
 from mta.core.model import Outcome
-from mta.core.provider import Match, Providers
-from mta.core.retry import JITTER
-from mta.core.routing import Host, Login, MxAnswer, Plan, Route, Status
-from mta.core.terms import UNLIMITED, Layer, Resolved, Terms, resolve
+from mta.core.queue.retry import JITTER
+from mta.core.route import routing
+from mta.core.route.provider import Match, Providers
+from mta.core.route.routing import Host, Login, MxAnswer, Plan, Route, Status
+from mta.core.route.terms import UNLIMITED, Layer, Resolved, Terms, resolve
 from mta.dns.resolver import Resolver
 
 CACHE = 50_000  # domains

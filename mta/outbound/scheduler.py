@@ -23,13 +23,13 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from mta.clock import Clock
-from mta.core.agenda import Agenda
-from mta.core.lifecycle import State
+from mta.core.limits.turns import Share
+from mta.core.limits.window import Window
 from mta.core.model import Batch, Go, Line, Message, Outcome, Recipient, Wait
+from mta.core.queue.agenda import Agenda
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import first_id, text
-from mta.core.routing import Route
-from mta.core.turns import Share
-from mta.core.window import Window
+from mta.core.route.routing import Route
 from mta.metrics import Metrics
 from mta.outbound.clockwatch import ClockWatch
 from mta.outbound.expiry import Expiry

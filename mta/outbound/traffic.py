@@ -1,7 +1,8 @@
 """What flows over one path now: the lanes that share it, their connections, and who waits for room.
 
-Between: lanes ask before they dial and before each transaction, and tell how both ended; `core.adaptive`
-    decides; each change goes to `told` (for the event log), what was learned out by `saved` (for the spool).
+Between: lanes ask before they dial and before each transaction, and tell how both ended;
+    `core.limits.adaptive` decides; each change goes to `told` (for the event log), what was learned out by
+    `saved` (for the spool).
 Contract: one for each (source, provider or site). `dial` and `take` answer True or False; whoever was
     told False is kicked, in turn, when there is room or time. Times are monotonic seconds.
 Raises: nothing.
@@ -16,9 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.adaptive import NO_CONNECTION, OURS, Change, Path, Refusal, Saved
+from mta.core.limits.adaptive import NO_CONNECTION, OURS, Change, Path, Refusal, Saved
 from mta.core.model import Go, Kind, Outcome, Reaction, Scope, Wait
-from mta.core.routing import Route
+from mta.core.route.routing import Route
 
 SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
 SUSPENDING = (Reaction.SUSPEND, Reaction.OTHER_SOURCE)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from mta.core.limits.throttle import Rate
 from mta.core.model import Reply
-from mta.core.throttle import Rate
 
 
 @dataclass(frozen=True, slots=True)

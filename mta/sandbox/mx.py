@@ -15,10 +15,10 @@ from itertools import count
 from pathlib import Path as File
 from typing import Any
 
-from mta.core.address import Path
-from mta.core.capacity import Share
+from mta.core.limits.capacity import Share
+from mta.core.limits.throttle import RateLimit
+from mta.core.mail.address import Path
 from mta.core.model import Go, Reply
-from mta.core.throttle import RateLimit
 from mta.sandbox.actors import ACTORS, Actor, actor_for, name_of
 from mta.smtp.listener import Listener
 from mta.smtp.server import Server

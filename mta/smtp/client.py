@@ -1,4 +1,4 @@
-"""One connection to a peer: opened by aiosmtplib, its transactions driven by `core.dialogue`.
+"""One connection to a peer: opened by aiosmtplib, its transactions driven by `core.answers.dialogue`.
 
 Between: `outbound.delivery` opens it; its lane feeds it and hears what became of each transaction.
 Contract: `open_connection` gives a Connection that is ready for MAIL, or raises. From then on nothing is
@@ -31,10 +31,10 @@ import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
 from mta.clock import Clock, timeout
-from mta.core.dialogue import Capabilities, Dialogue, Left, Stage, Transaction
+from mta.core.answers.dialogue import Capabilities, Dialogue, Left, Stage, Transaction
+from mta.core.answers.reply import ReplyParser, quoted, reply_of
+from mta.core.mail.text import heard
 from mta.core.model import Reply
-from mta.core.reply import ReplyParser, quoted, reply_of
-from mta.core.text import heard
 
 CONNECT_TIMEOUT = 30.0  # seconds; a host that is up answers in a few
 GREETING_TIMEOUT = 300.0  # RFC 5321 4.5.3.2.1

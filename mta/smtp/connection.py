@@ -23,11 +23,11 @@ from typing import Any, Protocol, Self, cast
 from aiosmtpd.smtp import SMTP, Session
 
 from mta.clock import Clock
-from mta.core.address import Path
-from mta.core.capacity import Share
-from mta.core.credential import client_address
+from mta.core.limits.capacity import Share
+from mta.core.mail.address import Path
+from mta.core.mail.text import fit
 from mta.core.model import Reply
-from mta.core.text import fit
+from mta.core.networks import client_address
 from mta.smtp.rests import Rests
 
 MAX_ERRORS = 20  # commands refused with 5yz before we hang up; in tenths below

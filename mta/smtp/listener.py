@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mta.clock import Clock, Every
-from mta.core.capacity import Share
+from mta.core.limits.capacity import Share
 from mta.smtp.connection import GOING_DOWN, Connection
 from mta.smtp.rests import Rests
 

@@ -20,10 +20,10 @@ from typing import ClassVar, cast
 
 from aiosmtpd.smtp import SMTP
 
-from mta.core import address
-from mta.core.address import Path, PathError
+from mta.core.mail import address
+from mta.core.mail.address import Path, PathError
+from mta.core.mail.text import fit
 from mta.core.model import Option, Reply
-from mta.core.text import fit
 from mta.smtp.connection import ACCEPTED
 from mta.smtp.stream import Stream
 

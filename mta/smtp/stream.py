@@ -22,10 +22,10 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from mta.core import message
-from mta.core.address import PathError
-from mta.core.capacity import Share
-from mta.core.message import Mending
+from mta.core.limits.capacity import Share
+from mta.core.mail import message
+from mta.core.mail.address import PathError
+from mta.core.mail.message import Mending
 from mta.core.model import Reply
 from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, Connection, Mode
 

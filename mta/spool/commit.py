@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from mta.core.adaptive import Saved
 from mta.core.event import Event, encode_lines
-from mta.core.lifecycle import State
+from mta.core.limits.adaptive import Saved
 from mta.core.model import Line, Message
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import parse
 from mta.spool import fault
 from mta.spool import statements as sql
@@ -54,7 +54,7 @@ class Update(NamedTuple):
     due: float
     message: int
     n: int
-    last: str | None = None  # what became of the one before (`core.last`); None: as it is kept
+    last: str | None = None  # what became of the one before (`core.queue.last`); None: as it is kept
 
 
 class Times(NamedTuple):

@@ -31,8 +31,9 @@ from typing import Any, NamedTuple
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
-from mta.core.credential import Credential, Kind, Network, parse_networks
-from mta.core.throttle import Rate
+from mta.core.credential import Credential, Kind
+from mta.core.limits.throttle import Rate
+from mta.core.networks import Network, parse_networks
 from mta.spool import database, fault
 
 _PRAGMAS = (

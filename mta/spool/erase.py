@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from mta.core.erasure import ERASED, Erasure
 from mta.core.event import Type, about
-from mta.core.lifecycle import Cause, State, move
+from mta.core.mail.erasure import ERASED, Erasure
 from mta.core.model import Message, Recipient
+from mta.core.queue.lifecycle import Cause, State, move
 from mta.spool import statements as sql
 from mta.spool.commit import Update
 from mta.spool.database import SpoolError, connect, connect_reader

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mta.core.event import Type, about
-from mta.core.lifecycle import Cause, State, move
 from mta.core.model import Message, Recipient
+from mta.core.queue.lifecycle import Cause, State, move
 from mta.core.queueid import text
 from mta.spool import salvage
 from mta.spool import statements as sql

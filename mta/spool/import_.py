@@ -23,8 +23,8 @@ from pathlib import Path
 from msgspec.json import encode
 
 from mta.core.event import Event, Type, about
-from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import parse, text
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from mta.core.address import PathError, a_label
-from mta.core.last import read
-from mta.core.lifecycle import TABLE, State
+from mta.core.mail.address import PathError, a_label
+from mta.core.queue.last import read
+from mta.core.queue.lifecycle import TABLE, State
 from mta.core.queueid import text
 from mta.spool import statements as sql
 

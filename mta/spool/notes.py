@@ -18,8 +18,8 @@ from dataclasses import replace
 from functools import partial
 
 from mta.clock import Clock
-from mta.core.adaptive import Saved
 from mta.core.event import Event
+from mta.core.limits.adaptive import Saved
 from mta.core.model import Message, Recipient
 from mta.core.queueid import QueueIds, first_id
 from mta.metrics import Metrics

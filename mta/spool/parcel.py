@@ -20,11 +20,11 @@ from typing import Annotated, BinaryIO, Final, Literal, NamedTuple
 
 import msgspec
 
-from mta.core.address import PathError, parse
-from mta.core.last import Last
-from mta.core.last import read as read_last
-from mta.core.lifecycle import State
+from mta.core.mail.address import PathError, parse
 from mta.core.model import Message, Option
+from mta.core.queue.last import Last
+from mta.core.queue.last import read as read_last
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import created, text
 from mta.core.queueid import parse as parse_id
 from mta.spool.bodies import sync_names

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mta.core.adaptive import Learned, Saved
+from mta.core.limits.adaptive import Learned, Saved
 from mta.core.model import Line, Message, Recipient
 from mta.core.queueid import text
 from mta.spool import database, fault

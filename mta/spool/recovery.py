@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mta.clock import Clock
-from mta.core.lifecycle import Cause, State, move
+from mta.core.queue.lifecycle import Cause, State, move
 from mta.spool import database, slack
 from mta.spool import statements as sql
 from mta.spool.backup import keep_former

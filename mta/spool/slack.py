@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 
 from mta.clock import Clock, Every
-from mta.core.capacity import MIB
+from mta.core.limits.capacity import MIB
 from mta.metrics import Metrics
 from mta.spool import database, fault
 

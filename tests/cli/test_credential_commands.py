@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from mta.cli.main import main
 from mta.core.credential import Credential
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from mta.spool.credentials import CredentialStore, proves_key, proves_password
 
 SETTINGS = """\

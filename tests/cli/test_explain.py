@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from mta.cli.main import main
 from mta.config.settings import Destination, Dns, Duration, Endpoint, Provider, Sandbox, Settings, StaticRoute
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
 from tests.fakes.house import running, settings

@@ -22,7 +22,7 @@ from mta.config.settings import (
     StaticRoute,
     Stream,
 )
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 
 PLAIN = "hostname: mail.example.com\nlisteners: []\n"  # the shortest file that loads
 

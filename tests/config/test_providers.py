@@ -12,8 +12,8 @@ from mta.config import providers
 from mta.config.document import SettingsError
 from mta.config.load import load, show
 from mta.config.settings import DEFAULT, Destination, Duration, Provider
-from mta.core.terms import KEYS
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
+from mta.core.route.terms import KEYS
 
 PLAIN = "hostname: mail.example.com\nlisteners: []\n"
 REFERENCE = Path(__file__).parents[2] / "config" / "mta.yaml"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mta.config import units
 from mta.config.settings import Endpoint
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from mta.core.adaptive import OURS, Change, Path, Refusal
-from mta.core.level import GROWTH, Bounds, Level
+from mta.core.limits.adaptive import OURS, Change, Path, Refusal
+from mta.core.limits.level import GROWTH, Bounds, Level
 from mta.core.model import Go, Subject, Wait
 
 DAY = 86400.0

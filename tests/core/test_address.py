@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mta.core.address import NULL, Path, PathError, a_label, parameters, parse
+from mta.core.mail.address import NULL, Path, PathError, a_label, parameters, parse
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta.core.agenda import SLACK, Agenda
 from mta.core.model import Line
+from mta.core.queue.agenda import SLACK, Agenda
 
 A, B = Line("a.test", 0, "acme"), Line("b.test", 0, "acme")
 SITE = ("site", 0)

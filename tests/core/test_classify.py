@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mta.core.classify import NO_SMTPUTF8, broken, outcomes, shared, surplus, unsendable
-from mta.core.dialogue import Capabilities, Left, Stage, Transaction
+from mta.core.answers.classify import NO_SMTPUTF8, broken, outcomes, shared, surplus, unsendable
+from mta.core.answers.dialogue import Capabilities, Left, Stage, Transaction
+from mta.core.answers.reply import ReplyParser
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject
-from mta.core.reply import ReplyParser
 
 HOST = "mx.dst.test"
 OK = "250 ok"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.credential import Credential, check_senders, parse_networks
-from mta.core.throttle import Rate
+from mta.core.credential import Credential, check_senders
+from mta.core.limits.throttle import Rate
+from mta.core.networks import parse_networks
 
 
 def credential(**changes: Any) -> Credential:

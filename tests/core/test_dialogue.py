@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mta.core.dialogue import (
+from mta.core.answers.dialogue import (
     MERGE_LIMIT,
     Capabilities,
     Desync,
@@ -16,8 +16,8 @@ from mta.core.dialogue import (
     Transaction,
     envelope_lines,
 )
+from mta.core.answers.reply import ReplyParser
 from mta.core.model import Message, Option, Recipient, Reply
-from mta.core.reply import ReplyParser
 
 PIPELINING = Capabilities(pipelining=True)
 PLAIN = Capabilities()

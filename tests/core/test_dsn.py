@@ -7,8 +7,8 @@ from email.message import EmailMessage
 
 import pytest
 
-from mta.core.dsn import MAX_RETURNED, failure_notice
-from mta.core.message import has_bare_newline
+from mta.core.mail.dsn import MAX_RETURNED, failure_notice
+from mta.core.mail.message import has_bare_newline
 from mta.core.model import Kind, Message, Option, Outcome, Reaction, Recipient, Reply, Scope, Subject, Verdict
 from mta.core.queueid import QueueIds, text
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.eightbit import MAX_DEPTH, MAX_PARTS, SLICE, seven
+from mta.core.mail.eightbit import MAX_DEPTH, MAX_PARTS, SLICE, seven
 
 HEAD = b"From: a@b.test\r\nMIME-Version: 1.0\r\n"
 MIXED = HEAD + b'Content-Type: multipart/mixed; boundary="=_x"\r\n'

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.erasure import Erasure
 from mta.core.event import Event, ReplyField, Type, encode_lines
+from mta.core.mail.erasure import Erasure
 
 ANN = Erasure("Ann@Dst.test")
 

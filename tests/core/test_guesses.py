@@ -6,9 +6,9 @@ import heapq
 
 import pytest
 
-from mta.core.guesses import BOUND, FORGOTTEN, LATELY, Guesses
+from mta.core.limits.guesses import BOUND, FORGOTTEN, LATELY, Guesses
+from mta.core.limits.throttle import GO
 from mta.core.model import Go, Wait
-from mta.core.throttle import GO
 
 ANN = b"ann"
 DAY = 86400.0

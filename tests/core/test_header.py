@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.header import (
+from mta.core.mail.header import (
     MAX_FIELDS,
     TABLE,
     Fate,
@@ -20,7 +20,7 @@ from mta.core.header import (
     scan,
     stamp,
 )
-from mta.core.message import header_block
+from mta.core.mail.message import header_block
 from mta.core.model import Reply
 
 LIMIT = 10_000  # octets of a header block

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta.core.last import EXPIRED, MAX_TEXT, Last, expired, read, was_ambiguous, written
 from mta.core.model import Kind, Outcome, Reaction, Reply, Scope, Subject, Verdict
+from mta.core.queue.last import EXPIRED, MAX_TEXT, Last, expired, read, was_ambiguous, written
 
 FULL = Verdict(Subject.MAILBOX, False, False, "full", Reaction.RETRY, Scope.RECIPIENT, "mailbox")
 REPLY = Reply(452, "4.2.2", "Mailbox\nfull")

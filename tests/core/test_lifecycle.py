@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta.core.lifecycle import FINAL, TABLE, Cause, ImpossibleMove, State, move
 from mta.core.model import Kind
+from mta.core.queue.lifecycle import FINAL, TABLE, Cause, ImpossibleMove, State, move
 
 CAUSES: list[Kind | Cause] = [*Kind, *Cause]
 PRINTED = """\

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.mailbox import MAX_FIELD, addresses
+from mta.core.mail.mailbox import MAX_FIELD, addresses
 
 
 @pytest.mark.parametrize(

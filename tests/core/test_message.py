@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.message import (
+from mta.core.mail.message import (
     Mending,
     has_bare_newline,
     header_block,

@@ -7,8 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from mta.core.credential import parse_networks
-from mta.core.networks import Networks
+from mta.core.networks import Networks, parse_networks
 
 
 def owners(*pairs: tuple[str, str]) -> Networks:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta.core.address import PathError
-from mta.core.options import hold_for, hold_until, priority
+from mta.core.mail.address import PathError
+from mta.core.mail.options import hold_for, hold_until, priority
 
 NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 

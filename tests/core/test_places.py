@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.credential import client_network
-from mta.core.places import Places
+from mta.core.limits.places import Places
+from mta.core.networks import client_network
 
 
 def test_one_network_holds_no_more_than_its_number() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mta.core.proofs import GUESSES, REMEMBERED, Proofs
+from mta.core.limits.proofs import GUESSES, REMEMBERED, Proofs
 
 ANN, BOB, RIGHT, OTHER = b"ann", b"bob", b"right", b"other"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mta.config.providers import load
-from mta.core.provider import Provider, Providers, complaints
-from mta.core.routing import Host
-from mta.core.terms import Terms
+from mta.core.route.provider import Provider, Providers, complaints
+from mta.core.route.routing import Host
+from mta.core.route.terms import Terms
 
 SHIPPED = load({})
 EXAMPLES = [(name, host) for name, profile in SHIPPED.by_name.items() for host in profile.examples]

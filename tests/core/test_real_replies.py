@@ -13,11 +13,11 @@ from typing import NamedTuple
 import pytest
 
 from mta.config.rules import load
-from mta.core.logline import quoted
+from mta.core.answers.logline import quoted
+from mta.core.answers.needles import Needles, literal
+from mta.core.answers.rules import MAX_TEXT, Rule, plain
+from mta.core.answers.status import Enhanced
 from mta.core.model import Reply, Subject, Verdict
-from mta.core.needles import Needles, literal
-from mta.core.rules import MAX_TEXT, Rule, plain
-from mta.core.status import Enhanced
 
 FILE = Path(__file__).parents[1] / "data" / "replies.txt"
 LABEL = re.compile(

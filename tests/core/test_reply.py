@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mta.core.answers.reply import MAX_LINE, MAX_REPLY, MAX_TEXT, ReplyError, ReplyParser, reply_of
 from mta.core.model import Reply
-from mta.core.reply import MAX_LINE, MAX_REPLY, MAX_TEXT, ReplyError, ReplyParser, reply_of
 
 
 def parse(octets: bytes, cuts: list[int] | None = None) -> tuple[list[Reply], str]:

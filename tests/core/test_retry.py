@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.retry import ANY, JITTER, LAST_CALL, Schedule
+from mta.core.queue.retry import ANY, JITTER, LAST_CALL, Schedule
 
 DAY = 86_400.0
 MIDDLE = 0.5  # no jitter

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
-from mta.core.routing import (
+from mta.core.route.routing import (
     MAX_HOSTS,
     MAX_SITE,
     AddressAnswer,

@@ -1,4 +1,4 @@
-"""Reply rules: what the shipped ones make of real replies, and the ways of `core.rules` and `core.status`."""
+"""Reply rules: what the shipped ones make of real replies, and the ways of rules and status codes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import replace
 import pytest
 
 from mta.config.rules import MAX_STEPS, SHIPPED, Entry, load, steps
-from mta.core.classify import broken, outcomes
-from mta.core.dialogue import Left, Transaction
-from mta.core.logline import quoted
-from mta.core.model import Kind, Message, Reaction, Recipient, Reply, Scope, Subject, Verdict
-from mta.core.reply import ReplyError
-from mta.core.rules import (
+from mta.core.answers.classify import broken, outcomes
+from mta.core.answers.dialogue import Left, Transaction
+from mta.core.answers.logline import quoted
+from mta.core.answers.reply import ReplyError
+from mta.core.answers.rules import (
     CACHED,
     LONGEST,
     MAX_TEXT,
@@ -25,7 +24,8 @@ from mta.core.rules import (
     plain,
     stated_wait,
 )
-from mta.core.status import CLASSES, Span
+from mta.core.answers.status import CLASSES, Span
+from mta.core.model import Kind, Message, Reaction, Recipient, Reply, Scope, Subject, Verdict
 
 RULES = load()
 HOST = "mx.dst.test"

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from mta.core.queueid import QueueIds
-from mta.core.source import Source, SourcePool, Sources, chosen_by_the_system
+from mta.core.route.source import Source, SourcePool, Sources, chosen_by_the_system
 
 ONE, TWO, THREE = (Source(f"mail{n}", f"192.0.2.{n}", f"mail{n}.example.com") for n in (1, 2, 3))
 NAMED = {source.name: source for source in (ONE, TWO, THREE)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mta.core.sparing import MOST, PERIOD, Sparing
+from mta.core.limits.sparing import MOST, PERIOD, Sparing
 
 
 def test_a_flood_is_told_a_few_times_and_then_as_a_number() -> None:

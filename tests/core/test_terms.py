@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from mta.core.level import Bounds
-from mta.core.terms import Layer, Limit, Terms, overlay, resolve
-from mta.core.throttle import Rate, SiteLimits
+from mta.core.limits.level import Bounds
+from mta.core.limits.throttle import Rate, SiteLimits
+from mta.core.route.terms import Layer, Limit, Terms, overlay, resolve
 
 BASE = Layer(
     "default",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.text import UNFIT, fit
+from mta.core.mail.text import UNFIT, fit
 
 
 @pytest.mark.parametrize(

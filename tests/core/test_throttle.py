@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mta.core.limits.throttle import DeadSite, Rate, RateLimit
 from mta.core.model import Go, Wait
-from mta.core.throttle import DeadSite, Rate, RateLimit
 
 
 def test_no_rate_holds_nothing_back() -> None:

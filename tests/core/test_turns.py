@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
+from mta.core.limits.turns import CAPACITY, SHARE, Turns
 from mta.core.model import Batch, Message, Recipient
-from mta.core.turns import CAPACITY, SHARE, Turns
 
 ids = count(1)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mta.core.adaptive import Path
-from mta.core.level import Bounds
+from mta.core.limits.adaptive import Path
+from mta.core.limits.level import Bounds
 from tests.fakes.sender import Sender
 from tests.fakes.sites import Bucket, Fixed, Limit, Site, Sliding
 

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from mta.core.limits.window import Window
 from mta.core.model import Go, Wait
-from mta.core.window import Window
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EVERY_DAY = frozenset(range(7))

@@ -18,8 +18,8 @@ from typing import Any
 from aiosmtpd.smtp import AuthResult
 
 from mta.clock import Clock, SystemClock
-from mta.core.address import Path
-from mta.core.capacity import Share
+from mta.core.limits.capacity import Share
+from mta.core.mail.address import Path
 from mta.core.model import Reply
 from mta.smtp.listener import Listener
 from mta.smtp.rests import Rests

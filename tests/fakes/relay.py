@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mta.config.settings import DEFAULT, Dns, Duration, Provider, Stream
-from mta.core.retry import Schedule
+from mta.core.queue.retry import Schedule
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer
 from tests.fakes.house import NETWORK, House, routed, running, settings

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from mta.core.adaptive import Change, Path, Refusal
+from mta.core.limits.adaptive import Change, Path, Refusal
 from mta.core.model import Go, Subject
 from tests.fakes.sites import Site
 

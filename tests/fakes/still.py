@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 from mta.cli.main import main
 from mta.config.load import show
 from mta.config.settings import Sandbox, Settings
-from mta.core.lifecycle import State
 from mta.core.model import Message, Option, Recipient
+from mta.core.queue.lifecycle import State
 from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool.bodies import THRESHOLD

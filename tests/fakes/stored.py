@@ -18,11 +18,11 @@ from pathlib import Path
 
 from mta.core.credential import Credential
 from mta.core.event import Event, Type
-from mta.core.last import written
-from mta.core.lifecycle import State
+from mta.core.limits.throttle import Rate
 from mta.core.model import Kind, Message, Outcome, Recipient, Reply, Scope, Subject
+from mta.core.queue.last import written
+from mta.core.queue.lifecycle import State
 from mta.core.queueid import text
-from mta.core.throttle import Rate
 from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool.bodies import THRESHOLD

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from mta.core.lifecycle import State
 from mta.core.model import Message, Recipient
+from mta.core.queue.lifecycle import State
 from mta.metrics import Metrics
 from mta.spool.commit import Update
 from mta.spool.queue import Spool

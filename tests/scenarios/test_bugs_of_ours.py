@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mta.config.settings import Duration, Spool, Stream
-from mta.core.sparing import MOST, PERIOD
+from mta.core.limits.sparing import MOST, PERIOD
 from mta.outbound import strays
 from tests.fakes.clock import HandClock
 from tests.fakes.house import NETWORK, House, routed, running, settings
@@ -169,12 +169,12 @@ ANYWHERE = [
     "mta.outbound.pool.Pool.open",
     "mta.outbound.leases.Leases.give_back",
     "mta.outbound.scheduler.Scheduler._hours",
-    "mta.core.dialogue.envelope_lines",
-    "mta.core.dialogue.Dialogue.begin",
-    "mta.core.dialogue.Dialogue.feed",
-    "mta.core.dialogue.Dialogue._feed",
-    "mta.core.dialogue.Dialogue._finish",
-    "mta.core.dialogue.Dialogue._say",
+    "mta.core.answers.dialogue.envelope_lines",
+    "mta.core.answers.dialogue.Dialogue.begin",
+    "mta.core.answers.dialogue.Dialogue.feed",
+    "mta.core.answers.dialogue.Dialogue._feed",
+    "mta.core.answers.dialogue.Dialogue._finish",
+    "mta.core.answers.dialogue.Dialogue._say",
     "mta.smtp.client.Connection.received",
     "mta.smtp.client.Connection._write",
 ]
@@ -193,9 +193,9 @@ RETRYING = [
     "mta.outbound.leases.Leases.room",
     "mta.outbound.leases.Leases.take",
     "mta.outbound.leases.Leases.free",
-    "mta.core.agenda.Agenda.take",
+    "mta.core.queue.agenda.Agenda.take",
     "mta.spool.reader.Reader.due",
-    "mta.core.drift.Drift.look",
+    "mta.core.queue.drift.Drift.look",
 ]
 
 
@@ -243,7 +243,7 @@ async def test_a_retry_meets_a_bug_and_is_sent_later(
 
 @pytest.mark.parametrize(
     "name", ["mta.outbound.outcome.Settler._event", "mta.outbound.outcome.Settler._notify",
-             "mta.outbound.outcome.about", "mta.core.dsn.failure_notice", "mta.outbound.lane.outcomes",
+             "mta.outbound.outcome.about", "mta.core.mail.dsn.failure_notice", "mta.outbound.lane.outcomes",
              "mta.outbound.pool.Pool.offer", "mta.outbound.leases.Leases.take"]
 )  # fmt: skip
 async def test_mail_that_always_meets_a_bug_expires(
@@ -398,7 +398,7 @@ async def test_mail_whose_due_time_nobody_heard_of_is_tried_again(
 ) -> None:
     async with rigged(tmp_path) as rig:
         rig.peer.rcpt = b"451 4.3.0 later\r\n"
-        met = once(monkeypatch, "mta.core.agenda.Agenda.note")
+        met = once(monkeypatch, "mta.core.queue.agenda.Agenda.note")
         await rig.house.send(B)
         await rig.house.event(type="deferral")
         assert met()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mta.config.settings import Endpoint, Size, StaticRoute
-from mta.core.message import stuff
+from mta.core.mail.message import stuff
 from mta.outbound import contents
 from tests.fakes.clock import HandClock
 from tests.fakes.house import House, running, settings

@@ -13,7 +13,7 @@ import pytest
 
 from mta.config.settings import Sandbox
 from mta.core.credential import Credential
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from mta.intake.authentication import LOOK
 from mta.spool.credentials import CredentialStore
 from tests.fakes.client import CONTENT, ENVELOPE, Client, greeted

@@ -14,7 +14,7 @@ import pytest
 from mta.config.settings import Limits, Sandbox, Settings
 from mta.core import queueid
 from mta.core.credential import Credential
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from mta.smtp.connection import STRANGER
 from mta.spool.credentials import CredentialStore
 from tests.fakes.client import CONTENT, ENVELOPE, Client, greeted

@@ -12,8 +12,8 @@ import pytest
 
 from mta.config.settings import Limits, Sandbox, Size
 from mta.core.credential import Credential
-from mta.core.header import MAX_FIELDS
-from mta.core.message import Mending, normalise_newlines
+from mta.core.mail.header import MAX_FIELDS
+from mta.core.mail.message import Mending, normalise_newlines
 from mta.intake import admission
 from mta.smtp import stream
 from mta.smtp.stream import BARE_NEWLINE, NUL, SLICE

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mta.config.settings import Dns, Duration
+from mta.core.limits.throttle import Rate
 from mta.core.model import Line
-from mta.core.throttle import Rate
 from mta.outbound.scheduler import LOOKUPS, ROUND
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mta.config.settings import DEFAULT, Dns, Duration, Provider
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
 from tests.fakes.house import House, running, settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from tests.fakes.peer import HELLO, TAKES, envelope
 from tests.fakes.relay import relaying
 
@@ -91,7 +91,7 @@ async def test_mail_that_found_its_lane_full_goes_when_there_is_room_and_not_lat
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten messages for a lane of four, to a peer that hesitates; the clock never moves."""
-    monkeypatch.setattr("mta.core.turns.CAPACITY", 4)
+    monkeypatch.setattr("mta.core.limits.turns.CAPACITY", 4)
     monkeypatch.setattr("mta.outbound.lane.LOW", 2)
     async with relaying(tmp_path, "hold\n" + HELLO + TAKES * 10, connections=1) as relay:
         for number in range(10):

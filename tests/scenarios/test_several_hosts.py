@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mta.config.settings import DEFAULT, Dns, Duration
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
 from tests.fakes.house import House, running, settings

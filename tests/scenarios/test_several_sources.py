@@ -199,7 +199,7 @@ async def test_a_host_of_the_other_family_and_no_source_that_reaches_it(tmp_path
 async def test_a_lane_that_is_full_leaves_mail_to_the_next_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mta.core.turns.CAPACITY", 2)
+    monkeypatch.setattr("mta.core.limits.turns.CAPACITY", 2)
     slow = "hold\n" + HELLO + TAKES * 2
     async with relaying(tmp_path, slow, HELLO2 + TAKES * 2) as relay:
         for number in range(4):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mta.config.settings import Sandbox
-from mta.core.message import has_bare_newline, normalise_newlines, stuff, unstuff
+from mta.core.mail.message import has_bare_newline, normalise_newlines, stuff, unstuff
 from tests.fakes.client import ENVELOPE, Client, greeted, opened, stuffed
 from tests.fakes.house import House, running, settings
 from tests.fakes.probe import OK, Desk, probing

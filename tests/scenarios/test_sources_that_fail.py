@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mta.config.settings import Address, HostName, Source, Stream
-from mta.core.throttle import Rate
+from mta.core.limits.throttle import Rate
 from mta.ops.control import call
 from tests.fakes.clock import HandClock
 from tests.fakes.doorman import DROPS, SILENT, TAKES, Doorman
@@ -68,7 +68,7 @@ async def test_retries_that_a_slow_source_holds_leave_those_of_another_one_alone
 async def test_a_full_lane_of_one_pool_leaves_retries_of_another_pool_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mta.core.turns.CAPACITY", 2)
+    monkeypatch.setattr("mta.core.limits.turns.CAPACITY", 2)
     clock = HandClock()
     mail = [("one", f"slow{n}@dst.test") for n in range(6)] + [("two", f"b{n}@dst.test") for n in range(4)]
     await fill(settings(tmp_path).spool.path, clock, mail)
@@ -184,7 +184,7 @@ async def test_refusals_of_many_connections_at_once_are_one_block(tmp_path: Path
 async def test_who_is_full_waits_for_his_own_lane_and_not_for_another_source_that_is_shut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mta.core.turns.CAPACITY", 2)
+    monkeypatch.setattr("mta.core.limits.turns.CAPACITY", 2)
     clock = HandClock()
     mail = [("two", "shut@dst.test")] + [("one", f"b{n}@dst.test") for n in range(3)]
     await fill(settings(tmp_path).spool.path, clock, mail)

@@ -17,7 +17,7 @@ import pytest
 
 from mta.config.settings import Limits
 from mta.core.credential import Credential
-from mta.core.sparing import MOST, PERIOD
+from mta.core.limits.sparing import MOST, PERIOD
 from mta.intake.strangers import MAX_NAME
 from mta.smtp.connection import STRANGER
 from tests.fakes.client import CONTENT, Client, greeted

@@ -12,7 +12,7 @@ import pytest
 
 from mta.config.settings import Duration, Stream
 from mta.core.credential import Credential
-from mta.core.window import Window
+from mta.core.limits.window import Window
 from tests.fakes.client import CONTENT, Client, greeted
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, House, routed, running, settings
@@ -77,7 +77,7 @@ async def test_a_tenants_flood_lets_the_others_through(tmp_path: Path) -> None:
 async def test_newsletters_on_disk_do_not_stand_before_a_password_that_is_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mta.core.turns.CAPACITY", 2)
+    monkeypatch.setattr("mta.core.limits.turns.CAPACITY", 2)
     monkeypatch.setattr("mta.outbound.lane.LOW", 1)
     clock = HandClock()
     async with ScriptedPeer("hold\n" + HELLO + TAKES * 9) as peer:

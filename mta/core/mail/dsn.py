@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from email.utils import formatdate
 
-from mta.core.address import ascii_address
+from mta.core.mail.address import ascii_address
+from mta.core.mail.text import printable
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Subject
 from mta.core.queueid import created, text
-from mta.core.text import printable
 
 MAX_RETURNED = 64 * 1024  # octets of the original's header block
 MAX_SHOWN = 240  # characters of a line that somebody else wrote

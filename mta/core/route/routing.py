@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
+from mta.core.limits.throttle import SiteLimits
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
-from mta.core.retry import ANY, Schedule
-from mta.core.source import Source
-from mta.core.terms import Limit, PathBounds
-from mta.core.throttle import SiteLimits
+from mta.core.queue.retry import ANY, Schedule
+from mta.core.route.source import Source
+from mta.core.route.terms import Limit, PathBounds
 
 ROOT = "."
 MAX_HOSTS = 10  # more never help, and a domain must not make us knock at a hundred doors

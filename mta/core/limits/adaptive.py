@@ -29,15 +29,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from mta.core.evidence import DOUBT, Evidence
-from mta.core.level import AGE, MINUTE, Bounds, Level, Meter
+from mta.core.limits.evidence import DOUBT, Evidence
+from mta.core.limits.level import AGE, MINUTE, Bounds, Level, Meter
+from mta.core.limits.throttle import Rate, RateLimit
 from mta.core.model import Go, Subject, Wait
-from mta.core.throttle import Rate, RateLimit
 
 NO_CONNECTION = "connections"  # the window is full
 OURS = frozenset({Subject.RATE, Subject.CONNECTION, Subject.SOURCE})
 
-# Growth; more about it in core.level
+# Growth; more about it in core.limits.level
 USED = 0.7  # of the rate must be used for it to grow; the meter lags by a tenth, and chance takes its part
 REACHED = 0.85  # of the rate is reached: more connections would not help
 # Marks

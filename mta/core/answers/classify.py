@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mta.core.dialogue import Capabilities, Left, Stage, Transaction
-from mta.core.message import needs_smtputf8
+from mta.core.answers.dialogue import Capabilities, Left, Stage, Transaction
+from mta.core.mail.message import needs_smtputf8
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject, Verdict
 
 Judge = Callable[[Reply, str], Verdict]  # of a reply, and the command that it answers

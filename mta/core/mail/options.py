@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from mta.core.address import PathError
-from mta.core.turns import HIGHEST, LOWEST
+from mta.core.limits.turns import HIGHEST, LOWEST
+from mta.core.mail.address import PathError
 
 _PRIORITY = re.compile(r"-?[0-9]")
 _INTERVAL = re.compile(r"[1-9][0-9]{0,8}")  # RFC 4865 3: 1 to 999999999

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from mta.core.limits.throttle import Rate, RateLimit
 from mta.core.model import Go
-from mta.core.throttle import Rate, RateLimit
 
 REMEMBERED = 30 * 86400.0  # seconds
 GUESSES = Rate(1000, 600.0)  # at a fingerprint: a program with an old secret stays below, a search does not

@@ -1,7 +1,7 @@
 """The octets of one message: line ends, dots, and where the header block ends.
 
 Between: the SMTP server hands over what stood between DATA and the dot; the client stuffs it again.
-    `core.header` judges the header block.
+    `core.mail.header` judges the header block.
 Contract: contents are `bytes` with CRLF line ends and a CRLF at the end, dots not stuffed. Everything
     here goes over the octets in bulk (C calls), never line by line, in a time that grows with their number.
 Raises: nothing.
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from io import IncrementalNewlineDecoder
 
-from mta.core.address import ascii_address
+from mta.core.mail.address import ascii_address
 
 _LINES = 64 * 1024
 _EMPTY_LINES = b"\r\n" * _LINES

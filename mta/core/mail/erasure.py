@@ -19,7 +19,7 @@ from typing import Any
 import idna
 import msgspec
 
-from mta.core.address import PathError, parse
+from mta.core.mail.address import PathError, parse
 
 ERASED = "erased"
 

@@ -17,8 +17,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from mta.core.mail.text import heard
 from mta.core.model import Reply
-from mta.core.text import heard
 
 MAX_LINE = 2048  # octets of a line that are looked at
 MAX_REPLY = 64 * 1024  # octets; generous over any EHLO, and a bound on what a peer makes us hold

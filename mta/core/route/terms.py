@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple, TypeVar
 
-from mta.core.level import Bounds
-from mta.core.retry import Duration, Schedule
-from mta.core.throttle import Rate, SiteLimits
+from mta.core.limits.level import Bounds
+from mta.core.limits.throttle import Rate, SiteLimits
+from mta.core.queue.retry import Duration, Schedule
 
 FLOOR_RATE = 1 / 60  # recipients a second: however little a site takes, one a minute is tried
 UNLIMITED = Bounds(FLOOR_RATE, math.inf, math.inf)

@@ -1,6 +1,6 @@
 """Which rules can fit a text at all, by three letters that must be in it.
 
-Between: `core.rules` asks, so that of some 170 rules it tries the few that may fit, in their order.
+Between: `core.answers.rules` asks, so that of some 170 rules it tries the few that may fit, in their order.
 Contract: pure. `candidates` never leaves out a rule that fits; it may name some that do not. A regular
     expression is one that `config.rules` lets pass: no groups but (?:...), no look-around, no flags.
 Why: to look for 1,300 phrases and 50 expressions in a text one by one takes ten times as long.

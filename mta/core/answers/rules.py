@@ -1,8 +1,9 @@
 """What a peer's answer means: rules that are data, and the verdict of the first one that fits.
 
-Between: `config.rules` builds the `RuleSet` from a file; `core.classify`, lanes and `mta classify` ask it.
+Between: `config.rules` builds the `RuleSet` from a file; `core.answers.classify`, lanes and `mta classify`
+    ask it.
 Contract: pure. A provider's own rules are asked before those for everybody, each group in its order, and
-    where none fits the codes decide (`core.status`). `stage` is the command that was answered, as
+    where none fits the codes decide (`core.answers.status`). `stage` is the command that was answered, as
     `Outcome.command` has it; "" is unknown and fits every rule. `provider` is "" for none of those that
     rules name; None is unknown and fits every rule but those of common words. Waits are seconds, at
     least `SHORTEST`, at most `LONGEST`. Of a text the first `MAX_TEXT` characters count, in lower case,
@@ -12,7 +13,7 @@ Standards: RFC 5321 4.2 (replies), 4.5.4.1 (retries), RFC 3463, RFC 6647 (greyli
 Why: a wrong word about a mailbox is worse than none, so whatever a rule says, an answer suppresses an
     address only where `status.may_suppress`, and where it speaks of nothing else. Most texts are recognised
     by a plain phrase: `in` takes a twentieth of a regular expression's time, and a hostile text cannot slow
-    it down; `core.needles` keeps most rules from being tried at all.
+    it down; `core.answers.needles` keeps most rules from being tried at all.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from mta.core import status
+from mta.core.answers import status
+from mta.core.answers.needles import Needles
+from mta.core.answers.status import Enhanced, Span
 from mta.core.model import Reaction, Reply, Scope, Subject, Verdict
-from mta.core.needles import Needles
-from mta.core.status import Enhanced, Span
 
 MAX_TEXT = 1024  # characters
 SHORTEST, LONGEST = 30.0, 86400.0  # seconds that a peer can ask for

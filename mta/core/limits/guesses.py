@@ -20,8 +20,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from mta.core.limits.throttle import GO, Rate, RateLimit
 from mta.core.model import Go, Wait
-from mta.core.throttle import GO, Rate, RateLimit
 
 PAIR = Rate(5, 600.0)  # and one more every 2 minutes after that
 CLIENT = Rate(20, 600.0)

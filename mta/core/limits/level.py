@@ -1,6 +1,7 @@
 """A quantity that is learned by trying: where it stands, where it was refused, when to try more; and a meter.
 
-Between: `core.adaptive` has a level for its rate and one for its window, and measures what the site takes.
+Between: `core.limits.adaptive` has a level for its rate and one for its window, and measures what the site
+    takes.
 Contract: pure; times are seconds of one clock that never goes back.
 Raises: nothing.
 """

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import idna
 
+from mta.core.mail.text import UNFIT
 from mta.core.model import Reply
-from mta.core.text import UNFIT
 
 # The ninety-nine in a hundred: an atom or dotted atoms at a name. Dots are not policed: a..b@ is no
 # Dot-string, but carriers have given such addresses out and their servers take them.

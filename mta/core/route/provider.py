@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from mta.core.routing import Host
-from mta.core.terms import Layer, Terms
+from mta.core.route.routing import Host
+from mta.core.route.terms import Layer, Terms
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # without a dot: no domain is taken for it
 

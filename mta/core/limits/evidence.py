@@ -1,6 +1,6 @@
 """Is it a refusal, weather, or the end of a connection that has carried enough?
 
-Between: `core.adaptive` asks where no rule is sure.
+Between: `core.limits.adaptive` asks where no rule is sure.
 Contract: pure; times are seconds of one clock that never goes back.
 Raises: nothing.
 Why: a site that restarts says 421 too; whoever slows down for that is slow for ever.

@@ -1,6 +1,6 @@
 """What a reply's codes say by themselves, where no rule knows its text.
 
-Between: `core.rules` asks last; it names the codes that a rule is for by `Span`.
+Between: `core.answers.rules` asks last; it names the codes that a rule is for by `Span`.
 Contract: pure. `verdict` always answers: first by 421, then by the enhanced code (its detail, else its
     subject), then by the reply code and the command that it answers. `stage` is that command as
     `Outcome.command` has it ("RCPT", "." ...), "" where nobody knows.

@@ -19,8 +19,8 @@ import enum
 import re
 from typing import NamedTuple
 
+from mta.core.mail.text import fit
 from mta.core.model import Reply
-from mta.core.text import fit
 
 MAX_FIELDS = 10_000
 SHOWN = 40  # characters of a line that a reply quotes

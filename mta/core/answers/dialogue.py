@@ -20,10 +20,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from mta.core.address import ascii_address
-from mta.core.message import header_block, needs_smtputf8
+from mta.core.answers.reply import MAX_QUOTED, ReplyError
+from mta.core.mail.address import ascii_address
+from mta.core.mail.message import header_block, needs_smtputf8
 from mta.core.model import Message, Option, Recipient, Reply
-from mta.core.reply import MAX_QUOTED, ReplyError
 
 MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would wait for long
 _END = b".\r\n"

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 
+from mta.core.answers.reply import ReplyError, ReplyParser
 from mta.core.model import Reply
-from mta.core.reply import ReplyError, ReplyParser
 
 MAX_QUOTED = 4096  # characters of one quoted reply
 MAX_LINE = 1024  # characters of one of its lines

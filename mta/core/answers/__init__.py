@@ -1,0 +1,1 @@
+"""What peers say and what it means."""

@@ -1,0 +1,1 @@
+"""How much, how fast, how many: limits that are learned, set or shared."""

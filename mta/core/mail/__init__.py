@@ -1,0 +1,1 @@
+"""What mail is made of: addresses, headers, octets, notices."""

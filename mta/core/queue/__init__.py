@@ -1,0 +1,1 @@
+"""What waits: its states, its next attempt, its end."""

@@ -1,0 +1,1 @@
+"""Where mail goes, from which source, on what terms."""
