@@ -27,6 +27,9 @@ from mta.core.limits.sparing import PERIOD, Sparing
 from mta.core.queue.last import read
 from mta.core.queue.retry import Schedule
 from mta.core.queueid import text
+from mta.delivery.connect import Connector
+from mta.delivery.pool import Pool
+from mta.delivery.router import Router
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.intake.admission import Admission
@@ -41,11 +44,8 @@ from mta.ops.certificate import Watch
 from mta.ops.control import Control, ControlError
 from mta.ops.memory import LOOK, Tide
 from mta.ops.notify import Notify
-from mta.outbound.delivery import Delivery
 from mta.outbound.explanation import explain
 from mta.outbound.outcome import Settler
-from mta.outbound.pool import Pool
-from mta.outbound.router import Router
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
 from mta.smtp.listener import Listener
@@ -156,11 +156,13 @@ class Daemon:
         profiles = await asyncio.to_thread(providers.load, self.settings.providers)
         self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox, profiles)
         self.sources = sources(self.settings)
-        delivery = Delivery(self.router, self.clock)
+        connector = Connector(self.router, self.clock)
         rules = await asyncio.to_thread(shipped)
         settler = Settler(self.spool, self.schedules, rules, self.settings.hostname, self.clock, self.metrics)
         memory = self.settings.limits.memory
-        self.pool = Pool(delivery, self.sources, rules, settler, self.spool, memory, self.clock, self.metrics)
+        self.pool = Pool(
+            connector, self.sources, rules, settler, self.spool, memory, self.clock, self.metrics
+        )
         windows = {name: each.hours for name, each in self.settings.streams.items() if each.hours}
         self.scheduler = Scheduler(
             self.router, self.pool, windows, settler, self.spool, self.clock, self.metrics

@@ -30,7 +30,7 @@ from mta.core.model import Kind
 
 # IANA's service names for 587 and 465; "network" is where the client's address is the credential.
 ListenerName = Literal["submission", "submissions", "network"]
-Room = Literal["intake", "spool", "outbound", "events", "smtp", "dns", "ops", "sandbox", "loop"]
+Room = Literal["intake", "spool", "outbound", "delivery", "events", "smtp", "dns", "ops", "sandbox", "loop"]
 
 COMMIT_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 COMMIT_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)

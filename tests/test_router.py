@@ -19,9 +19,9 @@ from mta.core.queue.retry import Schedule
 from mta.core.route.provider import Provider, Providers
 from mta.core.route.routing import Host, Login, Route
 from mta.core.route.terms import PathBounds, Terms
+from mta.delivery import router as module
+from mta.delivery.router import Router
 from mta.dns.resolver import Resolver
-from mta.outbound import router as module
-from mta.outbound.router import Router
 from tests.fakes.dns import Misfortune, NameServer, Zone
 
 SETTINGS = Settings("out.sender.test", listeners=())

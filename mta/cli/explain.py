@@ -52,10 +52,10 @@ def _alone(settings: Settings, destination: str) -> dict[str, Any]:
     from mta.clock import SystemClock
     from mta.config.providers import load
     from mta.config.sources import sources
+    from mta.delivery.router import Router
     from mta.dns.resolver import Resolver
     from mta.ops.addresses import local_addresses
     from mta.outbound.explanation import explain as asked
-    from mta.outbound.router import Router
 
     clock = SystemClock()
     sandbox = settings.sandbox.bind if settings.sandbox else None

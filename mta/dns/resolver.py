@@ -1,6 +1,6 @@
 """The resolver: a name -> its MX records or its addresses, as a value.
 
-Between: `outbound.router` asks; dnspython speaks to the name servers.
+Between: `delivery.router` asks; dnspython speaks to the name servers.
 Contract: names are A-labels, always taken as absolute; ttl is seconds that are left, of the record that
     expires first. A query ends within the timeout of the settings, with TROUBLE if need be; an answer that
     comes before that is used, whoever else was asked meanwhile. Identical questions under way are one query,

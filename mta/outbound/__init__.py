@@ -1,1 +1,1 @@
-"""How mail gets out: scheduler, router, lanes and connections, delivery, outcome."""
+"""What is due: scheduler, retries, leases, expiry, and what an outcome means."""

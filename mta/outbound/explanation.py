@@ -1,6 +1,6 @@
 """What we know of the way to a destination, as plain data: for `mta explain`.
 
-Between: the daemon's control socket, or the command line alone; `outbound.router` has the answers.
+Between: the daemon's control socket, or the command line alone; `delivery.router` has the answers.
 Contract: a destination is an address, a domain, an address literal, or the name of a provider. What cannot be
     routed has a `problem` instead of hosts and limits. `state` adds what is known of each source's present;
     None where nothing is.
@@ -20,7 +20,7 @@ from mta.core.mail.address import PathError, a_label
 from mta.core.model import Outcome
 from mta.core.route.routing import Host, Route
 from mta.core.route.source import Source, Sources
-from mta.outbound.router import Router
+from mta.delivery.router import Router
 
 State = Callable[[Route, Source], dict[str, Any] | None]
 

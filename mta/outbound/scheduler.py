@@ -30,14 +30,14 @@ from mta.core.queue.agenda import Agenda
 from mta.core.queue.lifecycle import State
 from mta.core.queueid import first_id, text
 from mta.core.route.routing import Route
+from mta.delivery.lane import LANE_FULL
+from mta.delivery.pool import Pool
+from mta.delivery.router import Router
 from mta.metrics import Metrics
 from mta.outbound.clockwatch import ClockWatch
 from mta.outbound.expiry import Expiry
-from mta.outbound.lane import LANE_FULL
 from mta.outbound.leases import Leases, Lot
 from mta.outbound.outcome import Settler, Trace
-from mta.outbound.pool import Pool
-from mta.outbound.router import Router
 from mta.outbound.strays import Strays
 from mta.spool.commit import Update
 from mta.spool.database import SpoolError

@@ -33,8 +33,8 @@ import mta.daemon  # noqa: F401 - once, and not in every fork
 from mta.cli.main import main
 from mta.clock import SystemClock
 from mta.core.model import Kind
+from mta.delivery.connect import Connector
 from mta.events import log
-from mta.outbound.delivery import Delivery
 from mta.outbound.outcome import Settler
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
@@ -300,7 +300,7 @@ POINTS: Mapping[str, Place] = {
     "inside-commit": Place(7, inside_commit),
     "inside-checkpoint": Place(8, inside_checkpoint),
     "before-250": Place(9, after(queue, "commit", _owns)),
-    "before-dialling": Place(10, before(Delivery, "connect")),
+    "before-dialling": Place(10, before(Connector, "connect")),
     "peer-has-it": Place(11, before(SandboxMX, "answer")),
     "before-lease": Place(12, before(queue, "commit", _leases)),
     "after-lease": Place(13, before(Scheduler, "_dispatch", _is_retry)),

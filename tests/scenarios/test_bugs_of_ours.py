@@ -147,26 +147,26 @@ def once(monkeypatch: pytest.MonkeyPatch, name: str, times: int = 1) -> Callable
 ANYWHERE = [
     "mta.outbound.outcome.Settler._event",
     "mta.outbound.outcome.created",
-    "mta.outbound.lane.Lane._head",
-    "mta.outbound.lane.Lane._granted",
-    "mta.outbound.lane.Lane._wants_connection",
-    "mta.outbound.lane.Lane._start",
-    "mta.outbound.lane.Lane.take",
-    "mta.outbound.lane.Lane.idle_again",
-    "mta.outbound.lane.Lane.opened",
-    "mta.outbound.lane.Transaction",
-    "mta.outbound.lane.outcomes",
-    "mta.outbound.lane.surplus",
-    "mta.outbound.lane.unsendable",
-    "mta.outbound.traffic.Traffic.ended",
-    "mta.outbound.traffic.Traffic.take",
-    "mta.outbound.traffic.Traffic.dial",
-    "mta.outbound.traffic.Traffic.opened",
-    "mta.outbound.delivery.Delivery.connect",
-    "mta.outbound.router.Router.cached",
-    "mta.outbound.pool.Pool.offer",
-    "mta.outbound.pool.Pool.choose",
-    "mta.outbound.pool.Pool.open",
+    "mta.delivery.lane.Lane._head",
+    "mta.delivery.lane.Lane._granted",
+    "mta.delivery.lane.Lane._wants_connection",
+    "mta.delivery.lane.Lane._start",
+    "mta.delivery.lane.Lane.take",
+    "mta.delivery.lane.Lane.idle_again",
+    "mta.delivery.lane.Lane.opened",
+    "mta.delivery.lane.Transaction",
+    "mta.delivery.lane.outcomes",
+    "mta.delivery.lane.surplus",
+    "mta.delivery.lane.unsendable",
+    "mta.delivery.traffic.Traffic.ended",
+    "mta.delivery.traffic.Traffic.take",
+    "mta.delivery.traffic.Traffic.dial",
+    "mta.delivery.traffic.Traffic.opened",
+    "mta.delivery.connect.Connector.connect",
+    "mta.delivery.router.Router.cached",
+    "mta.delivery.pool.Pool.offer",
+    "mta.delivery.pool.Pool.choose",
+    "mta.delivery.pool.Pool.open",
     "mta.outbound.leases.Leases.give_back",
     "mta.outbound.scheduler.Scheduler._hours",
     "mta.core.answers.dialogue.envelope_lines",
@@ -179,11 +179,11 @@ ANYWHERE = [
     "mta.smtp.client.Connection._write",
 ]
 READING = [
-    "mta.outbound.contents.Contents.has_room",
-    "mta.outbound.contents.Contents.read",
-    "mta.outbound.lane.Lane.begin",
-    "mta.outbound.contents.stuff",
-    "mta.outbound.contents.header_block",
+    "mta.delivery.contents.Contents.has_room",
+    "mta.delivery.contents.Contents.read",
+    "mta.delivery.lane.Lane.begin",
+    "mta.delivery.contents.stuff",
+    "mta.delivery.contents.header_block",
     "mta.spool.reader.Reader.content",
 ]
 RETRYING = [
@@ -243,8 +243,8 @@ async def test_a_retry_meets_a_bug_and_is_sent_later(
 
 @pytest.mark.parametrize(
     "name", ["mta.outbound.outcome.Settler._event", "mta.outbound.outcome.Settler._notify",
-             "mta.outbound.outcome.about", "mta.core.mail.dsn.failure_notice", "mta.outbound.lane.outcomes",
-             "mta.outbound.pool.Pool.offer", "mta.outbound.leases.Leases.take"]
+             "mta.outbound.outcome.about", "mta.core.mail.dsn.failure_notice", "mta.delivery.lane.outcomes",
+             "mta.delivery.pool.Pool.offer", "mta.outbound.leases.Leases.take"]
 )  # fmt: skip
 async def test_mail_that_always_meets_a_bug_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -270,9 +270,9 @@ async def test_mail_that_always_meets_a_bug_expires(
 
 
 @pytest.mark.parametrize(
-    "name", ["mta.outbound.lane.Lane.opened", "mta.outbound.lane.Lane.idle_again",
-             "mta.outbound.lane.Lane._is_used_up", "mta.outbound.lane.Lane._start",
-             "mta.outbound.traffic.Traffic.opened"]
+    "name", ["mta.delivery.lane.Lane.opened", "mta.delivery.lane.Lane.idle_again",
+             "mta.delivery.lane.Lane._is_used_up", "mta.delivery.lane.Lane._start",
+             "mta.delivery.traffic.Traffic.opened"]
 )  # fmt: skip
 async def test_a_bug_that_every_connection_meets_has_no_peer_dialled_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -288,7 +288,7 @@ async def test_a_bug_that_every_connection_meets_has_no_peer_dialled_for_ever(
         assert rig.peer.taken == 1
 
 
-@pytest.mark.parametrize("name", ["mta.outbound.reach.Reach.lost", "mta.outbound.lane.Lane.lost"])
+@pytest.mark.parametrize("name", ["mta.delivery.reach.Reach.lost", "mta.delivery.lane.Lane.lost"])
 async def test_a_bug_over_a_connection_that_was_lost_keeps_no_mail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -308,7 +308,7 @@ async def test_what_was_answered_is_not_sent_again_for_a_bug_over_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with rigged(tmp_path, memory=1) as rig:
-        met = once(monkeypatch, "mta.outbound.contents.Contents.give_back")
+        met = once(monkeypatch, "mta.delivery.contents.Contents.give_back")
         await rig.house.send(B)
         await rig.until(lambda: not rig.house.daemon.spool.tally.recipients, 900.0)
         assert met()
@@ -331,7 +331,7 @@ async def test_what_was_answered_is_not_sent_again_for_a_bug_over_what_comes_nex
 
 
 @pytest.mark.parametrize(
-    "name", ["mta.outbound.lane.Lane.take_all", "mta.outbound.outcome.Settler.each",
+    "name", ["mta.delivery.lane.Lane.take_all", "mta.outbound.outcome.Settler.each",
              "mta.outbound.outcome.Settler.postpone"]
 )  # fmt: skip
 async def test_a_bug_in_the_drain_keeps_nobody_from_going_down(
@@ -431,7 +431,7 @@ async def test_mail_that_nobody_has_is_found(
             rig.peer.rcpt = b"250 ok\r\n"
         lost: list[object] = []
         with monkeypatch.context() as context:
-            context.setattr("mta.outbound.lane.Lane.push", lambda lane, batch: lost.append(batch))
+            context.setattr("mta.delivery.lane.Lane.push", lambda lane, batch: lost.append(batch))
             said = "" if is_retry else await rig.house.send(B)
             await rig.until(lambda: lost, 600.0)
         lost.clear()
@@ -491,7 +491,7 @@ async def test_what_was_learned_is_saved_although_one_path_has_a_bug(
         rig.peer.go.clear()
         await rig.house.send(B)
         await rig.peer.held.wait()
-        met = once(monkeypatch, "mta.outbound.traffic.Traffic.saved", 3)
+        met = once(monkeypatch, "mta.delivery.traffic.Traffic.saved", 3)
         await rig.clock.advance(200.0)
         assert met() == 3
         assert rig.bugs == 3

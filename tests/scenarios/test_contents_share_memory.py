@@ -13,7 +13,7 @@ import pytest
 
 from mta.config.settings import Endpoint, Size, StaticRoute
 from mta.core.mail.message import stuff
-from mta.outbound import contents
+from mta.delivery import contents
 from tests.fakes.clock import HandClock
 from tests.fakes.house import House, running, settings
 from tests.fakes.relay import MUTE

@@ -92,7 +92,7 @@ async def test_mail_that_found_its_lane_full_goes_when_there_is_room_and_not_lat
 ) -> None:
     """Ten messages for a lane of four, to a peer that hesitates; the clock never moves."""
     monkeypatch.setattr("mta.core.limits.turns.CAPACITY", 4)
-    monkeypatch.setattr("mta.outbound.lane.LOW", 2)
+    monkeypatch.setattr("mta.delivery.lane.LOW", 2)
     async with relaying(tmp_path, "hold\n" + HELLO + TAKES * 10, connections=1) as relay:
         for number in range(10):
             await relay.house.send(f"u{number}@dst.test")

@@ -78,7 +78,7 @@ async def test_newsletters_on_disk_do_not_stand_before_a_password_that_is_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mta.core.limits.turns.CAPACITY", 2)
-    monkeypatch.setattr("mta.outbound.lane.LOW", 1)
+    monkeypatch.setattr("mta.delivery.lane.LOW", 1)
     clock = HandClock()
     async with ScriptedPeer("hold\n" + HELLO + TAKES * 9) as peer:
         async with house_of(tmp_path, peer, clock) as house:

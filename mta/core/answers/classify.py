@@ -1,6 +1,6 @@
 """What a peer's answer, or its silence, means: one outcome a recipient.
 
-Between: `outbound.delivery` hands in a transaction that ended; `outbound.outcome` settles the answer.
+Between: `delivery.connect` hands in a transaction that ended; `outbound.outcome` settles the answer.
 Contract: pure; one `Outcome` for each recipient of the transaction, in its order. `judge` is
     `RuleSet.judge` with the provider filled in; without it the first figures of the codes decide.
 Standards: RFC 5321 4.2.1 (2yz, 4yz, 5yz), 4.5.3.1.10 (552 for too many recipients is transient),

@@ -1,6 +1,6 @@
 """Whose mail hosts are these? Named groups of sites, known by the names of their MX hosts.
 
-Between: `config.providers` reads the profiles; `outbound.router` asks for the provider of each site.
+Between: `config.providers` reads the profiles; `delivery.router` asks for the provider of each site.
 Contract: pure; names are lower-case A-labels without the final dot. A host matches a suffix that it is, or
     that it ends in after a dot. A site is a provider's if all its hosts of the best preference match: where
     the backup stands does not matter. A recipient domain that a profile names comes first.

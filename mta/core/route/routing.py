@@ -1,6 +1,6 @@
 """Where a domain's mail goes: DNS answers -> one site, its hosts in order, their addresses.
 
-Between: `dns.resolver` makes the answers, `outbound.router` asks with them in hand.
+Between: `dns.resolver` makes the answers, `delivery.router` asks with them in hand.
 Contract: pure; dice are handed in; names are lower-case A-labels without the final dot (the root is
     "."), addresses are numeric text as `ipaddress` writes it, ttl is seconds. What cannot be routed is
     an `Outcome`, whose one line says what, why and what to do.

@@ -1,6 +1,6 @@
 """The addresses that mail leaves from, and which of them a message takes.
 
-Between: the settings name them; `outbound.pool` asks for the sources of a message, `outbound.delivery` binds.
+Between: the settings name them; `delivery.pool` asks for the sources of a message, `delivery.connect` binds.
 Contract: pure. Weights are whole numbers; of very many messages each source of a pool is the first choice
     for its weight's share. `order` depends on the message's id and the pool alone.
 Raises: KeyError, when it is made, for a pool or a source that nobody has named.

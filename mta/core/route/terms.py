@@ -1,6 +1,6 @@
 """What we may do towards a destination, value by value: from layers of settings to one answer with origins.
 
-Between: the settings and the provider profiles are layers; `outbound.router` resolves them for a route.
+Between: the settings and the provider profiles are layers; `delivery.router` resolves them for a route.
 Contract: pure. A later layer wins over an earlier one, for each value that it says. `connections` and `rate`
     are ceilings; their starts are never above them, and where no layer says a start it is the ceiling. Rates
     become recipients a second; no rate is no limit.

@@ -4,7 +4,7 @@ Between: the pool pushes batches and opens connections; connections take transac
     ends; outcomes go to the settler.
 Contract: bounded by recipients for each tenant and priority (`core.limits.turns`), and as a whole. `gate`
     answers Go, or Wait with the reason. Every batch is settled or postponed once, whatever bug of ours is
-    met on the way. A content that is only on disk is read first (`outbound.contents`), when there is
+    met on the way. A content that is only on disk is read first (`delivery.contents`), when there is
     memory for it.
 Raises: nothing.
 Why: connections pull. Nobody assigns work to connections, so nothing is searched; tasks grow with
@@ -35,10 +35,10 @@ from mta.core.mail.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
-from mta.outbound.contents import Contents
+from mta.delivery.contents import Contents
+from mta.delivery.reach import Others, Reach
+from mta.delivery.traffic import SLICE, Traffic, is_refusal
 from mta.outbound.outcome import Settler, Trace
-from mta.outbound.reach import Others, Reach
-from mta.outbound.traffic import SLICE, Traffic, is_refusal
 from mta.smtp.client import Connection
 
 BATCHES_PER_CONNECTION = 8  # so many waiting are worth one more connection; pipelining feeds one well

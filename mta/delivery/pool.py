@@ -28,12 +28,12 @@ from mta.core.limits.turns import Share
 from mta.core.model import Batch, Go, Message, Outcome, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source, Sources
+from mta.delivery.connect import Connector
+from mta.delivery.contents import Contents
+from mta.delivery.lane import LANE_FULL, Lane
+from mta.delivery.paths import Paths
 from mta.metrics import Metrics
-from mta.outbound.contents import Contents
-from mta.outbound.delivery import Delivery
-from mta.outbound.lane import LANE_FULL, Lane
 from mta.outbound.outcome import Settler
-from mta.outbound.paths import Paths
 from mta.smtp.client import Connection
 from mta.spool.queue import Spool
 
@@ -50,7 +50,7 @@ class Pool:
 
     def __init__(
         self,
-        delivery: Delivery,
+        connector: Connector,
         sources: Sources,
         rules: RuleSet,
         settler: Settler,
@@ -59,7 +59,7 @@ class Pool:
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._delivery = delivery
+        self._connector = connector
         self._sources = sources
         self._rules = rules
         self._settler = settler
@@ -238,7 +238,7 @@ class Pool:
             task.add_done_callback(some.discard)
 
     def bug(self, error: Exception) -> None:
-        self._metrics.bug("outbound", "a bug in a lane or a connection", error)
+        self._metrics.bug("delivery", "a bug in a lane or a connection", error)
 
     # Inside
 
@@ -299,7 +299,7 @@ class Pool:
         connection: Connection | None = None
         started = self._clock.monotonic()
         try:
-            opened = await self._delivery.connect(lane.route, lane.source, lane.judge, lane.shunned)
+            opened = await self._connector.connect(lane.route, lane.source, lane.judge, lane.shunned)
             self._dialling.discard(asyncio.current_task())
             if isinstance(opened, Outcome):
                 lane.failed(opened, started)
@@ -311,7 +311,7 @@ class Pool:
                 await connection.quit()
         except Exception as error:
             what = "an outbound connection has failed for a reason of our own"
-            self._metrics.bug("outbound", what, error)
+            self._metrics.bug("delivery", what, error)
             if connection is None or not connection.begun:  # the next one would meet the same, at once
                 self._whatever(lane.failed, OUR_FAULT, started)
         finally:

@@ -18,8 +18,8 @@ from mta.core.event import Event, LimitField, Type, rfc3339
 from mta.core.limits.adaptive import Change, Path, Saved
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
+from mta.delivery.traffic import SHORT, Lane, Traffic, finite
 from mta.metrics import Metrics
-from mta.outbound.traffic import SHORT, Lane, Traffic, finite
 from mta.spool.queue import Spool
 
 SAVE_INTERVAL = 60.0  # seconds between two looks at what has been learned
@@ -91,7 +91,7 @@ class Paths:
             self._save([traffic])  # who blocks us is not to be asked again because we crashed
 
     def _bug(self, error: Exception) -> None:
-        self._metrics.bug("outbound", "a bug in a path", error)
+        self._metrics.bug("delivery", "a bug in a path", error)
 
     def _save(self, some: Iterable[Traffic]) -> None:
         """Keep what they have learned since the last time."""

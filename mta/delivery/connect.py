@@ -24,7 +24,7 @@ from mta.core.limits.adaptive import OURS
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
 from mta.core.route.routing import Host, Login, Route, order, within_reach
 from mta.core.route.source import Source
-from mta.outbound.router import Router
+from mta.delivery.router import Router
 from mta.smtp.client import Connection, PeerError, SourceError, TlsError, open_connection
 
 MAX_ADDRESSES = 5
@@ -32,7 +32,7 @@ _SAID = (Subject.DNS, Subject.SOURCE)  # their words are the whole of it
 _NOT_US = (Subject.DESTINATION, Subject.RECIPIENT)
 
 
-class Delivery:
+class Connector:
     """Dials for lanes."""
 
     def __init__(self, router: Router, clock: Clock) -> None:

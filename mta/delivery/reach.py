@@ -17,7 +17,7 @@ from mta.clock import Clock
 from mta.core.limits.throttle import DeadSite
 from mta.core.model import Go, Kind, Message, Outcome, Reaction, Scope, Subject, Wait
 from mta.core.route.source import Source
-from mta.outbound.traffic import Traffic, is_refusal
+from mta.delivery.traffic import Traffic, is_refusal
 
 MEMORY = 3600.0  # seconds that a dead site is remembered after its time
 BARRED = 1800.0  # seconds until a source that could not dial a site at all is tried there again

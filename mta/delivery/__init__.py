@@ -1,0 +1,1 @@
+"""How due mail goes: router, limits in force, pool, lanes, connections."""
