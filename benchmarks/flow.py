@@ -25,7 +25,7 @@ import uvloop
 
 from benchmarks.process import Broken
 from mta.core.credential import Credential
-from mta.spool.credentials import CredentialStore
+from mta.store.credentials import CredentialStore
 
 CLIENTS = {"bulk": "127.0.0.1", "transactional": "127.0.0.2"}  # stream -> whence it is submitted
 CODES = (b"250", b"250", b"354")  # to MAIL, RCPT, DATA

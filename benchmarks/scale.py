@@ -27,7 +27,7 @@ from benchmarks.process import Process, until
 from mta.core.credential import Credential
 from mta.core.model import Option
 from mta.ops.control import call
-from mta.spool.credentials import CredentialStore
+from mta.store.credentials import CredentialStore
 
 SIZES = "10000,100000,1000000"
 SECONDS = 10.0  # of watching, in each case

@@ -29,7 +29,7 @@ from benchmarks.process import Process, until
 from mta.core.credential import Credential
 from mta.spool import database
 from mta.spool.bodies import THRESHOLD
-from mta.spool.credentials import CredentialStore
+from mta.store.credentials import CredentialStore
 
 SESSIONS = 10
 ROWS = 40  # of the curve

@@ -50,8 +50,8 @@ from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
 from mta.smtp.listener import Listener
 from mta.smtp.rests import Rests
-from mta.spool.credentials import CredentialStore
 from mta.spool.queue import Spool
+from mta.store.credentials import CredentialStore
 
 MAX_LISTED = 10_000  # recipients that `queue list` shows
 

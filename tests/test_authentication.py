@@ -17,8 +17,8 @@ from mta.core.credential import Credential
 from mta.core.limits.proofs import REMEMBERED
 from mta.intake import authentication
 from mta.intake.authentication import BUSY, FEW, LOOK, READ, THREADS, WAITING, WRONG, Authenticator, Refusal
-from mta.spool import credentials
-from mta.spool.credentials import CredentialError, CredentialStore, StoredCredential
+from mta.store import credentials
+from mta.store.credentials import CredentialError, CredentialStore, StoredCredential
 from tests.fakes.clock import HandClock
 
 ANN = Credential("ann", "acme", "transactional")

@@ -10,7 +10,7 @@ from argon2 import extract_parameters
 
 from mta.core.credential import Credential
 from mta.core.limits.throttle import Rate
-from mta.spool.credentials import CredentialError, CredentialStore, generate, proves_key, proves_password
+from mta.store.credentials import CredentialError, CredentialStore, generate, proves_key, proves_password
 
 KEY = Credential("app", "acme", "bulk", kind="key")
 PASSWORD = Credential("ann", "acme", "transactional")

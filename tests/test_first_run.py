@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 from mta.cli.main import main
 from mta.cli.sandbox import SUBMISSION, TRIES
 from mta.config.load import load
-from mta.spool.credentials import CredentialStore, proves_password
 from mta.spool.database import claim_mode, connect, migrate
+from mta.store.credentials import CredentialStore, proves_password
 from tests.fakes.home import PATIENCE, ROOT, Home, Served
 
 SIZES = (0, 1, 70, 1000, 5000, 70_000, 600_000)  # octets of body

@@ -41,8 +41,9 @@ FLOORS = (
         "events",
         "ops",
     ),
-    ("smtp", "dns", "spool", "signing"),
-    ("config", "clock", "metrics"),
+    ("spool.verify",),  # of everything durable
+    ("smtp", "dns", "spool", "store", "signing"),
+    ("config", "clock", "metrics", "disk"),
     ("core.route",),
     ("core.answers",),
     ("core.credential", "core.event"),

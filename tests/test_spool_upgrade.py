@@ -14,9 +14,9 @@ import pytest
 from mta.config.settings import Sandbox
 from mta.core.queueid import parse, text
 from mta.spool import database
-from mta.spool.credentials import CredentialStore, proves_key, proves_password
 from mta.spool.database import SpoolError
 from mta.spool.verify import verify
+from mta.store.credentials import CredentialStore, proves_key, proves_password
 from tests.fakes.clock import HandClock
 from tests.fakes.home import ROOT, Home
 from tests.fakes.house import running, settings
@@ -34,8 +34,8 @@ def rows(directory: Path, statement: str) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("kind", ["spool", "credentials"])
 def test_every_schema_has_its_stored_file(kind: str) -> None:
     """A new one is missing? `python -m tests.fakes.stored` writes it."""
-    prefix = "" if kind == "spool" else f"{kind}-"
-    schemas = ROOT.glob(f"mta/spool/schema/{prefix}[0-9]*.sql")
+    of_kind = "spool/schema/" if kind == "spool" else f"store/schema/{kind}-"
+    schemas = ROOT.glob(f"mta/{of_kind}[0-9]*.sql")
     wanted = [f"{kind}-{path.stem[-4:]}.sql" for path in sorted(schemas)]
     assert [path.name for path in sorted(DATA.glob(f"{kind}-*.sql"))] == wanted
 

@@ -24,10 +24,10 @@ from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
-from mta.spool.credentials import CredentialStore
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 from mta.spool.verify import LISTED, Verdict, verify
+from mta.store.credentials import CredentialStore
 from tests.fakes.clock import HandClock
 from tests.fakes.house import running, settings
 from tests.fakes.stored import DATA, load_spool

@@ -23,7 +23,7 @@ from mta.config.settings import Settings
 from mta.core.credential import ANY, Credential, Kind, check_senders
 from mta.core.limits.throttle import Rate
 from mta.core.limits.turns import HIGHEST, LOWEST
-from mta.spool.credentials import CredentialError, CredentialStore, generate
+from mta.store.credentials import CredentialError, CredentialStore, generate
 
 _json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 _stdin = click.option(

@@ -20,11 +20,11 @@ from mta.clock import SystemClock
 from mta.config.settings import Settings
 from mta.core.event import rfc3339
 from mta.core.mail.erasure import Erasure
+from mta.disk import words
 from mta.events.segments import rewrite, segments
 from mta.spool.database import SpoolError
 from mta.spool.erase import Erased, forget, refuse_undrained
 from mta.spool.erase import erase as leave_queue
-from mta.spool.fault import words
 
 BEYOND = (
     "backups of the spool, also `before-schema-...` in its directory",

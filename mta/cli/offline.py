@@ -24,10 +24,10 @@ import click
 
 from mta.clock import SystemClock
 from mta.config.settings import Settings
+from mta.disk import words
 from mta.events.log import EventLog
 from mta.metrics import Metrics
 from mta.spool.database import FILE, SpoolError
-from mta.spool.fault import words
 from mta.spool.parcel import ParcelError
 from mta.spool.queue import Spool
 

@@ -25,8 +25,8 @@ from mta.config.load import SettingsError, load
 from mta.config.settings import Settings
 from mta.core.credential import Credential
 from mta.ops.certificate import self_signed
-from mta.spool.credentials import CredentialError, CredentialStore, generate
 from mta.spool.database import SpoolError, take_lock
+from mta.store.credentials import CredentialError, CredentialStore, generate
 
 HOSTNAME = "mail.example.test"
 HOST = "127.0.0.1"

@@ -24,8 +24,8 @@ from mta.cli.quickstart import Quickstart, Unfit
 from mta.clock import SystemClock
 from mta.config.settings import Settings
 from mta.ops import logs
-from mta.spool.credentials import CredentialError
 from mta.spool.database import SpoolError
+from mta.store.credentials import CredentialError
 
 if TYPE_CHECKING:
     from mta.daemon import Daemon

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mta.clock import Clock
+from mta.disk import sync_names
 from mta.events.segments import day_of, expired, free_name
-from mta.spool.bodies import sync_names
 
 BLOCK = 64 * 1024  # octets read at once, from the end backwards
 _TIME = re.compile(rb'"time":"(\d{4}-\d\d-\d\d)T')

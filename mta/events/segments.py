@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mta.core.event import rfc3339
-from mta.spool.bodies import sync_names
+from mta.disk import sync_names
 
 DAY = 86400.0  # seconds
 _DAY = re.compile(r"([0-9]{4}-[0-9][0-9]-[0-9][0-9])(?:\.([0-9]{1,9}))?")

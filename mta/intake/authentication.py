@@ -46,7 +46,7 @@ from mta.core.limits.guesses import Guesses
 from mta.core.limits.proofs import Proofs
 from mta.core.model import Reply, Wait
 from mta.core.networks import Networks, client_network
-from mta.spool.credentials import CredentialStore, StoredCredential, proves_key, proves_password
+from mta.store.credentials import CredentialStore, StoredCredential, proves_key, proves_password
 
 THREADS = 2
 WAITING = 256

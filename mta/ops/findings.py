@@ -32,7 +32,7 @@ from mta.config.document import child, compose, find, members, place
 from mta.config.settings import Endpoint, Listener, Settings
 from mta.core.credential import Credential
 from mta.core.networks import parse_networks
-from mta.spool.credentials import CredentialError, CredentialStore
+from mta.store.credentials import CredentialError, CredentialStore
 
 SOON = timedelta(days=14)  # before the end of a certificate: what renews it has failed for weeks by then
 ANY4, ANY6 = "0.0.0.0", "::"

@@ -20,11 +20,11 @@ import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from mta import disk
 from mta.clock import Clock
 from mta.core.event import rfc3339
 from mta.core.queue.drift import TOLERANCE, Drift
 from mta.metrics import Metrics
-from mta.spool import fault
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 
@@ -53,7 +53,7 @@ class ClockWatch:
         try:
             await self._spool.bring_forward(self._clock.now(), self._longest)
         except sqlite3.Error as error:
-            raise SpoolError(f"the spool cannot be used: {fault.words(error)}") from error
+            raise SpoolError(f"the spool cannot be used: {disk.words(error)}") from error
 
     async def run(self) -> None:
         """For ever."""

@@ -1,1 +1,1 @@
-"""The durable store: the only SQL. Queue, credentials and what was learned live in one directory."""
+"""The durable queue: the only SQL of the queue, one writer, in one directory."""

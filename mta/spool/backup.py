@@ -24,8 +24,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from mta import disk
 from mta.core.queueid import text
-from mta.spool import database, fault
+from mta.spool import database
 from mta.spool import statements as sql
 from mta.spool.bodies import contents
 from mta.spool.database import FILE, SpoolError
@@ -78,7 +79,7 @@ def backup(directory: Path, target: Path) -> Backup:
     except FileNotFoundError:
         raise SpoolError(f"no backup was made: {target.parent} does not exist; make it first") from None
     except OSError as error:
-        raise SpoolError(f"no backup was made: {fault.words(error)}") from error
+        raise SpoolError(f"no backup was made: {disk.words(error)}") from error
     try:
         held = Copy(directory, partial).make()
         partial.rename(target)
@@ -86,7 +87,7 @@ def backup(directory: Path, target: Path) -> Backup:
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError | sqlite3.Error):
-            raise SpoolError(f"no backup was made: {fault.words(error)}") from error
+            raise SpoolError(f"no backup was made: {disk.words(error)}") from error
         raise
     return held
 
@@ -156,7 +157,7 @@ class Copy:
     def _vacuum(self, path: Path) -> None:
         made = self._partial / path.name
         os.close(_private(made))
-        with closing(database.read_only(path)) as connection:
+        with closing(disk.read_only(path)) as connection:
             connection.execute(_VACUUM, (str(made),))
 
     def _take(self, message: int) -> bool:

@@ -17,18 +17,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mta.core.queueid import parse, text
+from mta.disk import sync_names
 
 SLICE = 2 * 1024 * 1024  # octets
 THRESHOLD = 192 * 1024  # octets; a smaller content is cheaper in the database
-
-
-def sync_names(directory: Path) -> None:
-    """New and changed names in a directory survive a power cut when this returns."""
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class Bodies:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from mta import disk
 from mta.core.event import Event, encode_lines
 from mta.core.limits.adaptive import Saved
 from mta.core.model import Line, Message
 from mta.core.queue.lifecycle import State
 from mta.core.queueid import parse
-from mta.spool import fault
 from mta.spool import statements as sql
 from mta.spool.bodies import THRESHOLD, Bodies
 from mta.spool.tally import Held
@@ -195,8 +195,8 @@ def commit(connection: sqlite3.Connection, bodies: Bodies, batch: Batch, seq: in
     try:
         return _commit(connection, batch, seq)
     except BaseException as error:
-        if not fault.may_be_committed(error):  # else a start may find the rows, or sweep the files
-            apart = fault.is_of_the_data(error)  # the others are tried again, and what was written is of use
+        if not disk.may_be_committed(error):  # else a start may find the rows, or sweep the files
+            apart = disk.is_of_the_data(error)  # the others are tried again, and what was written is of use
             bodies.remove(put.message.id for put in large if not (apart and put.written))
         raise
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import aiosqlite
 
+from mta import disk
 from mta.spool import statements as sql
 
 FILE = "queue.db"
@@ -63,12 +64,7 @@ def connect(directory: Path) -> sqlite3.Connection:
 
 def connect_reader(directory: Path) -> sqlite3.Connection:
     """A second connection that can only read; WAL lets it read while the writer writes."""
-    return read_only(directory / FILE)
-
-
-def read_only(path: Path) -> sqlite3.Connection:
-    """Any file of the spool, as it is."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    return disk.read_only(directory / FILE)
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:

@@ -23,10 +23,10 @@ from mta.core.event import Type, about
 from mta.core.mail.erasure import ERASED, Erasure
 from mta.core.model import Message, Recipient
 from mta.core.queue.lifecycle import Cause, State, move
+from mta.disk import words
 from mta.spool import statements as sql
 from mta.spool.commit import Update
 from mta.spool.database import SpoolError, connect, connect_reader
-from mta.spool.fault import words
 from mta.spool.queue import Spool
 
 PAGE = 1000  # recipients in one commit

@@ -25,11 +25,11 @@ from mta.core.event import Type, about
 from mta.core.model import Message, Recipient
 from mta.core.queue.lifecycle import Cause, State, move
 from mta.core.queueid import text
+from mta.disk import is_damage
 from mta.spool import salvage
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies
 from mta.spool.database import SpoolError, connect_reader, refuse_other_schema
-from mta.spool.fault import is_damage
 from mta.spool.parcel import Record, Row, record_of, write
 from mta.spool.queue import Spool
 

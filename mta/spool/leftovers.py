@@ -13,10 +13,10 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from mta import disk
 from mta.clock import Clock
 from mta.core.queueid import text
 from mta.metrics import Metrics
-from mta.spool import fault
 from mta.spool.bodies import Bodies
 
 AGAIN = 60.0  # seconds until files are removed that could not be
@@ -63,7 +63,7 @@ class Leftovers:
         if left and not self._stuck:
             message, why = next(iter(left.items()))
             words = "contents that are of no more use stay on disk, %d of them, as %s: %s"
-            log.error(words, len(left), text(message), fault.words(why))
+            log.error(words, len(left), text(message), disk.words(why))
             self._clock.call_later(AGAIN, self._try_again)
         self._stuck.update(left)
 

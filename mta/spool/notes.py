@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from mta import disk
 from mta.clock import Clock
 from mta.core.event import Event
 from mta.core.limits.adaptive import Saved
 from mta.core.model import Message, Recipient
 from mta.core.queueid import QueueIds, first_id
 from mta.metrics import Metrics
-from mta.spool import fault
 from mta.spool import statements as sql
 from mta.spool.commit import Batch, Committed, Done, Drained, Put, Times, Update
 from mta.spool.database import SpoolError
@@ -123,7 +123,7 @@ class Notes:
                 await self._move(Times(sql.PROLONG, (seconds, after, upto)))
                 after = upto
             except (sqlite3.Error, OSError, SpoolError) as error:
-                log.error("the times of the queue cannot be changed yet: %s", fault.words(error))
+                log.error("the times of the queue cannot be changed yet: %s", disk.words(error))
                 await self._clock.sleep(RETRY_AFTER_FAILURE)
 
     async def bring_forward(self, now: float, longest: float) -> None:

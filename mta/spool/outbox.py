@@ -14,8 +14,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from mta import disk
 from mta.clock import Clock
-from mta.spool import fault
 from mta.spool.commit import Committed
 
 DRAIN_INTERVAL = 0.25  # seconds between syncs of the event log
@@ -32,7 +32,7 @@ class Outbox:
     def __init__(
         self,
         publish: Callable[[bytes], Awaitable[None]],
-        place: fault.Place,
+        place: disk.Place,
         clock: Clock,
         on_drained: Callable[[list[Committed]], None],
     ) -> None:
@@ -89,7 +89,7 @@ class Outbox:
             self._place.check()  # the log may lie in the same directory, and would make it anew
             await self._publish(lines)
         except Exception as error:  # of whatever kind: the lines are kept, and nobody else is stopped
-            said = fault.words(error)
+            said = disk.words(error)
             if said != self.failing:
                 log.error("the event log cannot be written: %s; its lines stay in the spool", said)
             self.failing = said

@@ -27,7 +27,7 @@ from mta.core.queue.last import read as read_last
 from mta.core.queue.lifecycle import State
 from mta.core.queueid import created, text
 from mta.core.queueid import parse as parse_id
-from mta.spool.bodies import sync_names
+from mta.disk import sync_names
 
 CONTENT, RECORD = ".eml", ".json"
 FORMAT: Final = 1

@@ -26,12 +26,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
+from mta import disk
 from mta.clock import Clock
 from mta.core.event import Event
 from mta.core.model import Line, Message
 from mta.core.queueid import QueueIds, text
 from mta.metrics import Metrics
-from mta.spool import database, fault
+from mta.spool import database
 from mta.spool.bodies import Bodies
 from mta.spool.commit import Batch, Done, Put, Result, Unwritable, commit, defer
 from mta.spool.leftovers import Leftovers
@@ -65,7 +66,7 @@ class Spool(Notes):
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._place = fault.Place(directory / database.FILE)
+        self._place = disk.Place(directory / database.FILE)
         self._bodies = Bodies(directory / "bodies")
         outbox = Outbox(publish, self._place, clock, self._forget)
         super().__init__(Reader(self._bodies), outbox, clock, metrics)
@@ -93,9 +94,9 @@ class Spool(Notes):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = database.take_lock(self._directory)
         except OSError as error:
-            raise database.SpoolError(f"the spool cannot be used: {fault.words(error)}") from error
+            raise database.SpoolError(f"the spool cannot be used: {disk.words(error)}") from error
         try:
-            await asyncio.to_thread(fault.rewrite, self._directory / f"{database.FILE}-wal")
+            await asyncio.to_thread(disk.rewrite, self._directory / f"{database.FILE}-wal")
             self._writer = await database.in_thread(partial(database.connect, self._directory))
             try:
                 await self._writer._execute(self._prepare, first_retry)  # type: ignore[no-untyped-call]
@@ -107,9 +108,9 @@ class Spool(Notes):
             os.close(self._lock)
             if isinstance(error, sqlite3.Error):
                 where = self._directory / database.FILE
-                raise database.SpoolError(f"{where}: {fault.words(error)}") from error
+                raise database.SpoolError(f"{where}: {disk.words(error)}") from error
             if isinstance(error, OSError):
-                raise database.SpoolError(f"the spool cannot be used: {fault.words(error)}") from error
+                raise database.SpoolError(f"the spool cannot be used: {disk.words(error)}") from error
             raise
 
     def _prepare(self, first_retry: float) -> None:
@@ -231,7 +232,7 @@ class Spool(Notes):
         try:
             result = await asyncio.shield(self._in_thread(batch))
         except Exception as error:
-            if fault.is_of_the_data(error):
+            if disk.is_of_the_data(error):
                 return await self._commit_apart(batch)
             self._refuse(batch, error)
             return False
@@ -256,7 +257,7 @@ class Spool(Notes):
             try:
                 result = await asyncio.shield(self._in_thread(joined))
             except Exception as error:
-                if not fault.is_of_the_data(error):
+                if not disk.is_of_the_data(error):
                     for part in (part for group in reversed(groups) for part in group):
                         joined.join(part)
                     joined.join(whole)
@@ -340,14 +341,14 @@ class Spool(Notes):
 
     def _refuse(self, batch: Batch, error: Exception) -> None:
         """A commit failed: refuse what is new, keep what was settled for the next try."""
-        said = fault.words(error)
+        said = disk.words(error)
         if said != self.failing:  # it is tried again every second, and told once
             log.error("the spool cannot write: %s; new mail is refused until it can", said)
         self.failing = said
-        if fault.is_damage(error):
+        if disk.is_damage(error):
             self.reader.damaged = said
         self._take_back(batch)
-        if not fault.may_be_committed(error):
+        if not disk.may_be_committed(error):
             self._leftovers.add(put.message.id for put in batch.puts if put.written)
         for put in batch.puts:
             self._safely(put.done, error)

@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from mta import disk
 from mta.core.limits.adaptive import Learned, Saved
 from mta.core.model import Line, Message, Recipient
 from mta.core.queueid import text
-from mta.spool import database, fault
+from mta.spool import database
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies
 
@@ -148,8 +149,8 @@ class Reader:
         try:
             return await self._connection._execute(run)  # type: ignore[no-any-return, no-untyped-call]
         except sqlite3.Error as error:
-            said = fault.words(error)
-            if fault.is_damage(error):
+            said = disk.words(error)
+            if disk.is_damage(error):
                 self.damaged = said
             raise database.SpoolError(f"the spool cannot be read: {said}") from error
 
@@ -157,7 +158,7 @@ class Reader:
         try:
             return await asyncio.to_thread(self._bodies.read, message, octets)
         except OSError as error:
-            said = f"the content of {text(message)} cannot be read: {fault.words(error)}"
+            said = f"the content of {text(message)} cannot be read: {disk.words(error)}"
             raise database.SpoolError(said) from error
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from mta.disk import is_damage
 from mta.spool import statements as sql
-from mta.spool.fault import is_damage
 
 
 def queue_ids(connection: sqlite3.Connection) -> list[int]:

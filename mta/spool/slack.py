@@ -17,10 +17,11 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 
+from mta import disk
 from mta.clock import Clock, Every
 from mta.core.limits.capacity import MIB
 from mta.metrics import Metrics
-from mta.spool import database, fault
+from mta.spool import database
 
 LOOK = 1.0  # seconds between two looks
 STEP = 256  # pages
@@ -109,7 +110,7 @@ class Slack:
                 if self.octets >= before:
                     break  # a file that was not converted keeps them
         except Exception as error:  # a disk that fails is told by the next commit
-            if fault.is_of_the_data(error):
+            if disk.is_of_the_data(error):
                 self._bug(error)
         finally:
             self._looking = None

@@ -20,13 +20,15 @@ from pathlib import Path
 
 import msgspec
 
+from mta import disk
 from mta.core.queueid import text
-from mta.spool import credentials, database, fault, invariants
+from mta.spool import database, invariants
 from mta.spool import statements as sql
 from mta.spool.bodies import contents
-from mta.spool.credentials import CredentialError
 from mta.spool.database import FILE, SpoolError
 from mta.spool.invariants import Finding
+from mta.store import credentials
+from mta.store.credentials import CredentialError
 
 LISTED = 20  # findings of a kind
 CHUNK = 1000  # messages looked at in one go
@@ -90,7 +92,7 @@ def verify(
     pragma = "PRAGMA quick_check" if quick else "PRAGMA integrity_check"
     try:
         for path in sorted(directory.glob("*.db")):
-            with closing(database.read_only(path)) as connection:
+            with closing(disk.read_only(path)) as connection:
                 connection.text_factory = _readable
                 with verdict.reading(path):
                     verdict.add(_whole(connection, path, pragma))
@@ -100,7 +102,7 @@ def verify(
                     with verdict.reading(path):
                         verdict.add(_credentials(connection))
     except (OSError, sqlite3.Error, CredentialError) as error:
-        raise SpoolError(f"{directory} cannot be looked at: {fault.words(error)}") from error
+        raise SpoolError(f"{directory} cannot be looked at: {disk.words(error)}") from error
     return verdict
 
 

@@ -14,8 +14,9 @@ import sqlite3
 
 import aiosqlite
 
+from mta import disk
 from mta.clock import Clock
-from mta.spool import database, fault
+from mta.spool import database
 
 WAL_LIMIT = 256 * 1024 * 1024  # octets; eight times the size at which SQLite moves it to the database
 LOOK_INTERVAL = 60.0  # seconds between two looks at one that is too large
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 class Wal:
     """What is known of its size."""
 
-    def __init__(self, place: fault.Place, clock: Clock) -> None:
+    def __init__(self, place: disk.Place, clock: Clock) -> None:
         self._place = place
         self._clock = clock
         self._look_again = 0.0  # monotonic
@@ -47,6 +48,6 @@ class Wal:
             if self._place.wal_size > WAL_LIMIT:
                 await writer._execute(database.checkpoint, writer._conn)  # type: ignore[no-untyped-call]
         except sqlite3.Error as error:
-            stuck = fault.words(error)
+            stuck = disk.words(error)
             log.error("the WAL of the spool only grows: %s", stuck)
         self.stuck = stuck

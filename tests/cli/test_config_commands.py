@@ -17,7 +17,7 @@ from mta.cli.main import main
 from mta.config.load import load
 from mta.core.credential import Credential
 from mta.ops.certificate import LIFETIME, self_signed
-from mta.spool.credentials import CredentialStore
+from mta.store.credentials import CredentialStore
 
 GOOD = """\
 hostname: mx.example.com

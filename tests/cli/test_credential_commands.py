@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from mta.cli.main import main
 from mta.core.credential import Credential
 from mta.core.limits.throttle import Rate
-from mta.spool.credentials import CredentialStore, proves_key, proves_password
+from mta.store.credentials import CredentialStore, proves_key, proves_password
 
 SETTINGS = """\
 hostname: mx.example.com

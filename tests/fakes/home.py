@@ -27,7 +27,7 @@ from click.testing import CliRunner
 
 from mta.cli.main import main
 from mta.core.credential import Credential
-from mta.spool.credentials import CredentialStore
+from mta.store.credentials import CredentialStore
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds

@@ -18,7 +18,7 @@ from mta.config.settings import Admin, Endpoint, Listener, Settings, Spool, Stat
 from mta.core.credential import Credential
 from mta.daemon import Daemon
 from mta.ops.certificate import self_signed
-from mta.spool.credentials import CredentialStore
+from mta.store.credentials import CredentialStore
 from tests.fakes.clock import HandClock
 
 LOOPBACK = Endpoint("127.0.0.1", 0)

@@ -14,6 +14,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+from mta import disk
 from mta.cli.main import main
 from mta.config.load import show
 from mta.config.settings import Sandbox, Settings
@@ -73,7 +74,7 @@ class Still:
         await spool.close()
 
     def rows(self, statement: str = "SELECT * FROM recipient ORDER BY message, n") -> list[tuple[Any, ...]]:
-        with closing(database.read_only(self.spool / database.FILE)) as connection:
+        with closing(disk.read_only(self.spool / database.FILE)) as connection:
             return connection.execute(statement).fetchall()
 
     def columns(self, table: str) -> list[tuple[Any, ...]]:

@@ -27,8 +27,8 @@ from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
-from mta.spool.credentials import CredentialStore
 from mta.spool.queue import Spool
+from mta.store.credentials import CredentialStore
 from tests.fakes.clock import HandClock
 
 DATA = Path(__file__).parents[1] / "data"

@@ -15,7 +15,7 @@ from mta.config.settings import Sandbox
 from mta.core.credential import Credential
 from mta.core.limits.throttle import Rate
 from mta.intake.authentication import LOOK
-from mta.spool.credentials import CredentialStore
+from mta.store.credentials import CredentialStore
 from tests.fakes.client import CONTENT, ENVELOPE, Client, greeted
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, client_context, running, settings

@@ -16,7 +16,7 @@ from mta.core import queueid
 from mta.core.credential import Credential
 from mta.core.limits.throttle import Rate
 from mta.smtp.connection import STRANGER
-from mta.spool.credentials import CredentialStore
+from mta.store.credentials import CredentialStore
 from tests.fakes.client import CONTENT, ENVELOPE, Client, greeted
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, running, settings

@@ -1,6 +1,6 @@
-"""What a disk does to a store: in words, and what we do so that it cannot make us lie.
+"""What a file system does to a store: in words, and what we do so that it cannot make us lie.
 
-Between: the spool and the credentials ask for words; the writer looks at its `Place` before each commit.
+Between: spool, store and event log ask for words; the writer looks at its `Place` before each commit.
 Contract: `words` is for the operator: what, why, what to do. `rewrite` returns when all octets of a WAL
     that can be read are on disk. `Place.check` costs two stat(2) for a whole batch.
 Raises: OSError.
@@ -113,6 +113,20 @@ def rewrite(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
+
+
+def sync_names(directory: Path) -> None:
+    """New and changed names in a directory survive a power cut when this returns."""
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A database as it is; nothing can be written by this connection."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
 class Place:

@@ -31,10 +31,10 @@ from typing import Any, NamedTuple
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
+from mta import disk
 from mta.core.credential import Credential, Kind
 from mta.core.limits.throttle import Rate
 from mta.core.networks import Network, parse_networks
-from mta.spool import database, fault
 
 _PRAGMAS = (
     "PRAGMA busy_timeout = 5000",  # milliseconds; first, for the next one takes a lock
@@ -122,7 +122,7 @@ class CredentialStore:
             self._prepare(self._connection)
         except (OSError, sqlite3.Error) as error:
             self.close()
-            raise CredentialError(f"{self._path}: {fault.words(error)}") from error
+            raise CredentialError(f"{self._path}: {disk.words(error)}") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         for pragma in _PRAGMAS:
@@ -177,11 +177,11 @@ class CredentialStore:
         """The networks that are credentials, and whose; any thread may ask. Of so many logins at most."""
         found: list[tuple[Network, str]] = []
         try:
-            with closing(database.read_only(self._path)) as connection:
+            with closing(disk.read_only(self._path)) as connection:
                 connection.text_factory = _readable
                 rows = connection.execute(_BOUND, (most,)).fetchall()
         except sqlite3.Error as error:
-            raise CredentialError(f"{self._path}: {fault.words(error)}") from error
+            raise CredentialError(f"{self._path}: {disk.words(error)}") from error
         for login, networks in rows:
             try:
                 found += [(network, login) for network in parse_networks(json.loads(networks))]

@@ -1,0 +1,1 @@
+"""Durable things apart from the queue: one small module each."""
