@@ -24,9 +24,9 @@ from benchmarks.load import Sink
 from benchmarks.nameserver import NameServer
 from benchmarks.probe import PROBED, Prober, Times, watch
 from benchmarks.process import Process, until
+from mta.api.control import call
 from mta.core.credential import Credential
 from mta.core.model import Option
-from mta.ops.control import call
 from mta.store.credentials import CredentialStore
 
 SIZES = "10000,100000,1000000"

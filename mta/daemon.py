@@ -16,6 +16,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from mta.api.admin import Admin
+from mta.api.control import Control, ControlError
 from mta.clock import Clock, Every
 from mta.config import providers
 from mta.config.rules import shipped
@@ -39,9 +41,7 @@ from mta.intake.submission import Intake, Submission
 from mta.metrics import ListenerName, Metrics
 from mta.ops import descriptors, logs
 from mta.ops.addresses import local_addresses
-from mta.ops.admin import Admin
 from mta.ops.certificate import Watch
-from mta.ops.control import Control, ControlError
 from mta.ops.memory import LOOK, Tide
 from mta.ops.notify import Notify
 from mta.outbound.explanation import explain

@@ -1,7 +1,7 @@
 """Every metric, with its help and label values.
 
 Between: `daemon` makes one `Metrics` and sets the gauges' functions; services count through the attributes
-    they were given; `ops.admin` shows the registry.
+    they were given; `api.admin` shows the registry.
 Contract: children exist from construction, so a series starts at 0 and `inc` is a lock and an addition.
     Durations are seconds, sizes octets. No label's value ever comes from the internet. A gauge's function
     runs in the loop at every scrape: it looks at a number, it does not ask the spool.
@@ -30,7 +30,9 @@ from mta.core.model import Kind
 
 # IANA's service names for 587 and 465; "network" is where the client's address is the credential.
 ListenerName = Literal["submission", "submissions", "network"]
-Room = Literal["intake", "spool", "outbound", "delivery", "events", "smtp", "dns", "ops", "sandbox", "loop"]
+Room = Literal[
+    "intake", "spool", "outbound", "delivery", "events", "smtp", "dns", "api", "ops", "sandbox", "loop"
+]
 
 COMMIT_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 COMMIT_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)

@@ -12,10 +12,10 @@ from itertools import count
 import aiohttp
 import pytest
 
+from mta.api.admin import CONNECTIONS, SILENCE, SWEEP, Admin
 from mta.config.settings import ANY_LOOPBACK
 from mta.core.model import Kind
 from mta.metrics import Metrics
-from mta.ops.admin import CONNECTIONS, SILENCE, SWEEP, Admin
 from tests.fakes.clock import HandClock
 
 
@@ -82,12 +82,12 @@ async def test_a_bug_in_a_check_is_counted_and_keeps_its_text(daemon: Daemon) ->
     status, text = await daemon.get("/readyz")
     assert status == 500
     assert "hunter2" not in text
-    assert 'mta_bugs_total{module="ops"} 1.0' in (await daemon.get("/metrics"))[1]
+    assert 'mta_bugs_total{module="api"} 1.0' in (await daemon.get("/metrics"))[1]
 
 
 async def test_an_unknown_path_is_no_bug(daemon: Daemon) -> None:
     assert (await daemon.get("/wp-login.php"))[0] == 404
-    assert 'mta_bugs_total{module="ops"} 0.0' in (await daemon.get("/metrics"))[1]
+    assert 'mta_bugs_total{module="api"} 0.0' in (await daemon.get("/metrics"))[1]
 
 
 async def test_every_series_is_there_before_anything_happened(daemon: Daemon) -> None:

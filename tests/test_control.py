@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from mta.ops.control import Control, ControlError, call
+from mta.api.control import Control, ControlError, call
 
 
 async def _echo(params: dict[str, Any]) -> Any:

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
+from mta.api.control import call
 from mta.core.event import Event, Type
 from mta.core.model import Message
 from mta.metrics import Metrics
-from mta.ops.control import call
 from mta.spool import crash as table
 from mta.spool import database, statements
 from mta.spool.bodies import Bodies

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mta.ops.control import call
+from mta.api.control import call
 from tests.fakes.clock import HandClock
 from tests.fakes.faults import CONTENT, LARGE, Patient, Ward, on_tmpfs
 from tests.fakes.home import ROOT

@@ -16,6 +16,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("daemon",),
+    ("api",),
     ("outbound.scheduler",),
     ("delivery.pool", "outbound.expiry", "outbound.strays"),
     (

@@ -15,10 +15,10 @@ from typing import Any
 
 import click
 
+from mta.api.control import ControlError, NotRunning, call
 from mta.config import units
 from mta.config.document import SettingsError
 from mta.config.settings import Endpoint, Settings
-from mta.ops.control import ControlError, NotRunning, call
 
 FATES = {"bounced": "bounces", "deferred": "waits"}
 LABEL = len("provider")  # the first column

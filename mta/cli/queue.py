@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import click
 
+from mta.api.control import ControlError, call
 from mta.config import units
 from mta.config.settings import Settings
 from mta.core.mail.text import fit
-from mta.ops.control import ControlError, call
 
 MAX_CELL = 400  # characters; an address has 320 octets at most
 COLUMNS = ("queue_id", "state", "attempts", "due", "size", "sender", "recipient")

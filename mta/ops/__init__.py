@@ -1,1 +1,1 @@
-"""How operators and the service manager look in: admin HTTP, control socket, notifications, certificate."""
+"""What this machine is to us: addresses, memory, descriptors, certificate, service manager; and findings."""

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mta.ops.control import call
+from mta.api.control import call
 from tests.fakes.home import KEY, LOGIN, PATIENCE, Home, Served, patience
 
 SOURCE = Path(__file__).with_name("faults.c")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mta.api.control import call
 from mta.config.settings import Endpoint, StaticRoute
-from mta.ops.control import call
 from tests.fakes.clock import HandClock
 from tests.fakes.house import House, running, settings
 from tests.fakes.peer import ScriptedPeer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from mta.api.control import call
 from mta.config.settings import Duration, Stream
-from mta.ops.control import call
 from tests.fakes.peer import HELLO, TAKES
 from tests.fakes.relay import Relay, relaying, wait_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mta.ops.control import call
+from mta.api.control import call
 from tests.fakes.clock import HandClock
 from tests.fakes.house import House, routed, running, settings
 from tests.fakes.peer import HELLO, TAKES, ScriptedPeer, answers, goodbye

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from mta.api.control import call
 from mta.config.settings import Address, Endpoint, HostName, Source, StaticRoute, Stream
-from mta.ops.control import call
 from tests.fakes.clock import HandClock
 from tests.fakes.house import routed, running, settings
 from tests.fakes.peer import HELLO, TAKES, ScriptedPeer, answers

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from mta.api.control import call
 from mta.config.settings import Address, HostName, Source, Stream
 from mta.core.limits.throttle import Rate
-from mta.ops.control import call
 from tests.fakes.clock import HandClock
 from tests.fakes.doorman import DROPS, SILENT, TAKES, Doorman
 from tests.fakes.house import House, routed, running, settings

@@ -69,7 +69,7 @@ class Admin:
         self._metrics = metrics
         self._clock = clock
         self._spoke: dict[web.RequestHandler, float] = {}  # monotonic; made, or last answered
-        self._sweeps = Every(clock, SWEEP, self._sweep, partial(metrics.bug, "ops", "a bug in admin"))
+        self._sweeps = Every(clock, SWEEP, self._sweep, partial(metrics.bug, "api", "a bug in admin"))
         self._server: asyncio.Server | None = None
         self._reasons = reasons
         self._runner: web.AppRunner | None = None
@@ -142,7 +142,7 @@ class Admin:
         except web.HTTPException:
             raise  # 404 and its like
         except Exception:
-            self._metrics.bugs["ops"].inc()
+            self._metrics.bugs["api"].inc()
             raise  # aiohttp logs it and answers a 500 without internals
 
     def _is_ours(self, host: str) -> bool:

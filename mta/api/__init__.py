@@ -1,0 +1,1 @@
+"""How operators and monitoring ask: metrics and readiness over HTTP, commands over a socket."""
