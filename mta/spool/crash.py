@@ -1,7 +1,7 @@
 """The crash table: what is on disk wherever we can be stopped, and what becomes of it.
 
 Between: whoever changes the order of writes in the spool, the settler or the event log reads it first.
-Contract: every row is proven by a daemon that is killed there (tests/test_crash.py, `make crash`).
+Contract: every row is proven by a daemon that is killed there (tests/spool/test_crash.py, `make crash`).
 
        stopped                           | on disk                | at the next start     | they see
     -------------------------------------+------------------------+-----------------------+-------------------

@@ -1,7 +1,7 @@
 """The clients of the crash tests: they keep a message until they have its 250, and send it again until then.
 
-Between: the crash tests hand in one daemon after another; `tests.crash_books` compares what the clients know
-    with what the peer and the spool hold.
+Between: the crash tests hand in one daemon after another; `tests.crash.books` compares what the
+    clients know with what the peer and the spool hold.
 Contract: every letter has a number, which stands in its sender, its recipients and a header field, and a
     content that can be told from all others.
 """

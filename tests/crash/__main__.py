@@ -1,9 +1,9 @@
 """Crash the daemon again and again, and keep the books: `make crash RUNS=1000`.
 
-Between: a developer, or `tests/test_crash.py` for a few runs. Each run has a spool of its own and a daemon
-    that is killed `LIVES` times: at points of its work (tests/fakes/doomed.py), at random moments, or by us
-    in the middle of the load (also where its point is not reached in time). The last daemon brings
-    everything to its end and is stopped.
+Between: a developer, or `tests/spool/test_crash.py` for a few runs. Each run has a spool of its own and a
+    daemon that is killed `LIVES` times: at points of its work (tests/fakes/doomed.py), at random moments,
+    or by us in the middle of the load (also where its point is not reached in time). The last daemon
+    brings everything to its end and is stopped.
 Contract: exit status 1 where a recipient was lost or the books have a contradiction; the run's directory is
     kept then, and `--seed` repeats its choices (not its timing).
 """
@@ -26,8 +26,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 from mta.spool.notes import MAX_UNSETTLED
-from tests.crash_books import Books, follow_to_the_end, reconcile, stderr_bugs
-from tests.crash_mail import Mail
+from tests.crash.books import Books, follow_to_the_end, reconcile, stderr_bugs
+from tests.crash.mail import Mail
 from tests.fakes.doomed import POINTS
 from tests.fakes.home import Home, Nursery
 

@@ -119,6 +119,6 @@ def test_it_starts_without_what_only_the_daemon_needs() -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert done.stdout.splitlines()[-1] == "[]"

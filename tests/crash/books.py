@@ -1,7 +1,7 @@
 """The three lists of the crash tests: acknowledged to a client, delivered at the peer, still in the spool.
 
-Between: `tests.crash_mail` knows what the clients were told; the sandbox keeps what was delivered, each copy
-    a file; the spool is read when its daemon has stopped.
+Between: `tests.crash.mail` knows what the clients were told; the sandbox keeps what was
+    delivered, each copy a file; the spool is read when its daemon has stopped.
 Contract: `reconcile` counts, and `Books.lost` names each acknowledged recipient that is in none of the lists,
     or in one of them with other octets. A bounced recipient is accounted for by the notice to its sender.
     `Books.wrong` names every other contradiction. "Twice" counts copies beyond the first of what was
@@ -24,7 +24,7 @@ from typing import Any
 from mta.core.queueid import text
 from mta.spool.bodies import Bodies
 from mta.spool.reader import Reader
-from tests.crash_mail import Letter, Mail
+from tests.crash.mail import Letter, Mail
 from tests.fakes.home import Served, patience
 
 Key = tuple[str, str]  # queue id, recipient

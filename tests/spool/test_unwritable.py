@@ -19,7 +19,7 @@ from mta.spool.leftovers import AGAIN
 from mta.spool.outbox import RETRY_AFTER_FAILURE
 from mta.spool.queue import ASIDE, UNWRITABLE_WAIT, Spool
 from tests.fakes.clock import HandClock
-from tests.test_spool import LINE, Lines, message, opened, put, rows
+from tests.spool.test_spool import LINE, Lines, message, opened, put, rows
 
 NEVER = 2**70  # no integer of SQLite's
 

@@ -19,7 +19,7 @@ from mta.core.answers.rules import MAX_TEXT, Rule, plain
 from mta.core.answers.status import Enhanced
 from mta.core.model import Reply, Subject, Verdict
 
-FILE = Path(__file__).parents[1] / "data" / "replies.txt"
+FILE = Path(__file__).parents[2] / "data" / "replies.txt"
 LABEL = re.compile(
     r"(?P<subjects>[a-z|]+) (?P<permanence>permanent|transient|either)"
     r"(?: (?P<death>dead|perhaps-dead))?(?: wait=(?P<wait>\d+))?: (?P<line>[2-5]\d\d.*)"

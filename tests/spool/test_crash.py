@@ -1,6 +1,6 @@
 """A daemon is killed at every row of the crash table, and some more at random: nothing acknowledged is lost.
 
-`make crash RUNS=n` makes n random runs (tests/crash.py).
+`make crash RUNS=n` makes n random runs (tests/crash).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mta.spool import database, statements
 from mta.spool.bodies import Bodies
 from mta.spool.queue import Spool
 from mta.spool.reader import Reader
-from tests.crash import FIRST, MAXIMUM, OFF, bring_to_the_end, run
-from tests.crash_books import Books
-from tests.crash_mail import SIZES, Mail
+from tests.crash.__main__ import FIRST, MAXIMUM, OFF, bring_to_the_end, run
+from tests.crash.books import Books
+from tests.crash.mail import SIZES, Mail
 from tests.fakes.clock import HandClock
 from tests.fakes.doomed import CHECKPOINT_AT, POINTS
 from tests.fakes.home import PATIENCE, Home, Nursery

@@ -11,7 +11,7 @@ from mta.core.queue.lifecycle import State
 from mta.spool.commit import Update
 from mta.spool.queue import Spool
 from tests.fakes.clock import HandClock
-from tests.test_spool import message, opened
+from tests.spool.test_spool import message, opened
 
 
 async def put(spool: Spool, tenant: str, *addresses: str) -> Message:

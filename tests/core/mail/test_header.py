@@ -24,7 +24,7 @@ from mta.core.mail.message import header_block
 from mta.core.model import Reply
 
 LIMIT = 10_000  # octets of a header block
-DOCUMENT = Path(__file__).parents[2] / "docs" / "headers.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "headers.md"
 FROM = b"From: a@b.test\r\n"
 DATE, ID = b"Date: today\r\n", b"Message-ID: <1@b.test>\r\n"
 

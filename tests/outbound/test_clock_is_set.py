@@ -23,7 +23,7 @@ from tests.fakes.clock import HandClock
 from tests.fakes.house import NETWORK, routed, running, settings
 from tests.fakes.peer import HELLO, TAKES, ScriptedPeer, envelope
 from tests.fakes.relay import Relay, relaying
-from tests.test_spool import message
+from tests.spool.test_spool import message
 
 DAY, WEEK = 86400.0, 604800.0
 LONGEST = 6 * 3600 * 1.1  # the longest wait of a retry class, and its jitter

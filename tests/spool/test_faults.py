@@ -22,7 +22,7 @@ from mta.api.control import call
 from tests.fakes.clock import HandClock
 from tests.fakes.faults import CONTENT, LARGE, Patient, Ward, on_tmpfs
 from tests.fakes.home import ROOT
-from tests.test_spool import Lines, message, opened, put
+from tests.spool.test_spool import Lines, message, opened, put
 
 REFUSED = "452 4.3.1 The spool cannot take the message now; it was not kept, please try again"
 FULL = "database or disk is full; free some space on its disk"
@@ -67,6 +67,9 @@ def used(seed: Patient, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return home.spool, waiting
 
 
+FILES = ("spool/test_faults.py", "outbound/test_clock_is_set.py")  # with the rows of docs/disk.md
+
+
 @pytest.fixture
 def full_house(home: Patient, used: tuple[Path, set[str]]) -> Patient:
     """A home with the mail of `used`."""
@@ -78,7 +81,7 @@ def full_house(home: Patient, used: tuple[Path, set[str]]) -> Patient:
 def test_every_row_of_the_table_has_a_test_and_every_test_a_row() -> None:
     table = (ROOT / "docs/disk.md").read_text()
     named = set(re.findall(r"`(test_\w+)`", table.partition("\n## ")[0]))
-    here = "".join((ROOT / "tests" / name).read_text() for name in ("test_faults.py", "test_faults_clock.py"))
+    here = "".join((ROOT / "tests" / name).read_text() for name in FILES)
     assert named == set(re.findall(r"(?m)^(?:async )?def (test_\w+)", here)) - NOT_IN_THE_TABLE
 
 
