@@ -59,31 +59,31 @@ crash: $(VENV)/.dev
 	$(PYTHON) -m tests.crash --runs $(RUNS) $(ARGS)
 
 bench: $(VENV)/.run
-	$(PYTHON) -m benchmarks.full $(ARGS)
+	$(PYTHON) -m benchmarks.figures.full $(ARGS)
 
 bench-quick: $(VENV)/.run
-	$(PYTHON) -m benchmarks.quick $(ARGS)
+	$(PYTHON) -m benchmarks.figures.quick $(ARGS)
 
 bench-memory: $(VENV)/.run
-	$(PYTHON) -m benchmarks.memory $(ARGS)
+	$(PYTHON) -m benchmarks.figures.memory $(ARGS)
 
 bench-throttle: $(VENV)/.bench
-	$(PYTHON) -m benchmarks.throttle $(ARGS)
+	$(PYTHON) -m benchmarks.figures.throttle $(ARGS)
 
 bench-fleet: $(VENV)/.run
-	$(PYTHON) -m benchmarks.fleet --minutes $(MINUTES) $(ARGS)
+	$(PYTHON) -m benchmarks.figures.fleet --minutes $(MINUTES) $(ARGS)
 
 bench-scale: $(VENV)/.run
-	$(PYTHON) -m benchmarks.scale $(ARGS)
+	$(PYTHON) -m benchmarks.figures.scale $(ARGS)
 
 bench-attacks: $(VENV)/.run
-	$(PYTHON) -m benchmarks.attacks $(ARGS)
+	$(PYTHON) -m benchmarks.figures.attacks $(ARGS)
 
 soak: $(VENV)/.run
-	$(PYTHON) -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
+	$(PYTHON) -m benchmarks.figures.soak --minutes $(MINUTES) $(ARGS)
 
 bench-relay: $(VENV)/.run
-	$(PYTHON) -m benchmarks.relay $(ARGS)
+	$(PYTHON) -m benchmarks.figures.relay $(ARGS)
 
 lock: $(VENV)/.dev
 	$(PYTHON) -m pip install --quiet pip-tools

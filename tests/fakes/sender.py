@@ -1,6 +1,6 @@
 """A sender in virtual time: a day in seconds.
 
-Between: `tests/core/limits/test_adaptive.py` and `benchmarks/throttle.py` let it meet a
+Between: `tests/core/limits/test_adaptive.py` and `benchmarks/figures/throttle.py` let it meet a
     `tests.fakes.sites.Site`.
 Contract: virtual seconds, recipients a second; no task, no socket, no sleep. One seed gives one day. It does
     what lanes do: an idle connection takes the next transaction, if the path lets it; where mail waits and

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from benchmarks import postfix
+from benchmarks.peers import postfix
 from benchmarks.process import PATH, Process
 from tests.fakes.house import certificate, routed, running, settings
 

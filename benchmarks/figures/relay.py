@@ -1,6 +1,6 @@
 """How many messages a second an MTA relays on this machine, next to Postfix in the same run.
 
-Between: whoever runs `python -m benchmarks.relay`; README.md says how to read the table.
+Between: whoever runs `python -m benchmarks.figures.relay`; README.md says how to read the table.
 Contract: a run's time goes from starting the sources to the last message at the sink. Rounds go through all
     MTAs in turn, so that a slow minute hits all of them; figures are medians. Each run starts its MTA anew.
 Raises: exit status 1 when a sink did not count exactly what was sent, 2 when a run could not be made.
@@ -24,8 +24,10 @@ from socket import SO_REUSEADDR, SOL_SOCKET, socket
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks import backlog, cpu, exim, haraka, postfix
-from benchmarks.load import WORKLOADS, Senders, Sink, Workload, senders
+from benchmarks import cpu
+from benchmarks.load import backlog
+from benchmarks.load.workload import WORKLOADS, Senders, Sink, Workload, senders
+from benchmarks.peers import exim, haraka, postfix
 from benchmarks.process import PATIENCE, Broken, Process
 
 NOISE = 0.15  # of the machine, spent by strangers: a run above it is made again
@@ -33,7 +35,7 @@ REPEATS = 3
 STALL = 30.0  # seconds without one more message at the sink
 REST = 0.5  # seconds to tidy up behind the last message; that costs processor time too
 PORTS = range(10000, 30000)
-SERVE = Path(__file__).with_name("relay-serve")
+SERVE = Path(__file__).parents[1] / "relay-serve"
 
 # (port to listen on, port to relay to, empty directory, port for STARTTLS and AUTH where that is measured)
 # -> command that serves until SIGTERM
@@ -313,7 +315,7 @@ def in_directory(directory: Path, benchmark: Callable[[Path], int]) -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.relay", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.relay", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--workload", default="W1-keep", help=f"some of {','.join(WORKLOADS)} (%(default)s)")
     parser.add_argument("--mta", default=USUAL, help=f"some of {','.join(MTAS)} (%(default)s)")

@@ -1,6 +1,6 @@
 """The receiving servers of `fleet`: real SMTP, each with limits of its own that it does not tell.
 
-Between: `fleet` starts `python -m benchmarks.receiver SECONDS ADDRESS...` in a network of its own, one
+Between: `fleet` starts `python -m benchmarks.peers.receiver SECONDS ADDRESS...` in a network of its own, one
     address for each of `limits.FLEET`, port 25; mail comes in over TCP.
 Contract: says `ready` on stdout; a line on stdin begins the run; after SECONDS one JSON object a server, and
     the end. An attempt is a recipient, or a connection or a MAIL that was refused; a refusal is one of these
@@ -26,7 +26,7 @@ from typing import NamedTuple, cast
 
 import uvloop
 
-from benchmarks.limits import FLEET, MINUTE, Terms
+from benchmarks.peers.limits import FLEET, MINUTE, Terms
 
 EHLO = b"250-mx.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 104857600\r\n"
 OK = b"250 2.0.0 Ok\r\n"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.backlog import CONTENT
+from benchmarks.load.backlog import CONTENT
 from mta.clock import SystemClock
 from mta.core.event import Event, Type
 from mta.core.model import Message, Recipient

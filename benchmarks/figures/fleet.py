@@ -19,15 +19,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cpu, flow, relay
-from benchmarks.flow import Flow, Mail
-from benchmarks.full import Verdict
-from benchmarks.limits import FLEET, Terms
+from benchmarks import cpu
+from benchmarks.figures import relay
+from benchmarks.figures.full import Verdict
+from benchmarks.load import flow
+from benchmarks.load.flow import Flow, Mail
 from benchmarks.namespace import Network, network
+from benchmarks.peers.limits import FLEET, Terms
 from benchmarks.process import PATIENCE, Broken, Process
 from tests.fakes.dns import NameServer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TICK = 0.05  # seconds
 SESSIONS = {"bulk": 12, "transactional": 4}
 URGENT = 8  # one message of so many is transactional
@@ -105,7 +107,7 @@ class Load:
 @asynccontextmanager
 async def receivers(place: Network, seconds: float) -> AsyncIterator[asyncio.subprocess.Process]:
     """The servers' process, ready to begin."""
-    argv = [sys.executable, "-m", "benchmarks.receiver", str(seconds), *place.addresses]
+    argv = [sys.executable, "-m", "benchmarks.peers.receiver", str(seconds), *place.addresses]
     process = await asyncio.create_subprocess_exec(
         *place.argv(argv),
         stdin=asyncio.subprocess.PIPE,
@@ -205,7 +207,7 @@ def verdicts(books: Books) -> Iterator[Verdict]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fleet", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.fleet", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--minutes", type=float, default=12.0, help="even: windows are minutes (%(default)s)")
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")

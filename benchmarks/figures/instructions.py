@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.load import WORKLOADS, senders
+from benchmarks.figures.relay import Prepare, Rig, fresh, ours, started, watch
+from benchmarks.load.workload import WORKLOADS, senders
 from benchmarks.process import PATH, PATIENCE, Broken, program
-from benchmarks.relay import Prepare, Rig, fresh, ours, started, watch
 
 WORKLOAD = WORKLOADS["W1-keep"]
 MESSAGES = 500

@@ -18,11 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import cost, cpu, relay
-from benchmarks.backlog import STUCK, Backlog, fill
-from benchmarks.load import Sink
-from benchmarks.nameserver import NameServer
-from benchmarks.probe import PROBED, Prober, Times, watch
+from benchmarks import cpu
+from benchmarks.figures import cost, relay
+from benchmarks.load.backlog import STUCK, Backlog, fill
+from benchmarks.load.probe import PROBED, Prober, Times, watch
+from benchmarks.load.workload import Sink
+from benchmarks.peers.nameserver import NameServer
 from benchmarks.process import Process, until
 from mta.api.control import call
 from mta.core.credential import Credential
@@ -193,7 +194,7 @@ def costs(directory: Path, size: int) -> relay.Row:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scale", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.scale", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--recipients", default=SIZES, help="sizes of the queue (%(default)s)")
     parser.add_argument("--cases", default=",".join(CASES), help="some of %(default)s")

@@ -1,6 +1,7 @@
 """W8: how long transactional mail takes from our 250 to its peer, while bulk mail goes the same way.
 
-Between: `full` prints its rows and holds its bound; `python -m benchmarks.latency` measures W1-keep first.
+Between: `full` prints its rows and holds its bound; `python -m benchmarks.figures.latency` measures
+    W1-keep first.
 Contract: milliseconds from the last octet of our 250 to the final dot at the peer, both seen by one process
     on one clock; a message every `EVERY` seconds. Bulk mail is submitted meanwhile at half the rate of
     W1-keep, to the same site; in the second case 500,000 more bulk messages wait and are due, also there.
@@ -23,14 +24,16 @@ from typing import NamedTuple
 
 import uvloop
 
-from benchmarks import cpu, flow, relay
-from benchmarks.backlog import Backlog, fill
-from benchmarks.flow import Flow, Mail
-from benchmarks.load import WORKLOADS
+from benchmarks import cpu
+from benchmarks.figures import relay
+from benchmarks.load import flow
+from benchmarks.load.backlog import Backlog, fill
+from benchmarks.load.flow import Flow, Mail
+from benchmarks.load.workload import WORKLOADS
+from benchmarks.peers.sink import Connection, Count
 from benchmarks.process import Broken, Process
-from benchmarks.sink import Connection, Count
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 WAITING = 500_000  # bulk messages, of the second case
 DOMAINS = 1000  # theirs; one site
 EVERY = 0.02  # seconds between two transactional messages
@@ -193,7 +196,7 @@ async def _case(home: Path, rate: float) -> Seen:
     flow.credentials(home)
     (home / "mta.yaml").write_text(SETTINGS.format(home=home, listen=listen, sink=sink))
     argv = [sys.executable, "-m", "mta", "--config", str(home / "mta.yaml"), "serve"]
-    bulk_argv = ["-m", "benchmarks.flow", str(listen), str(rate), str(WARM + SECONDS)]
+    bulk_argv = ["-m", "benchmarks.load.flow", str(listen), str(rate), str(WARM + SECONDS)]
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         server = await loop.create_server(lambda: Peer(arrivals), "127.0.0.1", sink, backlog=1000)
@@ -252,7 +255,7 @@ def half_of_w1_keep(directory: Path) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.latency", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.latency", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--rate", type=float, help="of bulk mail a second (half of W1-keep, measured)")
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")

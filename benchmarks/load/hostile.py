@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, cast
 
-from benchmarks.innocents import CLEAN, FAILURES, HOST, Client, Ports, dial
+from benchmarks.load.innocents import CLEAN, FAILURES, HOST, Client, Ports, dial
 
 WRONG = "nobody has this password"
 LONG = 60.0  # seconds for the reply to a message that is hard to read

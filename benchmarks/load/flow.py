@@ -1,7 +1,7 @@
 """Mail that is submitted at a steady rate, transactional and bulk.
 
 Between: `fleet` and `latency` submit through it, to a daemon that has the credentials of `credentials`;
-    `python -m benchmarks.flow PORT RATE SECONDS` is bulk mail in a process of its own.
+    `python -m benchmarks.load.flow PORT RATE SECONDS` is bulk mail in a process of its own.
 Contract: a `Flow` keeps its sessions open and sends what it is given, first come first served; nothing
     waits but what was added. `on_accepted` is called with a message's tag at the last octet of its 250.
 Raises: ConnectionError, from `check`, when the daemon hung up.

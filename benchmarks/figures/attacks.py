@@ -28,13 +28,15 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import cpu, innocents, relay
-from benchmarks.hostile import ATTACKS, Attack, Scene
-from benchmarks.innocents import Ports
-from benchmarks.load import Sink
+from benchmarks import cpu
+from benchmarks.figures import relay
+from benchmarks.load import innocents
+from benchmarks.load.hostile import ATTACKS, Attack, Scene
+from benchmarks.load.innocents import Ports
+from benchmarks.load.workload import Sink
 from benchmarks.process import Broken, Process
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FILES = 8192  # descriptors that we and what we start may open
 WHOLE = 60.0  # seconds that an attack with an end of its own may take
 BREATH = 1.0  # seconds from the start to the attack
@@ -235,7 +237,7 @@ def _measured(attack: Attack, scene: Scene, pids: list[int], home: Path, seconds
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.attacks", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.attacks", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="of each attack (%(default)s)")
     parser.add_argument("--only", help=f"some of {','.join(ATTACKS)}")

@@ -19,8 +19,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks import submit
+from benchmarks.load import submit
 from benchmarks.process import Process, program
+
+SINK = Path(__file__).parents[1] / "peers/sink.py"
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Sink(Process):
 
     def __init__(self, port: int, log: Path, counting: bool = False, hold: bool = False) -> None:
         if counting or hold:
-            argv = [sys.executable, str(Path(__file__).with_name("sink.py")), str(port)]
+            argv = [sys.executable, str(SINK), str(port)]
             argv += ["--hold"] if hold else []
         else:
             # As root it wants to know whom to become.

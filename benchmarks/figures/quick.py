@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import instructions, relay
-from benchmarks.load import WORKLOADS
+from benchmarks.figures import instructions, relay
+from benchmarks.load.workload import WORKLOADS
 from benchmarks.process import Broken
 
 MESSAGES = {"W1-keep": 4000, "W1-new": 2500, "W2-keep": 800}
@@ -74,7 +74,7 @@ def _tell(name: str, now: float, then: float, good: bool) -> bool:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quick", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.quick", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--record", action="store_true", help=f"write {RECORDED.name} instead of comparing")
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")

@@ -24,7 +24,8 @@ from pathlib import Path
 from statistics import linear_regression, mean
 from typing import NamedTuple
 
-from benchmarks import cpu, relay
+from benchmarks import cpu
+from benchmarks.figures import relay
 from benchmarks.process import Process, until
 from mta.core.credential import Credential
 from mta.spool import database
@@ -301,7 +302,7 @@ async def _watched(eye: Eye, home: Path, listen: int, peer: Peer, seconds: float
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soak", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.soak", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=100.0, help="messages a second (%(default)s)")

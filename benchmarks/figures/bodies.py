@@ -1,6 +1,6 @@
 """Where contents are cheaper as files than in the database: `spool.bodies.THRESHOLD` rests on this.
 
-Between: whoever runs `python -m benchmarks.bodies`.
+Between: whoever runs `python -m benchmarks.figures.bodies`.
 Contract: us a message, of CPU (user + system, of this process) and of wall time, for a content's whole life:
     a row with the content, written eight in a transaction and removed later; or a file and a row without,
     eight at a time, removed later. The crossing is where the file's CPU is less, between two sizes in a
@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks import relay
+from benchmarks.figures import relay
 from mta.spool import database
 from mta.spool import statements as sql
 from mta.spool.bodies import THRESHOLD, Bodies
@@ -150,7 +150,7 @@ def report(found: dict[str, list[Cost]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bodies", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.bodies", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
     args = parser.parse_args()

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import exim, haraka, latency, relay, syncs
-from benchmarks.load import WORKLOADS
+from benchmarks.figures import latency, relay, syncs
+from benchmarks.figures.relay import MTAS, Row
+from benchmarks.load.workload import WORKLOADS
+from benchmarks.peers import exim, haraka
 from benchmarks.process import Broken
-from benchmarks.relay import MTAS, Row
 
 POSTFIX = ["postfix-default", "postfix-tuned"]
 OPTIONAL = {"haraka": haraka.executable, "exim": exim.executable}
@@ -117,7 +118,7 @@ def workload_rows(name: str, optional: list[str], rounds: int, directory: Path) 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.full", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.full", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--workload", default=",".join(NAMES), help="some of %(default)s")
     parser.add_argument("--rounds", type=int, default=3)

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import cpu
-from benchmarks.load import Workload, senders
+from benchmarks.figures.relay import Prepare, Rig, fresh, started, watch
+from benchmarks.load.workload import Workload, senders
 from benchmarks.process import PATH, PATIENCE, Broken, program, until
-from benchmarks.relay import Prepare, Rig, fresh, started, watch
 
 MESSAGES = 300
 COUNTED = re.compile(r"^(?:\s*\S+){3}\s+(\d+)\s(?:.*\s)?(?:fsync|fdatasync)$", re.MULTILINE)

@@ -23,8 +23,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import cpu, relay
-from benchmarks.load import WORKLOADS, Sink, Sources, Workload
+from benchmarks import cpu
+from benchmarks.figures import relay
+from benchmarks.load.workload import WORKLOADS, Sink, Sources, Workload
 from benchmarks.process import Broken, Process, until
 
 CLIENTS = 200
@@ -111,7 +112,7 @@ def _count(sink: Sink, wanted: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.memory", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.figures.memory", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
     args = parser.parse_args()

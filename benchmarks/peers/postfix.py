@@ -18,8 +18,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from benchmarks.load.submit import LOGIN, SECRET
 from benchmarks.process import PATIENCE, Broken, program
-from benchmarks.submit import LOGIN, SECRET
 from mta.ops.certificate import self_signed
 
 # What is not here is as Postfix ships it. It logs to a file of its own, for a mail server must log somewhere.

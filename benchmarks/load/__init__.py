@@ -1,0 +1,1 @@
+"""What is sent to an MTA under measurement, and by whom."""

@@ -1,0 +1,1 @@
+"""Who receives, and the MTAs that we measure ourselves beside."""
