@@ -28,6 +28,7 @@ from mta.core.credential import Credential
 from mta.core.model import Option
 from mta.ops.control import call
 from mta.spool.credentials import CredentialStore
+from mta.spool.verify import verify
 
 SIZES = "10000,100000,1000000"
 SECONDS = 10.0  # of watching, in each case
@@ -56,7 +57,7 @@ routes:
 """
 EVERYTHING = '  "*": 127.0.0.1:{taking}\n'
 
-COSTS = {"recipients": "", **dict.fromkeys(cost.Cost._fields, ".0f"), "ratios": ""}
+COSTS = {"recipients": "", **dict.fromkeys(cost.Cost._fields, ".0f"), "ratios": "", "verify_s": ".1f"}
 COLUMNS = {
     "recipients": "",
     "case": "",
@@ -186,9 +187,12 @@ def costs(directory: Path, size: int) -> relay.Row:
     waiting = backlog("asleep", size)
     with relay.fresh(directory) as empty, relay.fresh(directory) as full:
         fill(full, waiting)
+        began = time.monotonic()
+        verify(full, lambda: None)
+        looked = time.monotonic() - began
         least, found = asyncio.run(cost.compared(empty, full, waiting.domains))
     ratios = " ".join(f"{much / little:.2f}" for much, little in zip(found, least, strict=True))
-    return {"recipients": size, **found._asdict(), "ratios": ratios}
+    return {"recipients": size, **found._asdict(), "ratios": ratios, "verify_s": looked}
 
 
 def main() -> int:
