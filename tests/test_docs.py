@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import re
 import shlex
@@ -18,13 +19,23 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import generate_latest
 
+from benchmarks.load.hostile import ATTACKS
+from benchmarks.peers.limits import FLEET
 from mta import __version__
-from mta.cli.main import main
+from mta.api import admin
+from mta.cli.main import DEFAULT, main
 from mta.cli.sandbox import OPEN
 from mta.config.load import load
-from mta.config.settings import Settings
+from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Settings, Spool, Stream
+from mta.core.limits import guesses, level, proofs, sparing, throttle
+from mta.core.mail.header import MAX_FIELDS
+from mta.delivery import paths
+from mta.intake import authentication, strangers
 from mta.metrics import Metrics
+from mta.ops import certificate, descriptors, findings, logs, notify
 from mta.sandbox.actors import ACTORS
+from mta.smtp import connection, stream
+from mta.spool import queue, slack, wal
 from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +91,8 @@ def test_every_target_is_explained_by_help() -> None:
     assert targets is not None
     assert set(targets[1].split()) - {"help"} == set(re.findall(r"@echo 'make ([\w-]+)", makefile))
     assert set(re.findall(r"`?make ([a-z-]+)`", WORDS)) <= set(targets[1].split())
+    shown = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True)
+    assert shown.stdout.count("\nmake ") >= len(targets[1].split()) - 2
 
 
 def test_make_venv_brings_the_command(tmp_path: Path) -> None:
@@ -109,8 +122,64 @@ def test_an_installed_package_brings_the_command() -> None:
     assert {name: pkgutil.resolve_name(target) for name, target in scripts.items()} == {"mta": main}
 
 
-def test_the_window_of_duplicates_is_the_one_in_the_code() -> None:
-    assert f"At most {MAX_UNSETTLED} outcomes, or those of {MAX_UNSETTLED_TIME * 1000:.0f} ms" in README
+WORDS_FOR = {3: "three", 5: "five", 6: "six", 12: "a dozen", 20: "twenty"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+NUMBERS = [  # each figure of a page that stands in the code, or in a setting's default
+    ("README.md", f"Python {PROJECT['project']['requires-python'][2:]} or newer"),
+    ("README.md", f"At most {MAX_UNSETTLED} outcomes, or those of {MAX_UNSETTLED_TIME * 1000:.0f} ms"),
+    ("README.md", f"retry interval of its reception ({Stream().retry_first / MINUTE:.0f} minutes)"),
+    ("README.md", f"{connection.STRANGER:.0f} seconds for each step"),
+    ("README.md", f"{WORDS_FOR[sparing.MOST]} lines of the log a minute"),
+    ("README.md", f"ends within {findings.SOON.days} days"),
+    ("README.md", f"From {WORDS_FOR[certificate.SOON // DAY]} days before the end of the certificate"),
+    ("README.md", f"`admin.bind` ({ADMIN_BIND})"),
+    ("README.md", f"`{DEFAULT}` by default"),
+    ("README.md", f"plays {WORDS_FOR[len(ATTACKS.keys() - {'nothing'})]} hostile clients and peers"),
+    ("destinations.md", f"by their start every {level.STEEP:.0f} seconds"),
+    ("destinations.md", f"up to {throttle.LONGEST / MINUTE:.0f} minutes"),
+    ("destinations.md", f"{WORDS_FOR[len(FLEET)]} real servers"),
+    ("disk.md", f"from {wal.WAL_LIMIT // 2**20} MiB on"),
+    ("headers.md", f"or {MAX_FIELDS:,} fields"),
+    ("strangers.md", f"half of the files that the system allows less {descriptors.OWN}"),
+    ("strangers.md", f"in the last {proofs.REMEMBERED / DAY:.0f} days"),
+    ("strangers.md", f"{connection.STRANGER:.0f} s for each step"),
+    ("strangers.md", f"{sparing.MOST} a minute and cause, names cut at {strangers.MAX_NAME} characters"),
+    ("strangers.md", f"{guesses.PAIR.amount:.0f} in {guesses.PAIR.period / MINUTE:.0f} minutes"),
+    ("strangers.md", f"{guesses.CLIENT.amount:.0f} over all logins"),
+    ("strangers.md", f"at once, {authentication.WAITING} wait"),
+    ("strangers.md", f"and {MAX_FIELDS:,} fields"),
+    ("strangers.md", f"{stream.TURN} commands or {stream.TURN_TIME * 1000:.0f} ms of one connection"),
+    ("strangers.md", f"a message over {stream.SLICE // 1024} KiB"),
+    ("strangers.md", f"{connection.MAX_ERRORS}; a message that is taken makes up for"),
+    ("strangers.md", f"makes up for {WORDS_FOR[connection.TAKEN // 10]}, an accepted recipient for a tenth"),
+    ("strangers.md", f"{admin.CONNECTIONS} connections, {admin.SILENCE:.0f} s without"),
+    ("strangers.md", f"{logs.WAITING:,} lines wait"),
+    ("strangers.md", f"({queue.ASIDE // 2**20} MiB and more)"),
+    ("strangers.md", f"all but {slack.KEPT // 2**20} MiB"),
+    ("strangers.md", f"is told every {notify.EXTEND:.0f} s"),
+]
+
+
+@pytest.mark.parametrize(("page", "words"), NUMBERS, ids=[words for _, words in NUMBERS])
+def test_a_number_of_a_page_is_the_one_in_the_code(page: str, words: str) -> None:
+    path = next(each for each in PAGES if each.name == page)
+    assert words in " ".join(path.read_text(encoding="utf-8").split())
+
+
+def test_numbers_that_the_pages_have_in_words() -> None:
+    assert (sparing.PERIOD, paths.SAVE_INTERVAL) == (MINUTE, MINUTE)  # "a minute", "each minute"
+    assert queue.UNWRITABLE_WAIT == HOUR  # "in an hour"
+    assert authentication.THREADS == 2  # "two at once"
+    assert connection.ACCEPTED == 1  # a tenth of an error
+
+
+def test_how_many_tests_there_are(request: pytest.FixtureRequest) -> None:
+    """`make test ARGS=--collect-only` prints it. A run of some of them knows of no others."""
+    said = re.search(r"runs all tests on the interpreter of `.venv` \(([\d,]+),", README)
+    assert said is not None
+    if request.config.args == ["tests"] and not request.config.option.keyword:
+        count = len(request.session.items)
+        assert abs(int(said[1].replace(",", "")) - count) <= count / 20
 
 
 def test_the_settings_to_go_live_with_are_valid(tmp_path: Path) -> None:
@@ -118,6 +187,35 @@ def test_the_settings_to_go_live_with_are_valid(tmp_path: Path) -> None:
     assert found is not None
     (tmp_path / "mta.yaml").write_text(found[0])
     assert load(tmp_path / "mta.yaml").hostname == "mail.example.com"
+
+
+def test_the_user_and_the_places_of_the_unit_are_those_to_go_live_with() -> None:
+    """What is typed there is what the unit, and the settings that are left out, look for."""
+    unit = (ROOT / "systemd" / "mta.service").read_text()
+    command = f"useradd --system --home-dir {Spool().path} --shell /usr/sbin/nologin mta"
+    assert f"       {command}\n" in section("Go live")
+    assert f": {command}\n" in unit
+    assert f"install -d -m 700 -o mta -g mta {Spool().path}\n" in section("Go live")
+    assert "\nUser=mta\nGroup=mta\nStateDirectory=mta\nStateDirectoryMode=0700\n" in unit
+    assert f"--config {DEFAULT} serve\n" in unit
+    doors = {(each.bind.port, each.tls) for each in Settings.__dataclass_fields__["listeners"].default}
+    assert doors == {(587, "starttls"), (465, "implicit")}
+
+
+def test_the_first_login_to_go_live_with_is_added(tmp_path: Path) -> None:
+    (command,) = re.findall(r"(?m)^ +mta (credential add .+)$", section("Go live"))
+    (tmp_path / "mta.yaml").write_text(
+        f"hostname: mail.example.com\nlisteners: []\nspool: {{path: {tmp_path / 'spool'}}}\n"
+    )
+    argv = ["--config", str(tmp_path / "mta.yaml"), *shlex.split(command)]
+    assert CliRunner().invoke(main, argv).exit_code == 0
+    listed = CliRunner().invoke(main, [*argv[:2], "credential", "list"])
+    assert re.search(r"(?m)^shop: .*, from shop\.example\.com, rate 1000/min$", listed.output), listed.output
+
+
+def test_each_file_says_at_its_top_what_it_promises() -> None:
+    files = [*(ROOT / "mta").rglob("*.py")]
+    assert [path for path in files if not ast.get_docstring(ast.parse(path.read_text("utf-8")))] == []
 
 
 EXAMPLES = re.findall(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import email
+import os
 import re
 import shutil
+import signal
 import smtplib
 import socket
 import stat
@@ -117,6 +119,37 @@ def test_a_framework_needs_neither_tls_nor_password(served: Served, hello: str, 
     served.events(1, type="delivery", sender=sender)
 
 
+def test_it_is_one_process_with_one_directory_on_this_machine(served: Served) -> None:
+    """What it writes to and whom it listens to, as the kernel has it."""
+    with served.client() as smtp:
+        smtp.sendmail("one@example.test", "ok@example.test", "From: one@example.test\n\nx\n")
+        served.events(1, type="delivery", sender="one@example.test")
+        process = Path("/proc") / str(served.popen.pid)
+        assert "".join(file.read_text() for file in process.glob("task/*/children")) == ""
+        sockets = set()
+        for name in process.glob("fd/*"):
+            with suppress(FileNotFoundError):  # closed meanwhile
+                target = str(name.readlink())
+                flags = re.search(r"flags:\s+(\d+)", (process / "fdinfo" / name.name).read_text())
+                assert flags is not None
+                if target.startswith("socket:["):
+                    sockets.add(target[8:-1])
+                elif int(flags[1], 8) & (os.O_WRONLY | os.O_RDWR) and Path(target).is_file():
+                    assert Path(target).is_relative_to(served.directory)
+        lines = [line.split() for line in (process / "net/tcp").read_text().splitlines()[1:]]
+        bound = {words[1][:8] for words in lines if words[9] in sockets}
+        assert bound == {"0100007F"}  # 127.0.0.1
+
+
+def test_ctrl_c_stops_it(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.sandbox()
+    with home.serving() as served:
+        served.popen.send_signal(signal.SIGINT)
+        assert served.popen.communicate(timeout=PATIENCE)[0].startswith("Stopped.")
+        assert served.popen.returncode == 0
+
+
 @pytest.mark.parametrize("door", ["submission", "submissions"])
 def test_a_hundred_messages_of_every_size_arrive_as_they_were_sent(served: Served, door: str) -> None:
     sender = f"{door}@example.test"
@@ -227,8 +260,11 @@ def test_ports_that_somebody_holds_give_way_and_are_remembered(tmp_path: Path) -
         with suppress(OSError):  # somebody else holds it: as good
             holder.bind(("127.0.0.1", SUBMISSION))
             holder.listen()
-        assert sandbox(tmp_path).exit_code == 0
+        made = sandbox(tmp_path)
+        assert made.exit_code == 0
         settings = load(tmp_path / "mta.yaml")
+        first, second, third = (listener.bind.port for listener in settings.listeners)
+        assert f"on 127.0.0.1, ports {first}, {second} and {third} (" in made.output.split("\n")[0]
         assert settings.listeners[0].bind.port in range(SUBMISSION + 1, SUBMISSION + TRIES)
     assert sandbox(tmp_path).exit_code == 0
     assert load(tmp_path / "mta.yaml") == settings

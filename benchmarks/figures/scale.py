@@ -28,6 +28,7 @@ from benchmarks.process import Process, until
 from mta.api.control import call
 from mta.core.credential import Credential
 from mta.core.model import Option
+from mta.spool.verify import verify
 from mta.store.credentials import CredentialStore
 
 SIZES = "10000,100000,1000000"
@@ -57,7 +58,7 @@ routes:
 """
 EVERYTHING = '  "*": 127.0.0.1:{taking}\n'
 
-COSTS = {"recipients": "", **dict.fromkeys(cost.Cost._fields, ".0f"), "ratios": ""}
+COSTS = {"recipients": "", **dict.fromkeys(cost.Cost._fields, ".0f"), "ratios": "", "verify_s": ".1f"}
 COLUMNS = {
     "recipients": "",
     "case": "",
@@ -187,9 +188,12 @@ def costs(directory: Path, size: int) -> relay.Row:
     waiting = backlog("asleep", size)
     with relay.fresh(directory) as empty, relay.fresh(directory) as full:
         fill(full, waiting)
+        began = time.monotonic()
+        verify(full, lambda: None)
+        looked = time.monotonic() - began
         least, found = asyncio.run(cost.compared(empty, full, waiting.domains))
     ratios = " ".join(f"{much / little:.2f}" for much, little in zip(found, least, strict=True))
-    return {"recipients": size, **found._asdict(), "ratios": ratios}
+    return {"recipients": size, **found._asdict(), "ratios": ratios, "verify_s": looked}
 
 
 def main() -> int:

@@ -117,17 +117,31 @@ class _Protocol(SMTPProtocol):
                 self.connection.broke(error)
 
     def _read_response_from_buffer(self) -> aiosmtplib.SMTPResponse | None:
-        """Where theirs refuses lines of more than 8 KiB, and empty ones, and takes any number for a code."""
+        """Where theirs refuses lines of more than 8 KiB, and empty ones, and takes any number for a code.
+
+        Nor does theirs mind several codes, or two replies where one was asked for: who is one reply ahead
+        stays so, and what he says to EHLO would be his answer to MAIL.
+        """
         *lines, rest = bytes(self._buffer).split(b"\n")
         texts: list[bytes] = []
+        first = b""
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             if not _REPLY_LINE.match(line):
-                raise aiosmtplib.SMTPResponseException(-1, f"what is no reply: {quoted(line)}")
+                raise _nonsense(f"what is no reply: {quoted(line)}")
+            first = first or line
+            if line[:1] != first[:1]:
+                raise _nonsense(f"a reply with two codes: {quoted(first.rstrip() + b' / ' + line)}")
             texts.append(line[4:].strip())
             if line[3:4] != b"-":
-                self._buffer[:] = b"\n".join([*lines[number:], rest])
+                more = b"".join((*lines[number:], rest)).strip()
+                if more.startswith(b"421"):  # which may be said at any time, and takes back what is before it
+                    texts, first = [], b""
+                    continue
+                if more:
+                    raise _nonsense(f"more than one reply: {quoted(line.rstrip() + b' / ' + more)}")
+                del self._buffer[:]
                 said = b"\n".join(texts).decode("utf-8", "surrogateescape")
                 return aiosmtplib.SMTPResponse(int(line[:3]), said)
         return None
@@ -150,6 +164,11 @@ class _Protocol(SMTPProtocol):
                 self.connection.pump()
             except Exception as error:
                 self.connection.broke(error)
+
+
+def _nonsense(what: str) -> aiosmtplib.SMTPResponseException:
+    """What `_refused` knows by its code."""
+    return aiosmtplib.SMTPResponseException(-1, what)
 
 
 class _Client(aiosmtplib.SMTP):
@@ -440,7 +459,7 @@ async def _greet(client: _Client) -> None:
     try:
         await client.ehlo()
     except aiosmtplib.SMTPHeloError as error:
-        if error.code == 421:
+        if error.code == 421 or error.code < 400:  # a yes that is none
             raise
         await client.helo()  # RFC 5321 3.2: a server from before EHLO
 
@@ -450,6 +469,8 @@ async def _secure(client: _Client, context: ssl.SSLContext, host: str, clock: Cl
         async with timeout(clock, HANDSHAKE_TIMEOUT):
             await client.starttls(tls_context=context, server_hostname=host or None)
     except aiosmtplib.SMTPResponseException as error:
+        if error.code < 0:
+            raise TlsError(f"STARTTLS was answered with {error.message}") from error
         raise TlsError(f"STARTTLS was refused: {error.code} {error.message}") from error
     except (aiosmtplib.SMTPException, OSError, ValueError) as error:
         why = _in_words(error, "its end", HANDSHAKE_TIMEOUT)

@@ -5,6 +5,7 @@ Contract: a script is lines:
 
     -> 250 ok           we say this; lines that follow one another go in one write
     drip 250 ok         the same, in a write for each octet
+    raw 250 ok\\r\\n      these octets, with the escapes of Python, and no line end of ours
     <- EHLO *           the client says this; `*` stands for anything
     <- message          a whole message, up to its final dot
     <- octets 1000      so much of a message, and no more
@@ -80,6 +81,11 @@ def goodbye(stage: str, reply: str) -> str:
     taken = {"MAIL": 0, "RCPT": 1, "DATA": 2}[stage]
     said = "\n-> ".join(reply.splitlines())
     return ASKED + "-> 250 ok\n" * taken + f"-> {said}\nclose\n"
+
+
+def octets_of(escaped: str) -> bytes:
+    """What escapes of Python stand for."""
+    return escaped.encode("ascii").decode("unicode_escape").encode("latin-1")
 
 
 @dataclass
@@ -226,6 +232,8 @@ class _Stage:
             self._writer.write(said.encode("utf-8", "surrogateescape"))
         elif line.startswith("drip "):
             await self._drip(line[5:].encode() + b"\r\n")
+        elif line.startswith("raw "):
+            self._writer.write(octets_of(line[4:]))
         elif line == "<- message":
             await self._message()
         elif line.startswith("<- octets "):
