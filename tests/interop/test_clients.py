@@ -2,8 +2,9 @@
 
 What Python and the locks bring always runs. Programs of the machine run where they are installed, libraries
 of registries where `make clients` has put them: in var/clients, or where MTA_TEST_CLIENTS says. With `-v` the
-run ends with a table. All are told to trust the sandbox's certificate, most by SSL_CERT_FILE; none is told to
-trust any.
+run ends with a table. All are told to trust the sandbox's certificate, most by SSL_CERT_FILE, and none to
+trust any; by themselves these trust any: Flask-Mail, Red Mail, emails, logging.handlers, smtplib.SMTP_SSL
+without a context, emailjs with STARTTLS, Simple Java Mail, Tcllib.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def test_mail_of_a_client_with_its_defaults_arrives_as_it_was_sent(
     (tmp_path / "message.eml").write_bytes(message(recipient, subject, body))
     trusted = served.directory / facts["ca_file"]
     done = run(
-        command.format(client.program, Path(client.program).stem),
+        "exec " + command.format(client.program, Path(client.program).stem),
         tmp_path,
         HOME=tmp_path,
         MAIL_HOST=client.host,

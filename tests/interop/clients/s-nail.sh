@@ -8,4 +8,4 @@ esac
 url=$1$MAIL_HOST:$MAIL_PORT
 shift
 exec s-nail -n -S v15-compat -S "mta=$url" "$@" -S tls-ca-file="$MAIL_CA" -S tls-verify=strict \
-    -S sendcharsets=utf-8 -S ttycharset=utf-8 -r "$MAIL_FROM" -s "$MAIL_SUBJECT" "$MAIL_TO" <body.txt
+    -S sendcharsets=utf-8 -S ttycharset=utf-8 -S DEAD=dead.letter -r "$MAIL_FROM" -s "$MAIL_SUBJECT" "$MAIL_TO" <body.txt
