@@ -22,12 +22,13 @@ endef
 export COMMAND
 
 .DEFAULT_GOAL := help
-.PHONY: help run venv test lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-scale bench-attacks soak bench-relay lock
+.PHONY: help run venv test clients lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-scale bench-attacks soak bench-relay lock
 
 help:
 	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
 	@echo 'make venv                 install what the daemon needs, and the command ./$(VENV)/bin/mta'
 	@echo 'make test [ARGS=...]      run all tests; ARGS goes to pytest'
+	@echo 'make clients              fetch mail clients of other languages, for tests/interop/test_clients.py; 5 minutes'
 	@echo 'make lint                 check style and types'
 	@echo 'make crash [RUNS=n]       kill the daemon in the middle of its work, n times twice, and keep the books'
 	@echo 'make bench-relay [ARGS=]  measure against Postfix, as root: benchmarks/README.md'
@@ -49,6 +50,9 @@ venv: $(VENV)/.run $(VENV)/bin/mta
 
 test: $(VENV)/.dev
 	$(PYTHON) -m pytest -n auto $(ARGS)
+
+clients: $(VENV)/.dev
+	sh tests/interop/clients/fetch.sh $${MTA_TEST_CLIENTS:-var/clients}
 
 lint: $(VENV)/.dev
 	$(PYTHON) -m ruff check .

@@ -2,9 +2,9 @@
 
 Between: `mta sandbox` has one made; `daemon` loads the two files and has a `Watch` on them.
 Contract: P-256, 10 years, for the given host names and addresses, localhost and the loopback addresses.
-    The certificate is its own CA: clients can trust the file itself. The key's mode is 0600 from its first
-    octet on. Files that exist are left alone, whatever their names, age or kind. A `Watch` looks each hour
-    at the certificate that was in the file at its start, which is the one that clients are shown.
+    Clients can trust the file itself. The key's mode is 0600 from its first octet on. Files that exist are
+    left alone, whatever their names, age or kind. A `Watch` looks each hour at the certificate that was in
+    the file at its start, which is the one that clients are shown.
 Raises: FileExistsError if one of the two files is there without the other; ValueError for a name that is no
     A-label; OSError.
 Standards: RFC 5280; RFC 6125 6.4 (names stand in subjectAltName).
@@ -34,18 +34,6 @@ SKEW = timedelta(days=1)  # a client's clock may be behind ours
 LOOK = 3600.0  # seconds between two looks at the end of the certificate
 SOON = 3 * 86400.0  # seconds before it; who renews it by himself has done so weeks ago
 ALWAYS = ("localhost", "127.0.0.1", "::1")
-USAGE = x509.KeyUsage(
-    digital_signature=True,
-    key_cert_sign=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
-
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +109,8 @@ def _certificate(key: ec.EllipticCurvePrivateKey, hostnames: list[str], now: dat
         .not_valid_before(now - SKEW)
         .not_valid_after(now + LIFETIME)
         .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(USAGE, critical=True)
+        # rustls takes no CA's for a server's; OpenSSL before 3 then trusts it only if it limits no usage.
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())

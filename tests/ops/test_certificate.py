@@ -61,6 +61,12 @@ def test_it_is_p256_and_good_for_ten_years(tmp_path: Path) -> None:
     assert names.get_values_for_type(x509.DNSName) == ["mail.example.org", "localhost"]
 
 
+def test_a_client_that_refuses_a_ca_as_a_server_is_shown_none(tmp_path: Path) -> None:
+    path, _ = self_signed(["mail.example.org"], tmp_path)
+    extensions = x509.load_pem_x509_certificate(path.read_bytes()).extensions
+    assert not extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
 def test_a_name_longer_than_a_common_name_may_be_is_kept(tmp_path: Path) -> None:
     name = "a" * 60 + ".example.org"
     handshake(*self_signed([name], tmp_path), name)

@@ -1,0 +1,3 @@
+# swaks, by AUTH LOGIN.
+AUTH=LOGIN
+. "$P/swaks.sh"
