@@ -67,6 +67,7 @@ class Traffic:
         self.messages_per_connection = path.messages_per_connection  # as the peer has shown
         self._suspended_at = -math.inf  # monotonic; the last time
         self._delivered = 0  # recipients that the path has not heard of
+        self._transactions = 0  # theirs
         self._tell_at = 0.0  # monotonic
         self._clock = clock
         self._told = told
@@ -159,6 +160,7 @@ class Traffic:
         first = outcomes[0]
         if first.kind is Kind.DELIVERED and (len(outcomes) == 1 or outcomes.count(first) == len(outcomes)):
             self._delivered += len(outcomes)
+            self._transactions += 1
             # Where nothing holds mail back there is nothing to learn from each: many are told as one.
             if now >= self._tell_at or not self.path.is_free:
                 self._tell_at = now + TELL_INTERVAL
@@ -182,7 +184,8 @@ class Traffic:
 
     def _tell_delivered(self, started: float, now: float) -> None:
         many, self._delivered = self._delivered, 0
-        self._tell(self.path.answered(now, started, many, many))
+        transactions, self._transactions = self._transactions, 0
+        self._tell(self.path.answered(now, started, many, many, transactions))
         self.messages_per_connection = self.path.messages_per_connection
 
     def _refused(self, outcome: Outcome, started: float, carried: int | None, recipients: int) -> None:

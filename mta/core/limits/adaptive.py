@@ -32,6 +32,7 @@ from typing import NamedTuple
 from mta.core.limits.evidence import DOUBT, Evidence
 from mta.core.limits.level import AGE, MINUTE, Bounds, Level, Meter
 from mta.core.limits.throttle import Rate, RateLimit
+from mta.core.limits.weather import Say, Weather
 from mta.core.model import Go, Subject, Wait
 
 NO_CONNECTION = "connections"  # the window is full
@@ -43,6 +44,7 @@ REACHED = 0.85  # of the rate is reached: more connections would not help
 # Marks
 KEEP = 0.93  # of the mark, for good: room for jitter, and it loses only 7 %
 BACK = 0.8  # of the mark, after a refusal: what had piled up at the site drains
+STEP = 0.7  # of the rate, where it was refused although it had gone slower
 DEEPEST = 0.25  # of its value is all that one refusal may leave: one measurement may be wrong
 HEEDED = 1.1  # times a refusal below the mark: a probe that went higher knows better
 LAG = 1.1  # how much the meter is behind a rate that grows
@@ -142,6 +144,9 @@ class Path:
         self._full_at = -math.inf  # the window was in the way
         self._grown_at = -math.inf
         self._evidence = Evidence()
+        self._weather = Weather()
+        self._former = (rate.start, math.inf)  # value and mark, before we went slower
+        self._before = (rate.start, math.inf)  # the same before the last time
         self._told = {"rate": (-math.inf, rate.start), "connections": (-math.inf, connections.start)}
         self._set_pace()
 
@@ -198,8 +203,10 @@ class Path:
         if connections > self._window.value:
             self._window.value = float(connections)
 
-    def answered(self, now: float, started: float, recipients: int, delivered: int) -> Change | None:
-        """A transaction ended, and these recipients were not refused for our speed; some were delivered."""
+    def answered(
+        self, now: float, started: float, recipients: int, delivered: int, transactions: int = 1
+    ) -> Change | None:
+        """Transactions ended, and these recipients were not refused for our speed; some were delivered."""
         meter = self._meter
         if meter.opened_at > now:
             meter.restart(started)
@@ -210,9 +217,11 @@ class Path:
         if self._closures:
             if started < self._reacted_at:
                 return None
+            refusals = self._closures
             self._reopen(now)
-            return self._tell(now, "rate", "the site takes mail again", TELL[0])
-        if delivered and meter.rate(now) >= USED * self._rate.value:
+            return self._obey(self._weather.reopened(refusals), now)
+        self._weather.answered(now, transactions, min(self._rate.value, LAG * meter.rate(now)))
+        if delivered and not self._weather.is_waiting and meter.rate(now) >= USED * self._rate.value:
             self._rate.grow(now, delivered / self._rate.value)
             self._set_pace()
         if delivered and self._full_at >= min(started, now - 2 * ASK_AGAIN):
@@ -239,8 +248,15 @@ class Path:
             if not evidence.is_enough():
                 return None
             self._cost += int(DOUBT) - 1
-        self._cost += refusal.recipients
-        return self._crowded(now, refusal) if is_dial else self._too_fast(now, refusal)
+        if is_dial:
+            self._cost += refusal.recipients
+            return self._crowded(now, refusal)
+        if self._closures:
+            self._weather.refused_again()
+        elif is_sure and (said := self._weather.refused(now)) is not Say.SLOW_DOWN:
+            return None if said is Say.NOTHING else self._obey(said, now)
+        self._cost += refusal.recipients * max(self._weather.ignored, 1)
+        return self._too_fast(now, refusal)
 
     def suspend(self, now: float, until: float, reason: str) -> Change:
         """Nothing goes before `until`; then it begins anew with a part of the former rate."""
@@ -294,7 +310,16 @@ class Path:
         rate, meter = self._rate, self._meter
         if not self._closures:
             meter.count(now, refusal.recipients, rate.value)
+            weather, speed = self._weather, min(rate.value, LAG * meter.rate(now))
+            was_slow, was_alone = weather.is_slow, weather.was_alone
+            self._before = rate.value, rate.mark
+            if not was_slow:
+                self._former = self._before
+            is_probe = rate.mark == math.inf or rate.is_probing or not refusal.by_rule
             mark, value = self._measured(now)
+            weather.slowed(now, speed, mark, is_probe=is_probe)
+            if was_slow and was_alone and weather.is_slow:
+                value = max(value, STEP * rate.value)
             self._refused_at, self._refused_value = now, rate.value
             self._is_guess = not rate.is_probing
             rate.fall(mark, value)
@@ -354,6 +379,20 @@ class Path:
         # A mark that fell far is not left so for the hours that an earlier probe has to pay.
         rate.probe_at = max(now + pay, -math.inf if self._lapses else rate.probe_at)
         self._cost = 0
+
+    def _obey(self, said: Say, now: float) -> Change | None:
+        """Do what the weather makes of an answer."""
+        rate = self._rate
+        if said is Say.NOTHING:
+            return self._tell(now, "rate", "the site takes mail again", TELL[0])
+        if said is Say.AS_BEFORE:
+            rate.value, rate.mark = self._before
+        else:
+            rate.value, rate.mark = max(rate.value, self._former[0]), self._former[1]
+            if said is Say.FOUND:
+                rate.forget()  # it may be the weather's, too
+        self._set_pace()
+        return self._tell(now, "rate", said.value, TELL[0])
 
     def _set_pace(self) -> None:
         self._pace.rate = _paced(self._rate.value, BURST)

@@ -68,7 +68,11 @@ class Level:
             grown = max(grown, self.mark + self.step)
         self.value = max(self.value, min(grown, top))
         if self.value > self.mark * REFUTED + self.step:
-            self.mark, self.lesson, self.patience = math.inf, math.inf, PATIENCE[0]
+            self.forget()
+
+    def forget(self) -> None:
+        """The mark was none."""
+        self.mark, self.lesson, self.patience = math.inf, math.inf, PATIENCE[0]
 
     @property
     def _growth(self) -> float:

@@ -87,7 +87,7 @@ def test_refused_again_at_once_the_mark_is_what_the_minute_took() -> None:
     one.answered(16.1, 16.0, 1, 1)  # the site lets one in, and counts those before as well
     one.refused(16.4, refusal(16.3))
     assert one.snapshot().rate_mark == pytest.approx(2.56)  # as fast as it went: the minute took more
-    assert one.rate == pytest.approx(1.28)
+    assert one.rate == pytest.approx(2.56 * 0.7)
 
 
 def test_refused_again_after_a_while_the_mark_is_what_was_measured() -> None:

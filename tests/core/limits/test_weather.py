@@ -20,7 +20,6 @@ PATHS = {  # as they are shipped
 }
 
 
-@pytest.mark.xfail(strict=True, reason="each refusal is taken for one of our speed, and slows all down")
 @pytest.mark.parametrize("weather", [0.001, 0.01, 0.1])
 @pytest.mark.parametrize("kind", PATHS)
 @pytest.mark.parametrize(
@@ -45,7 +44,6 @@ LIMITS: dict[str, Callable[[float], Limit]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="each refusal is taken for one of our speed, and slows all down")
 @pytest.mark.parametrize("kind", PATHS)
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_limit_is_found_in_bad_weather_too(kind: str, limit: str) -> None:
