@@ -21,8 +21,7 @@ from mta.api.control import Control, ControlError
 from mta.clock import Clock, Every
 from mta.config import providers
 from mta.config.rules import shipped
-from mta.config.settings import Endpoint, Settings
-from mta.config.settings import Listener as Door
+from mta.config.settings import Endpoint, ListenerSettings, Settings
 from mta.config.sources import sources
 from mta.core.event import rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
@@ -220,7 +219,7 @@ class Daemon:
         self.sandbox = sandbox
         return Endpoint(sandbox.host, sandbox.port)
 
-    def _made_for(self, door: Door, tasks: asyncio.TaskGroup) -> Listener:
+    def _made_for(self, door: ListenerSettings, tasks: asyncio.TaskGroup) -> Listener:
         name: ListenerName = "submissions" if door.tls == "implicit" else "submission"
         if door.auth == "network":
             name = "network"

@@ -14,7 +14,15 @@ from tempfile import mkdtemp
 from typing import Any
 
 from mta.clock import Clock, SystemClock
-from mta.config.settings import Admin, Endpoint, Listener, Settings, Spool, StaticRoute, Tls
+from mta.config.settings import (
+    AdminSettings,
+    Endpoint,
+    ListenerSettings,
+    Settings,
+    SpoolSettings,
+    StaticRoute,
+    Tls,
+)
 from mta.core.credential import Credential
 from mta.daemon import Daemon
 from mta.ops.certificate import self_signed
@@ -43,13 +51,13 @@ def settings(directory: Path, **changes: Any) -> Settings:
     made = Settings(
         hostname="mta.test",
         listeners=(
-            Listener(LOOPBACK),
-            Listener(LOOPBACK, tls="implicit"),
-            Listener(LOOPBACK, tls="none", auth="network"),
+            ListenerSettings(LOOPBACK),
+            ListenerSettings(LOOPBACK, tls="implicit"),
+            ListenerSettings(LOOPBACK, tls="none", auth="network"),
         ),
         tls=Tls(*certificate()),
-        spool=Spool(directory / "spool"),
-        admin=Admin(LOOPBACK),
+        spool=SpoolSettings(directory / "spool"),
+        admin=AdminSettings(LOOPBACK),
     )
     return replace(made, **changes)
 
