@@ -20,7 +20,7 @@ import click
 
 from mta.config import units
 from mta.config.settings import Settings
-from mta.core.credential import ANY, Credential, Kind, check_senders
+from mta.core.credential import ANY, AuthKind, Credential, check_senders
 from mta.core.limits.throttle import Rate
 from mta.core.limits.turns import HIGHEST, LOWEST
 from mta.store.credentials import CredentialError, CredentialStore, generate
@@ -101,7 +101,7 @@ def add(
     known = settings()
     if stream not in known.streams:
         raise click.UsageError(f"there is no stream {stream!r}: the settings have {', '.join(known.streams)}")
-    kind: Kind = "network" if bound else "key" if key else "password"
+    kind: AuthKind = "network" if bound else "key" if key else "password"
     try:
         check_senders(senders)
         new = Credential(
@@ -179,7 +179,7 @@ def _store(settings: Settings) -> Iterator[CredentialStore]:
         raise click.ClickException(str(error)) from error
 
 
-def _secret(kind: Kind, from_stdin: bool) -> str:
+def _secret(kind: AuthKind, from_stdin: bool) -> str:
     if kind == "network":
         return ""
     if not from_stdin:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, NewType
 
-from mta.core.limits.capacity import Quota as Quota
-from mta.core.limits.capacity import Size as Size
+from mta.core.limits.room import Quota as Quota
+from mta.core.limits.room import Size as Size
 from mta.core.limits.throttle import Rate
 from mta.core.limits.window import Window
 from mta.core.queue.retry import Duration as Duration

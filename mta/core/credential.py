@@ -19,7 +19,7 @@ from mta.core.limits.turns import HIGHEST, LOWEST
 from mta.core.mail.address import PathError, a_label, parse
 from mta.core.networks import client_address, parse_networks
 
-Kind = Literal["password", "key", "network"]  # network: the client's address is the credential
+AuthKind = Literal["password", "key", "network"]  # network: the client's address is the credential
 
 ANY = "*"
 LONGEST_LOGIN = 255  # octets
@@ -39,7 +39,7 @@ class Credential:
     rate: Rate | None = None
     networks: tuple[str, ...] = ()  # where from; none: anywhere
     notify: bool = True  # tell the sender of failures
-    kind: Kind = "password"
+    kind: AuthKind = "password"
     priority: int | None = None  # the highest MT-PRIORITY that it may ask for; None: that of its stream
     hold: float | None = None  # seconds, the longest HOLDFOR that it may ask for; None: it may not
 

@@ -50,7 +50,7 @@ MOMENT = 5.0  # seconds; what took longer leaves an event
 LANE_FULL = "lane full"
 
 
-class Host(Others["Lane"], Protocol):
+class LanePool(Others["Lane"], Protocol):
     """What a lane needs of its pool."""
 
     draining: bool
@@ -75,7 +75,7 @@ class Lane:
         self,
         route: Route,
         source: Source,
-        pool: Host,
+        pool: LanePool,
         traffic: Traffic,
         rate: RateLimit,
         judge: Judge,

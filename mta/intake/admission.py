@@ -26,7 +26,7 @@ from mta.config.settings import Settings
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.mail import eightbit
-from mta.core.mail.address import Path, PathError, a_label
+from mta.core.mail.address import EnvelopePath, PathError, a_label
 from mta.core.mail.header import Header, HeaderError, begun, scan, stamp
 from mta.core.mail.mailbox import MAX_FIELD, addresses
 from mta.core.mail.text import fit
@@ -47,13 +47,13 @@ Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
 FULL = Reply(452, "4.3.1", "The spool cannot take the message now; it was not kept, please try again")
 
 
-class Submission(NamedTuple):
+class Submitted(NamedTuple):
     """A transaction that is complete."""
 
     credential: Credential
     protocol: str  # RFC 3848: ESMTPSA ...
-    sender: Path
-    recipients: list[Path]
+    sender: EnvelopePath
+    recipients: list[EnvelopePath]
     options: int
     pieces: list[bytes]  # of the content
     dotted: bool  # lines of the content may start with a dot
@@ -66,7 +66,7 @@ class Submission(NamedTuple):
 class _Owned(NamedTuple):
     """A message that is accepted."""
 
-    submission: Submission
+    submission: Submitted
     queue_id: int
     message_id: str
     reason: str  # for its events
@@ -96,7 +96,7 @@ class Admission:
         """The priority of a stream's mail; an unknown stream is refused at the end of the message."""
         return self._priority.get(stream, 0)
 
-    def submit(self, submission: Submission, answer: Answer) -> Answered:
+    def submit(self, submission: Submitted, answer: Answer) -> Answered:
         """Refuse now, or own it and answer later."""
         credential = submission.credential
         size = sum(map(len, submission.pieces))
@@ -129,7 +129,7 @@ class Admission:
             return Reply(554, "5.4.6", f"The message has passed {header.hops} servers: this is a loop")
         return None if ANY in credential.senders else _judge_authors(credential, header.authors)
 
-    def _fields(self, submission: Submission, header: Header, queue_id: int, now: float) -> tuple[bytes, str]:
+    def _fields(self, submission: Submitted, header: Header, queue_id: int, now: float) -> tuple[bytes, str]:
         """What goes on top, and the Message-ID."""
         shown = text(queue_id)
         date = _date(int(now))

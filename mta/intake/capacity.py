@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mta.clock import Clock
 from mta.config.settings import Settings
-from mta.core.limits.capacity import Free, Reserve, Share, over_quota
+from mta.core.limits.room import Free, Reserve, Share, over_quota
 from mta.core.model import Reply
 from mta.spool.bodies import THRESHOLD
 from mta.spool.queue import Spool

@@ -26,23 +26,23 @@ from aiosmtpd.smtp import MISSING, AuthResult
 from mta.clock import Clock
 from mta.config.settings import Limits
 from mta.core.credential import Credential
-from mta.core.limits.capacity import Share
 from mta.core.limits.places import Places
+from mta.core.limits.room import Share
 from mta.core.limits.throttle import RateLimit
 from mta.core.mail import options
-from mta.core.mail.address import Path, PathError
+from mta.core.mail.address import EnvelopePath, PathError
 from mta.core.mail.text import fit
 from mta.core.model import Option, Reply, Wait
 from mta.core.networks import client_network
 from mta.intake import admission
 from mta.intake.admission import Admission, Answered
-from mta.intake.authentication import Authenticator, Refusal
+from mta.intake.authentication import Authenticator, Denial
 from mta.intake.capacity import Capacity
 from mta.intake.strangers import MAX_NAME, Strangers
 from mta.metrics import ListenerName, Metrics
 from mta.smtp.listener import Listener
+from mta.smtp.parser import CROWDED, SMALL
 from mta.smtp.server import Server
-from mta.smtp.stream import CROWDED, SMALL
 from mta.spool.queue import Spool
 
 MAX_RATES = 10_000  # credentials whose rate is remembered
@@ -50,7 +50,7 @@ MAX_RATES = 10_000  # credentials whose rate is remembered
 AUTH_REQUIRED = Reply(530, "5.7.0", "Authentication required")
 TLS_REQUIRED = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
 NO_NETWORK = Reply(554, "5.7.1", "No credential is bound to your address")
-NOT_YOURS = Refusal(Reply(535, "5.7.8", "You may act as nobody else: leave the identity empty"), "other")
+NOT_YOURS = Denial(Reply(535, "5.7.8", "You may act as nobody else: leave the identity empty"), "other")
 ENDED = Reply(421, "4.7.0", "Your credential was removed or changed; connect again and log in anew")
 TOO_MANY = Reply(421, "4.7.0", "Too many connections; close some and try again in 5 seconds")
 NO_PLACE = Reply(421, "4.7.0", "Others wait for your place; log in sooner, or try again in 5 seconds")
@@ -121,14 +121,14 @@ class Intake:
 
     async def _verify(self, connection: Submission, login: bytes, secret: bytes) -> AuthResult:
         answer = await self.authenticator.verify(login, secret, connection.client)
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Denial):
             return self._refuse(connection, login, answer)
         self.metrics.authenticated.inc()
         connection.credential, connection.verifier = answer
         connection.logged_in()
         return AuthResult(success=True, message="235 2.7.0 Authentication successful")
 
-    def _refuse(self, connection: Submission, login: bytes, refusal: Refusal) -> AuthResult:
+    def _refuse(self, connection: Submission, login: bytes, refusal: Denial) -> AuthResult:
         self.metrics.authentication_failed.inc()
         name = fit(login.decode("utf-8", "replace"), MAX_NAME)
         reply = connection.refuse_login(refusal)
@@ -209,7 +209,7 @@ class Submission(Server):
     def on_disconnect(self) -> None:
         self.event_handler.places.leave(self)
 
-    def on_mail(self, sender: Path) -> Reply | None:
+    def on_mail(self, sender: EnvelopePath) -> Reply | None:
         credential = self.credential
         self.limit_told = False
         if credential is None:
@@ -284,7 +284,7 @@ class Submission(Server):
         self.priority = highest
         return Reply(250, "2.3.6", f"Ok, at priority {highest}: you may not ask for {asked}")
 
-    def on_rcpt(self, recipient: Path) -> Reply | None:
+    def on_rcpt(self, recipient: EnvelopePath) -> Reply | None:
         credential = self.credential
         assert credential is not None
         intake = self.event_handler
@@ -332,7 +332,7 @@ class Submission(Server):
         if self.revision != self.event_handler.authenticator.revision and self._still(credential) is None:
             return ENDED
         return self.event_handler.admission.submit(
-            admission.Submission(
+            admission.Submitted(
                 credential, self._protocol(), sender, self.recipients, self.options, pieces, dotted,
                 self.client, self.session.host_name or "", self.priority, self.hold,
             ),
@@ -351,7 +351,7 @@ class Submission(Server):
         self.count(reply)
         super().refuse(reply)
 
-    def refuse_login(self, refusal: Refusal) -> Reply:
+    def refuse_login(self, refusal: Denial) -> Reply:
         """Tell why; who goes on guessing where it is limited is sent away with the same words."""
         reply = refusal.reply
         if refusal.reason == "limited" and self.was_limited:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Hashable, Iterator
 from itertools import count
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
-from mta.core.limits.capacity import Share
+from mta.core.limits.room import Share
 from mta.core.limits.throttle import RateLimit
-from mta.core.mail.address import Path
+from mta.core.mail.address import EnvelopePath
 from mta.core.model import Go, Reply
 from mta.sandbox.actors import ACTORS, Actor, actor_for, name_of
 from mta.smtp.listener import Listener
@@ -29,7 +29,7 @@ MAX_SEEN = 10_000  # recipients whose first attempt is remembered
 class SandboxMX(Server):
     """One connection of our own outbound side."""
 
-    directory: File
+    directory: Path
     policy: Listener
     # Shared by all connections:
     numbers: Iterator[int]  # two messages of one moment have two names
@@ -37,7 +37,7 @@ class SandboxMX(Server):
     taken: dict[str, RateLimit]  # what actors with a limit took of late
 
     @classmethod
-    def listening(cls, listener: Listener, directory: File) -> SandboxMX:
+    def listening(cls, listener: Listener, directory: Path) -> SandboxMX:
         made = cls.template(listener, object())
         made.directory = directory
         made.numbers = count()
@@ -52,10 +52,10 @@ class SandboxMX(Server):
     def on_connect(self) -> Reply | None:
         return None
 
-    def on_mail(self, sender: Path) -> Reply | None:
+    def on_mail(self, sender: EnvelopePath) -> Reply | None:
         return None
 
-    def on_rcpt(self, recipient: Path) -> Reply | None:
+    def on_rcpt(self, recipient: EnvelopePath) -> Reply | None:
         actor = actor_for(recipient.address)
         if self.recipients and actor.after_dot != actor_for(self.recipients[0].address).after_dot:
             # Who plays differently then needs a transaction of its own.
@@ -105,7 +105,7 @@ class SandboxMX(Server):
             self.answer(Reply(250, "2.0.0", f"Ok: kept as {name}.eml"))
 
 
-def _write(path: File, pieces: list[bytes]) -> None:
+def _write(path: Path, pieces: list[bytes]) -> None:
     """Whole or not at all: who watches the folder never sees half a message."""
     with path.open("wb") as file:
         file.writelines(pieces)

@@ -1,6 +1,6 @@
 """One client's connection: how it comes and goes, and the replies that go out on it.
 
-Between: `smtp.listener` makes one for each client and looks at its deadlines; `smtp.stream` is one, and
+Between: `smtp.listener` makes one for each client and looks at its deadlines; `smtp.parser` is one, and
     takes the octets that come in.
 Contract: a subclass answers `on_connect` with a Reply that refuses, or None; under implicit TLS before the
     handshake, so that a connection counts from its first packet on. Replies are noted, and go out in one
@@ -23,8 +23,8 @@ from typing import Any, Protocol, Self, cast
 from aiosmtpd.smtp import SMTP, Session
 
 from mta.clock import Clock
-from mta.core.limits.capacity import Share
-from mta.core.mail.address import Path
+from mta.core.limits.room import Share
+from mta.core.mail.address import EnvelopePath
 from mta.core.mail.text import fit
 from mta.core.model import Reply
 from mta.core.networks import client_address
@@ -66,9 +66,9 @@ class Policy(Protocol):
     memory: Share  # of contents on their way in, over all listeners
     rests: Rests  # between turns of those who have much to say, over all listeners
 
-    def joined(self, connection: Connection) -> None: ...
+    def joined(self, connection: ClientConnection) -> None: ...
 
-    def left(self, connection: Connection) -> None: ...
+    def left(self, connection: ClientConnection) -> None: ...
 
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
@@ -77,7 +77,7 @@ class Policy(Protocol):
     handshake_failed: Callable[[str, BaseException], object]  # a client's address, and why
 
 
-class Connection(SMTP):
+class ClientConnection(SMTP):
     """The server's end of it, below the octets that come in."""
 
     policy: Policy
@@ -280,12 +280,12 @@ class Connection(SMTP):
         self.reply(BUG)
 
     def _set_rset_state(self) -> None:
-        self.sender: Path | None = None
+        self.sender: EnvelopePath | None = None
         self.options = 0
         self.declared = 0  # octets, by SIZE; 0 where the client said nothing
         self.priority: int | None = None  # by MT-PRIORITY
         self.hold = 0.0  # seconds, by HOLDFOR or HOLDUNTIL
-        self.recipients: list[Path] = []
+        self.recipients: list[EnvelopePath] = []
         self._known: set[tuple[str, str]] = set()  # of all of them but the last
 
     # What a subclass does

@@ -17,8 +17,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mta.clock import Clock, Every
-from mta.core.limits.capacity import Share
-from mta.smtp.connection import GOING_DOWN, Connection
+from mta.core.limits.room import Share
+from mta.smtp.connection import GOING_DOWN, ClientConnection
 from mta.smtp.rests import Rests
 
 SWEEP = 1.0  # seconds
@@ -48,7 +48,7 @@ class Listener:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         bug: Callable[[BaseException], None],
         handshake_failed: Callable[[str, BaseException], object] = lambda client, error: None,
-        connect: Callable[[Listener], Connection],
+        connect: Callable[[Listener], ClientConnection],
     ) -> None:
         self._host, self._port = host, port
         self.hostname = hostname
@@ -68,7 +68,7 @@ class Listener:
         self._bug = bug
         self.handshake_failed = handshake_failed
         self._connect = connect
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self._sweeps = Every(clock, SWEEP, self._sweep, self.bug)
         self._empty = asyncio.Event()
 
@@ -118,11 +118,11 @@ class Listener:
 
     # What connections ask
 
-    def joined(self, connection: Connection) -> None:
+    def joined(self, connection: ClientConnection) -> None:
         self.connections.add(connection)
         self._empty.clear()
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
         if not self.connections:
             self._empty.set()

@@ -1,10 +1,10 @@
 """The server's side of SMTP: what each command is answered with.
 
-Between: `smtp.stream` hands in commands; a subclass decides (submission, the sandbox's MX).
+Between: `smtp.parser` hands in commands; a subclass decides (submission, the sandbox's MX).
 Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, or None; `on_mail` may also
     accept in words of its own. `open_share` gives a message that is not small its share of
     memory. Every reply has an enhanced code.
-Raises: PathError, which `smtp.stream` turns into its reply.
+Raises: PathError, which `smtp.parser` turns into its reply.
 Standards: RFC 5321 3.3, 4.1.1 (commands), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
     RFC 2034 (ENHANCEDSTATUSCODES), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
 Why: the verbs of the hot path are our own; the exchange of AUTH, NOOP and RSET are the library's.
@@ -21,11 +21,11 @@ from typing import ClassVar, cast
 from aiosmtpd.smtp import SMTP
 
 from mta.core.mail import address
-from mta.core.mail.address import Path, PathError
+from mta.core.mail.address import EnvelopePath, PathError
 from mta.core.mail.text import fit
 from mta.core.model import Option, Reply
 from mta.smtp.connection import ACCEPTED
-from mta.smtp.stream import Stream
+from mta.smtp.parser import Parser
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
 MECHANISMS = ("PLAIN", "LOGIN")
@@ -38,7 +38,7 @@ _DIGITS = re.compile("[0-9]+")
 _BODY = re.compile("7BIT|(8BITMIME)", re.I | re.A)
 
 
-class Server(Stream):
+class Server(Parser):
     """The server's end of one connection."""
 
     def on_command(self, verb: bytes, argument: bytes) -> None:
@@ -166,7 +166,7 @@ class Server(Stream):
             self.forgive(ACCEPTED)
         self._out.append(b"250 2.1.5 Ok\r\n")
 
-    def _has(self, path: Path) -> bool:
+    def _has(self, path: EnvelopePath) -> bool:
         """Is it a recipient already? Compared as it is delivered: the domain by what is looked up."""
         self._known.update(map(_key, self.recipients[len(self._known) :]))
         return _key(path) in self._known
@@ -284,11 +284,11 @@ class Server(Stream):
         """Is this parameter of MAIL known? The transaction may yet be refused."""
         return False
 
-    def on_mail(self, sender: Path) -> Reply | None:
+    def on_mail(self, sender: EnvelopePath) -> Reply | None:
         """May it send from here?"""
         raise NotImplementedError
 
-    def on_rcpt(self, recipient: Path) -> Reply | None:
+    def on_rcpt(self, recipient: EnvelopePath) -> Reply | None:
         """May it send there?"""
         raise NotImplementedError
 
@@ -310,7 +310,7 @@ class Server(Stream):
     }
 
 
-def _key(path: Path) -> tuple[str, str]:
+def _key(path: EnvelopePath) -> tuple[str, str]:
     return path.address.rpartition("@")[0], path.domain
 
 

@@ -32,7 +32,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
 from mta import disk
-from mta.core.credential import Credential, Kind
+from mta.core.credential import AuthKind, Credential
 from mta.core.limits.throttle import Rate
 from mta.core.networks import Network, parse_networks
 
@@ -85,7 +85,7 @@ class StoredCredential(NamedTuple):
     verifier: str
 
 
-def generate(kind: Kind) -> str:
+def generate(kind: AuthKind) -> str:
     """A new secret: 192 random bits for a key, 128 for a password."""
     return KEY_PREFIX + secrets.token_hex(24) if kind == "key" else secrets.token_hex(16)
 
@@ -221,7 +221,7 @@ class CredentialStore:
         cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
         return f"$argon2id$v=19${cost}${salt}${digest}"
 
-    def _protect(self, kind: Kind, secret: str) -> str:
+    def _protect(self, kind: AuthKind, secret: str) -> str:
         if kind == "network":
             return ""
         if kind == "key":

@@ -18,8 +18,8 @@ from typing import Any
 from aiosmtpd.smtp import AuthResult
 
 from mta.clock import Clock, SystemClock
-from mta.core.limits.capacity import Share
-from mta.core.mail.address import Path
+from mta.core.limits.room import Share
+from mta.core.mail.address import EnvelopePath
 from mta.core.model import Reply
 from mta.smtp.listener import Listener
 from mta.smtp.rests import Rests
@@ -98,11 +98,11 @@ class Probe(Server):
         self.event_handler.gone += 1
         self.event_handler.changed()
 
-    def on_mail(self, sender: Path) -> Reply | None:
+    def on_mail(self, sender: EnvelopePath) -> Reply | None:
         self.event_handler.at("mail")
         return None
 
-    def on_rcpt(self, recipient: Path) -> Reply | None:
+    def on_rcpt(self, recipient: EnvelopePath) -> Reply | None:
         self.event_handler.at("rcpt")
         return None
 

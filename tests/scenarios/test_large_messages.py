@@ -16,7 +16,7 @@ from mta.core.mail.header import MAX_FIELDS
 from mta.core.mail.message import Mending, normalise_newlines
 from mta.intake import admission
 from mta.smtp import stream
-from mta.smtp.stream import BARE_NEWLINE, NUL, SLICE
+from mta.smtp.parser import BARE_NEWLINE, NUL, SLICE
 from tests.fakes.client import CONTENT, ENVELOPE, greeted, opened, stuffed
 from tests.fakes.house import KEY, running, settings
 from tests.fakes.probe import OK, Desk, probing

@@ -11,7 +11,7 @@ import aiohttp
 
 from mta.config.settings import Limits, Quota, Size, SpoolSettings
 from mta.core.credential import Credential
-from mta.smtp.stream import CROWDED
+from mta.smtp.parser import CROWDED
 from tests.fakes.client import CONTENT, PATIENCE, Client, greeted
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, routed, running, settings

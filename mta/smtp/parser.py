@@ -22,12 +22,12 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from mta.core.limits.capacity import Share
+from mta.core.limits.room import Share
 from mta.core.mail import message
 from mta.core.mail.address import PathError
 from mta.core.mail.message import Mending
 from mta.core.model import Reply
-from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, Connection, Mode
+from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, ClientConnection, Mode
 
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512, extensions for more
 MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
@@ -43,7 +43,7 @@ _END = b"\r\n.\r\n"
 _QUICK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
-class Stream(Connection):
+class Parser(ClientConnection):
     """The server's end of one connection, below the verbs."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
