@@ -23,7 +23,7 @@ AuthKind = Literal["password", "key", "network"]  # network: the client's addres
 
 ANY = "*"
 LONGEST_LOGIN = 255  # octets
-LONGEST_HOLD = 365 * 86400.0  # seconds; whoever wants more has a calendar
+LONGEST_DELAY = 365 * 86400.0  # seconds; whoever wants more has a calendar
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Credential:
     notify: bool = True  # tell the sender of failures
     kind: AuthKind = "password"
     priority: int | None = None  # the highest MT-PRIORITY that it may ask for; None: that of its stream
-    hold: float | None = None  # seconds, the longest HOLDFOR that it may ask for; None: it may not
+    delay: float | None = None  # seconds, the longest HOLDFOR that it may ask for; None: it may not
 
     def __post_init__(self) -> None:
         for name in ("login", "tenant", "stream"):
@@ -54,8 +54,8 @@ class Credential:
             raise ValueError("rate must allow at least one recipient: write 100/min")
         if self.priority is not None and not LOWEST <= self.priority <= HIGHEST:
             raise ValueError(f"priority is a whole number from {LOWEST} to {HIGHEST}")
-        if self.hold is not None and not 1 <= self.hold <= LONGEST_HOLD:
-            raise ValueError(f"hold is at least 1s and at most {LONGEST_HOLD / 86400:.0f}d")
+        if self.delay is not None and not 1 <= self.delay <= LONGEST_DELAY:
+            raise ValueError(f"delay is at least 1s and at most {LONGEST_DELAY / 86400:.0f}d")
         if not self.senders:
             raise ValueError("a credential needs a sender: user@example.com, example.com or *")
         if self.kind == "network" and not self.networks:

@@ -60,7 +60,7 @@ class Submitted(NamedTuple):
     client: str  # its numeric address
     helo: str
     priority: int | None = None  # None: that of the stream
-    hold: float = 0.0  # seconds until it may go
+    delay: float = 0.0  # seconds until it may go
 
 
 class _Owned(NamedTuple):
@@ -186,7 +186,7 @@ class Admission:
             credential.tenant,
             credential.stream,
             credential.login,
-            now + submission.hold + self._expire[credential.stream],
+            now + submission.delay + self._expire[credential.stream],
             len(content),
             owned.message_id[:998],
             options,
@@ -195,7 +195,7 @@ class Admission:
             True,
             not (submission.dotted or is_converted),
             priority=self._priority[credential.stream] if priority is None else priority,
-            release=now + submission.hold if submission.hold else None,
+            release=now + submission.delay if submission.delay else None,
         )
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
@@ -204,7 +204,7 @@ class Admission:
         window = self._windows.get(message.stream)
         start, reason, told = now, "", owned.reason
         if message.release is not None:
-            start, reason = message.release, "held, as the client asked"
+            start, reason = message.release, "delayed, as the client asked"
         if window is not None and isinstance(answer := window.ask(start), Wait):
             start, reason = answer
         due = rfc3339(start) if reason else ""

@@ -227,7 +227,7 @@ class Submission(Server):
             forbidden = Reply(550, "5.7.1", f"You may not send from <{sender.address}>")
             self.note(forbidden, "sender not allowed", sender=sender.address)
             return forbidden
-        refusal = self._judge_hold(credential) if self.hold else None
+        refusal = self._judge_delay(credential) if self.delay else None
         refusal = refusal or self.event_handler.capacity.at_mail(credential.tenant, self.declared)
         if refusal is not None:
             self.note(refusal, refusal.text, sender=sender.address)
@@ -248,30 +248,30 @@ class Submission(Server):
         if self.credential is None:
             return []
         offers = ["MT-PRIORITY"]
-        if self.credential.hold is not None:
-            latest = datetime.fromtimestamp(self.policy.clock.now() + self.credential.hold, UTC)
-            offers.append(f"FUTURERELEASE {self.credential.hold:.0f} {latest:%Y-%m-%dT%H:%M:%SZ}")
+        if self.credential.delay is not None:
+            latest = datetime.fromtimestamp(self.policy.clock.now() + self.credential.delay, UTC)
+            offers.append(f"FUTURERELEASE {self.credential.delay:.0f} {latest:%Y-%m-%dT%H:%M:%SZ}")
         return offers
 
     def on_parameter(self, name: str, value: str | None) -> bool:
         if name == "MT-PRIORITY":
             self.priority = options.priority(value)
-        elif name in ("HOLDFOR", "HOLDUNTIL") and self.hold:
+        elif name in ("HOLDFOR", "HOLDUNTIL") and self.delay:
             raise PathError(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
         elif name == "HOLDFOR":
-            self.hold = options.hold_for(value)
+            self.delay = options.delay_for(value)
         elif name == "HOLDUNTIL":
-            self.hold = options.hold_until(value, self.policy.clock.now())
+            self.delay = options.delay_until(value, self.policy.clock.now())
         else:
             return False
         return True
 
-    def _judge_hold(self, credential: Credential) -> Reply | None:
+    def _judge_delay(self, credential: Credential) -> Reply | None:
         """RFC 4865 5."""
-        if credential.hold is None:
+        if credential.delay is None:
             return Reply(550, "5.7.1", "You may not ask for a later release")
-        if self.hold > credential.hold:
-            return Reply(501, "5.5.4", f"You may hold a message for {credential.hold:.0f} seconds at most")
+        if self.delay > credential.delay:
+            return Reply(501, "5.5.4", f"You may delay a message by {credential.delay:.0f} seconds at most")
         return None
 
     def _lowered(self, credential: Credential, asked: int) -> Reply | None:
@@ -334,7 +334,7 @@ class Submission(Server):
         return self.event_handler.admission.submit(
             admission.Submitted(
                 credential, self._protocol(), sender, self.recipients, self.options, pieces, dotted,
-                self.client, self.session.host_name or "", self.priority, self.hold,
+                self.client, self.session.host_name or "", self.priority, self.delay,
             ),
             self.answer,
         )  # fmt: skip

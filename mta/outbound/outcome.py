@@ -339,8 +339,8 @@ class Settler:
                 self.on_released(message, recipient)
             except Exception as error:
                 self._metrics.bug("outbound", f"nobody heard that {text(message.id)} was let go", error)
-        message.held -= len(batch.recipients)
-        if message.held <= 0:
+        message.on_the_way -= len(batch.recipients)
+        if message.on_the_way <= 0:
             self._spool.release(message)
 
 

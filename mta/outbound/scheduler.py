@@ -154,7 +154,7 @@ class Scheduler:
             for recipient in recipients:
                 self.note(message.line(recipient), message.release)
             return
-        message.held = len(recipients)
+        message.on_the_way = len(recipients)
         if self._spool.tally.fresh > MOST_FRESH:
             self._settler.postpone(Batch(message, recipients), self._clock.now())
             return
@@ -419,7 +419,7 @@ class Scheduler:
         for recipient in recipients:
             self._leases.take(message, recipient, lot)
         if recipients:
-            message.held = len(recipients)
+            message.on_the_way = len(recipients)
             leased.append((route, Batch(message, recipients)))
         return updates
 

@@ -284,7 +284,7 @@ class ClientConnection(SMTP):
         self.options = 0
         self.declared = 0  # octets, by SIZE; 0 where the client said nothing
         self.priority: int | None = None  # by MT-PRIORITY
-        self.hold = 0.0  # seconds, by HOLDFOR or HOLDUNTIL
+        self.delay = 0.0  # seconds, by HOLDFOR or HOLDUNTIL
         self.recipients: list[EnvelopePath] = []
         self._known: set[tuple[str, str]] = set()  # of all of them but the last
 

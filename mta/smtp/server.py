@@ -107,7 +107,7 @@ class Server(Parser):
             self.refuse(IN_TRANSACTION)
             return
         path, parameters = address.parse(b"FROM", argument)
-        self.declared, self.priority, self.hold = 0, None, 0.0  # a MAIL that was refused has left its own
+        self.declared, self.priority, self.delay = 0, None, 0.0  # a MAIL that was refused has left its own
         options = 0
         if parameters:
             options = self._mail_options(parameters)

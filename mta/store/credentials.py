@@ -42,13 +42,17 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",
 )
 _SCHEMA = Path(__file__).with_name("schema")
-_SCRIPTS = ("credentials-0001.sql", "credentials-0002.sql")  # PRAGMA user_version counts them
+_SCRIPTS = (
+    "credentials-0001.sql",
+    "credentials-0002.sql",
+    "credentials-0003.sql",
+)  # PRAGMA user_version counts them
 _GET_SCHEMA_VERSION = "PRAGMA user_version"
 # Differs from its last answer when another connection has committed; blind to our own commits.
 _CHANGE = "PRAGMA data_version"
 _COLUMNS = (
     "login, kind, verifier, tenant, stream, senders, networks, "
-    "message_size, recipients, rate_amount, rate_period, notify, priority, hold"
+    "message_size, recipients, rate_amount, rate_period, notify, priority, delay"
 )
 _LIST = f"SELECT {_COLUMNS} FROM credential ORDER BY login"
 _FIND = f"SELECT {_COLUMNS} FROM credential WHERE login = ?"
@@ -311,12 +315,12 @@ def _row(credential: Credential, verifier: str) -> tuple[object, ...]:
         period,
         credential.notify,
         credential.priority,
-        credential.hold,
+        credential.delay,
     )
 
 
 def _stored(row: tuple[Any, ...]) -> StoredCredential:
-    login, kind, verifier, tenant, stream, senders, networks, *limits, priority, hold = row
+    login, kind, verifier, tenant, stream, senders, networks, *limits, priority, delay = row
     size, recipients, amount, period, notify = limits
     credential = Credential(
         login=login,
@@ -330,6 +334,6 @@ def _stored(row: tuple[Any, ...]) -> StoredCredential:
         notify=bool(notify),
         kind=kind,
         priority=priority,
-        hold=hold,
+        delay=delay,
     )
     return StoredCredential(credential, verifier)
