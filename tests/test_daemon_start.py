@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mta.clock import SystemClock
+from mta.config.policy import build
 from mta.config.settings import AdminSettings, Endpoint, ListenerSettings, Sandbox, Settings, Tls
 from mta.daemon import Daemon
 from mta.spool.database import take_lock
@@ -34,7 +35,7 @@ def taken() -> Iterator[Endpoint]:
 
 async def complaint(terms: Settings) -> str:
     """What keeps it from starting: exactly one reason."""
-    daemon = Daemon(terms, SystemClock(), {})
+    daemon = Daemon(build(terms), SystemClock(), {})
     async with asyncio.timeout(10):
         try:
             await daemon.run(lambda _: daemon.stop())

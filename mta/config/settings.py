@@ -1,6 +1,6 @@
 """The settings: these types are the schema, the defaults and the documentation.
 
-Between: `config.load` builds one `Settings`; `daemon` hands each service its slice.
+Between: `config.load` builds one `Settings`; `config.policy` makes of it what services ask.
 Contract: frozen values. Durations are seconds (float; written `30s`, `5m`, `2h`, `4d`), sizes are octets
     (int; written `25M`), rates are `Rate` (written `100/min`), paths are absolute after loading.
 Raises: ValueError in `__post_init__` for what two keys forbid each other; `config.load` gives it a place.
@@ -51,6 +51,7 @@ class Endpoint(NamedTuple):
             return False
 
 
+EightBit = Literal["send", "convert", "return"]
 Hop = NewType("Hop", Endpoint)  # where mail can be sent: no port 0
 
 ADMIN_BIND = Endpoint("127.0.0.1", 8025)
@@ -227,7 +228,7 @@ class Settings:
         ListenerSettings(Endpoint("0.0.0.0", 465), tls="implicit"),
     )
     bare_newlines: Literal["refuse", "normalise"] = "refuse"  # bare CR or LF in a message
-    eight_bit: Literal["send", "convert", "return"] = "send"  # where 8BITMIME is missing
+    eight_bit: EightBit = "send"  # where 8BITMIME is missing
     received: Literal["hidden", "full"] = "hidden"  # what the Received field says of the client
     streams: Mapping[str, Stream] = field(
         default_factory=lambda: {"transactional": Stream(), "bulk": Stream()}

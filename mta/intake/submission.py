@@ -24,7 +24,7 @@ from functools import partial
 from aiosmtpd.smtp import MISSING, AuthResult
 
 from mta.clock import Clock
-from mta.config.settings import Limits
+from mta.config.policy import Current
 from mta.core.credential import Credential
 from mta.core.limits.places import Places
 from mta.core.limits.room import Share
@@ -61,7 +61,7 @@ class Intake:
 
     def __init__(
         self,
-        limits: Limits,
+        current: Current,
         authenticator: Authenticator,
         admission: Admission,
         capacity: Capacity,
@@ -70,14 +70,16 @@ class Intake:
         metrics: Metrics,
         places: int,
     ) -> None:
-        self.limits = limits
+        self.current = current
         self.authenticator = authenticator
         self.admission = admission
         self.capacity = capacity
         self.spool = spool
         self.clock = clock
         self.metrics = metrics
-        self.places: Places[Submission] = Places(places, limits.connections_per_client)
+        self.places: Places[Submission] = Places(
+            places, current.policy.settings.limits.connections_per_client
+        )
         self.strangers = Strangers(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}
 
@@ -85,6 +87,11 @@ class Intake:
     def connections(self) -> int:
         """Clients that hold a place."""
         return len(self.places)
+
+    def adopted(self, places: int) -> None:
+        """So many places there are from now on; who has one keeps it."""
+        self.places.most = places
+        self.places.each = self.current.policy.settings.limits.connections_per_client
 
     def rate(self, credential: Credential) -> RateLimit:
         """How much the credential has sent lately."""
@@ -155,7 +162,7 @@ class Submission(Server):
     """One submitting client."""
 
     event_handler: Intake
-    policy: Listener
+    listener: Listener
     listener_name: ListenerName
     network_auth: bool
     credential: Credential | None
@@ -195,7 +202,7 @@ class Submission(Server):
         """Somebody else gets its place, now."""
         self.event_handler.places.leave(self)
         self.hang_up(NO_PLACE)
-        self.deadline = self.policy.clock.monotonic()  # there is no time to linger
+        self.deadline = self.listener.clock.monotonic()  # there is no time to linger
 
     def get_on(self) -> None:
         super().get_on()
@@ -220,7 +227,7 @@ class Submission(Server):
                 self.note(ENDED, ENDED.text, sender=sender.address)
                 return ENDED
             self.credential, self.revision = credential, self.event_handler.authenticator.revision
-        if self.policy.tls_context is not None and not self._tls_protocol:
+        if self.listener.tls_context is not None and not self._tls_protocol:
             return TLS_REQUIRED  # a client known by its address alone still may not send in the clear
         # The null sender is nobody's: a notice of the application's own says in From whose it is.
         if sender.address and not credential.allows(sender.address):
@@ -249,7 +256,7 @@ class Submission(Server):
             return []
         offers = ["MT-PRIORITY"]
         if self.credential.delay is not None:
-            latest = datetime.fromtimestamp(self.policy.clock.now() + self.credential.delay, UTC)
+            latest = datetime.fromtimestamp(self.listener.clock.now() + self.credential.delay, UTC)
             offers.append(f"FUTURERELEASE {self.credential.delay:.0f} {latest:%Y-%m-%dT%H:%M:%SZ}")
         return offers
 
@@ -261,7 +268,7 @@ class Submission(Server):
         elif name == "HOLDFOR":
             self.delay = options.delay_for(value)
         elif name == "HOLDUNTIL":
-            self.delay = options.delay_until(value, self.policy.clock.now())
+            self.delay = options.delay_until(value, self.listener.clock.now())
         else:
             return False
         return True
@@ -288,11 +295,13 @@ class Submission(Server):
         credential = self.credential
         assert credential is not None
         intake = self.event_handler
-        limit = min(credential.recipients or intake.limits.recipients, intake.limits.recipients)
+        limit = intake.current.policy.settings.limits.recipients
+        if credential.recipients is not None:
+            limit = min(limit, credential.recipients)
         if len(self.recipients) >= limit:
             return self._limited(Reply(452, "4.5.3", f"Too many recipients: at most {limit} a message"))
         if credential.rate is not None:
-            now = self.policy.clock.monotonic()
+            now = self.listener.clock.monotonic()
             answer = intake.rate(credential).take(now)
             if isinstance(answer, Wait):
                 seconds = math.ceil(answer.until - now)

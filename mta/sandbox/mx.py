@@ -30,7 +30,7 @@ class SandboxMX(Server):
     """One connection of our own outbound side."""
 
     directory: Path
-    policy: Listener
+    listener: Listener
     # Shared by all connections:
     numbers: Iterator[int]  # two messages of one moment have two names
     seen: dict[str, float]  # recipients of actors that greylist -> when they came first
@@ -66,7 +66,7 @@ class SandboxMX(Server):
         return refusal
 
     def _judge(self, actor: Actor, address: str) -> Reply | None:
-        now = self.policy.clock.monotonic()
+        now = self.listener.clock.monotonic()
         if actor.greylists:
             if len(self.seen) >= MAX_SEEN:
                 self.seen.clear()
@@ -80,7 +80,7 @@ class SandboxMX(Server):
         return None
 
     def open_share(self) -> Share:
-        return self.policy.memory.open()
+        return self.listener.memory.open()
 
     def on_message(self, pieces: list[bytes], dotted: bool) -> Coroutine[Any, Any, None]:
         assert self.sender is not None
@@ -88,7 +88,7 @@ class SandboxMX(Server):
         return self._keep(self.sender.address, recipients, pieces)
 
     async def _keep(self, sender: str, recipients: list[str], pieces: list[bytes]) -> None:
-        name = f"{int(self.policy.clock.now() * 1000):x}-{next(self.numbers):x}"
+        name = f"{int(self.listener.clock.now() * 1000):x}-{next(self.numbers):x}"
         head = f"Return-Path: <{sender}>\r\n" + "".join(f"Delivered-To: {each}\r\n" for each in recipients)
         try:
             await asyncio.to_thread(_write, self.directory / name, [head.encode(), *pieces])
@@ -97,7 +97,7 @@ class SandboxMX(Server):
             return
         after_data, delay = actor_for(recipients[0]).after_dot
         if delay:
-            await self.policy.clock.sleep(delay)
+            await self.listener.clock.sleep(delay)
         if after_data == "drop":
             self.abort()
             self.answer(Reply(421, "4.3.0", "Dropped"))  # which nobody hears

@@ -18,7 +18,7 @@ from typing import Any
 
 from mta.clock import Clock, Every
 from mta.core.limits.room import Share
-from mta.smtp.connection import GOING_DOWN, ClientConnection
+from mta.smtp.connection import GOING_DOWN, ClientConnection, ClientTerms
 from mta.smtp.rests import Rests
 
 SWEEP = 1.0  # seconds
@@ -26,7 +26,7 @@ BACKLOG = 1024
 
 
 class Listener:
-    """The policy that its connections share, and who they are."""
+    """What its connections share, and who they are."""
 
     def __init__(
         self,
@@ -35,13 +35,9 @@ class Listener:
         port: int,
         hostname: str,
         clock: Clock,
-        message_size: int,
+        terms: ClientTerms,
         memory: Share,
         rests: Rests,
-        command_timeout: float,
-        data_timeout: float,
-        session_timeout: float,
-        normalise: bool = False,
         tls_context: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         offers_auth: bool = False,
@@ -53,13 +49,9 @@ class Listener:
         self._host, self._port = host, port
         self.hostname = hostname
         self.clock = clock
-        self.message_size = message_size
+        self.terms = terms  # of the transactions to come
         self.memory = memory
         self.rests = rests
-        self.command_timeout = command_timeout
-        self.data_timeout = data_timeout
-        self.session_timeout = session_timeout
-        self.normalise = normalise
         self.tls_context = None if implicit_tls else tls_context
         self.implicit_tls = tls_context if implicit_tls else None
         self.offers_auth = offers_auth

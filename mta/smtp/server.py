@@ -74,11 +74,12 @@ class Server(Parser):
         self._introduced()
         self.session.extended_smtp = True
         self.session.host_name = argument.decode()
-        policy = self.policy
-        lines = [policy.hostname, "PIPELINING", f"SIZE {policy.message_size}", "8BITMIME", "SMTPUTF8"]
-        if policy.tls_context is not None and not self._tls_protocol:
+        listener = self.listener
+        self.terms = listener.terms
+        lines = [listener.hostname, "PIPELINING", f"SIZE {self.terms.message_size}", "8BITMIME", "SMTPUTF8"]
+        if listener.tls_context is not None and not self._tls_protocol:
             lines.append("STARTTLS")
-        if policy.offers_auth and self._tls_protocol:
+        if listener.offers_auth and self._tls_protocol:
             lines.append(f"AUTH {' '.join(MECHANISMS)}")
         lines += ["ENHANCEDSTATUSCODES", *self.extensions()]
         self._out.append(
@@ -93,7 +94,7 @@ class Server(Parser):
         self._introduced()
         self.session.extended_smtp = False
         self.session.host_name = argument.decode()
-        self._out.append(f"250 {self.policy.hostname}\r\n".encode())
+        self._out.append(f"250 {self.listener.hostname}\r\n".encode())
 
     def _introduced(self) -> None:
         if not self.session.host_name:  # to say it again is no step
@@ -107,6 +108,7 @@ class Server(Parser):
             self.refuse(IN_TRANSACTION)
             return
         path, parameters = address.parse(b"FROM", argument)
+        self.terms = self.listener.terms
         self.declared, self.priority, self.delay = 0, None, 0.0  # a MAIL that was refused has left its own
         options = 0
         if parameters:
@@ -128,8 +130,8 @@ class Server(Parser):
         for name, value in parameters.items():
             if name == "SIZE" and value is not None and _DIGITS.fullmatch(value):
                 self.declared = int(value)
-                if self.declared > self.policy.message_size:
-                    limit = self.policy.message_size
+                if self.declared > self.terms.message_size:
+                    limit = self.terms.message_size
                     raise PathError(552, "5.3.4", f"The message is larger than {limit} octets")
             elif name == "BODY" and value is not None and (body := _BODY.fullmatch(value)):
                 if body[1]:
@@ -186,7 +188,7 @@ class Server(Parser):
 
     def _auth(self, argument: bytes) -> None:
         words = argument.decode("ascii", "replace").split()
-        if not self.policy.offers_auth:
+        if not self.listener.offers_auth:
             self.refuse(Reply(502, "5.5.1", "AUTH is not offered here"))
         elif not self._tls_protocol:  # a client that has not asked what is offered; RFC 3207 4
             self.refuse(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
@@ -222,7 +224,7 @@ class Server(Parser):
             self.refuse(Reply(503, "5.5.1", "TLS is active"))
         elif self.sender is not None:
             self.refuse(IN_TRANSACTION)
-        elif self.policy.tls_context is None:
+        elif self.listener.tls_context is None:
             self.refuse(Reply(502, "5.5.1", "TLS is not offered here"))
         elif self._position < len(self._in):
             # What stands behind STARTTLS in the clear may be an attacker's (RFC 3207 4.2).
@@ -235,7 +237,7 @@ class Server(Parser):
             # arrive before `start_tls` returns.
             self._in, self._position = b"", 0
             self._pause_reading()  # until the octets go to the handshake, not one more to us
-            self._start(self._handshake(self.policy.tls_context))
+            self._start(self._handshake(self.listener.tls_context))
 
     def secure(self, context: ssl.SSLContext) -> None:
         self._start(self._handshake(context, greets=True))
@@ -250,7 +252,7 @@ class Server(Parser):
                 self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
             )
         except OSError as error:  # ssl.SSLError is one
-            self.policy.handshake_failed(self.client, error)
+            self.listener.handshake_failed(self.client, error)
             error.__traceback__ = None  # asyncio keeps the error, and by its frames it would keep us
             self._vanish()
             return

@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from mta.clock import Clock, SystemClock
+from mta.config.policy import build
 from mta.config.settings import (
     AdminSettings,
     Endpoint,
@@ -159,7 +160,7 @@ async def running(
         for credential in credentials:
             if store.get(credential.login) is None:
                 store.add(credential, KEY if credential.kind != "network" else "")
-    daemon = Daemon(terms, clock or SystemClock(), {})
+    daemon = Daemon(build(terms), clock or SystemClock(), {})
     house = House(daemon)
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
