@@ -109,7 +109,6 @@ class Daemon:
         keys = fixed(old.settings, policy.settings)
         if keys:
             raise ValueError(f"only a restart changes {', '.join(keys)}")
-        self.current.policy = policy
         follow: tuple[tuple[Room, Callable[[Policy, Policy], None]], ...] = (
             ("events", self.event_log.adopted),
             ("dns", self.resolver.adopted),
@@ -118,6 +117,7 @@ class Daemon:
             ("intake", self.capacity.adopted),
             ("intake", self._doors_adopted),
         )
+        self.current.policy = policy
         for room, adopted in follow:
             try:
                 adopted(old, policy)
