@@ -19,7 +19,7 @@ from typing import Any
 from mta.api.admin import Admin
 from mta.api.control import Control, ControlError
 from mta.clock import Clock, Every
-from mta.config.policy import Current, Policy, fixed
+from mta.config.policy import Current, Policy, PolicyError, fixed
 from mta.config.settings import Endpoint, ListenerSettings, Settings
 from mta.core.event import rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
@@ -103,13 +103,12 @@ class Daemon:
     def adopt(self, policy: Policy) -> None:
         """From the next message on this is what holds; to be called while we serve.
 
-        Raises: ValueError where it is another one in what a running daemon cannot change. Then nothing is.
+        Raises: PolicyError where it is another one in what a running daemon cannot change. Then nothing is.
         """
         old = self.current.policy
         keys = fixed(old.settings, policy.settings)
         if keys:
-            raise ValueError(f"only a restart changes {', '.join(keys)}")
-        self.current.policy = policy
+            raise PolicyError(f"only a restart changes {', '.join(keys)}")
         follow: tuple[tuple[Room, Callable[[Policy, Policy], None]], ...] = (
             ("events", self.event_log.adopted),
             ("dns", self.resolver.adopted),
@@ -118,6 +117,7 @@ class Daemon:
             ("intake", self.capacity.adopted),
             ("intake", self._doors_adopted),
         )
+        self.current.policy = policy
         for room, adopted in follow:
             try:
                 adopted(old, policy)

@@ -22,7 +22,7 @@ import uvloop
 
 from mta.cli.quickstart import Quickstart, Unfit
 from mta.clock import SystemClock
-from mta.config.policy import build
+from mta.config.policy import PolicyError, build
 from mta.config.settings import Settings
 from mta.ops import logs
 from mta.spool.database import SpoolError
@@ -89,7 +89,9 @@ def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = _tell)
             runner.run(_serve(settings, ready))
     except Exception as error:
         reasons = list(_reasons(error))
-        if not all(isinstance(each, SpoolError | CredentialError | OSError) for each in reasons):
+        if not all(
+            isinstance(each, SpoolError | CredentialError | PolicyError | OSError) for each in reasons
+        ):
             raise
         for reason in reasons:
             click.echo(f"{prefix}mta: {reason}", err=True)

@@ -6,8 +6,8 @@ Contract: `build` reads the files that come with us, changes nothing, and may ru
     policy never changes. One assignment to `Current.policy` is the swap: there is no moment in which half of
     the services have one and half another. `fixed` names what cannot change while we serve; a policy that
     differs there is refused whole. Waits are seconds.
-Raises: `SettingsError` from `build` with all that is wrong in our files; ValueError, in its words, for what
-    settings, profiles and sources forbid each other.
+Raises: `SettingsError` from `build` with all that is wrong in our files; `PolicyError`, in its words, for
+    what settings, profiles and sources forbid each other.
 Why: services that keep slices of the settings each have their own moment of change, and a house between two
     settings is one that nobody has written down. So no service keeps one.
 """
@@ -45,6 +45,10 @@ FIXED: Mapping[str, Callable[[Settings], Any]] = {
     "limits.memory": lambda settings: settings.limits.memory,
     "sandbox": lambda settings: settings.sandbox,
 }
+
+
+class PolicyError(ValueError):
+    """No policy follows from these settings, or it cannot be taken now."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def derive(settings: Settings, profiles: Providers, rules: RuleSet) -> Policy:
     try:
         leaving = sources(settings)
     except KeyError as error:
-        raise ValueError(f"pools and streams name {error}, which nobody has described") from None
+        raise PolicyError(f"pools and streams name {error}, which nobody has described") from None
     return Policy(
         settings=settings,
         providers=profiles,
@@ -145,7 +149,7 @@ def _check(settings: Settings, profiles: Providers, default: Layer) -> None:
     """Layers that are sound alone may forbid each other: a first wait above the last one."""
     wrong = [words for words in map(_complaint, _layered(settings, profiles, default)) if words]
     if wrong:
-        raise ValueError("; ".join(wrong))
+        raise PolicyError("; ".join(wrong))
 
 
 def _layered(

@@ -130,3 +130,11 @@ def test_a_password_on_standard_input_that_is_not_utf_8_is_refused(tmp_path: Pat
     told = mta(*settings, "credential", "add", "app", "--password-stdin", stdin=b"a long pass\xe4word\n")
     assert told.returncode == 2
     assert told.stderr.endswith(b"Error: the password on standard input is not UTF-8\n")
+
+
+def test_a_house_with_waits_that_forbid_each_other_says_so_and_does_not_start(tmp_path: Path) -> None:
+    waits = "destinations:\n  default: {retry_first: 60s}\n  a.test: {retry_max: 30s}\n"
+    (tmp_path / "mta.yaml").write_text(SETTINGS + waits)
+    told = mta("serve", "--config", str(tmp_path / "mta.yaml"))
+    words = b"mta: destination a.test: retry_first is above retry_max"
+    assert (told.returncode, told.stderr[: len(words)]) == (1, words)

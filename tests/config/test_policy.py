@@ -9,7 +9,7 @@ import pytest
 
 from mta.config import providers
 from mta.config.document import Problem, SettingsError
-from mta.config.policy import FIXED, build, fixed
+from mta.config.policy import FIXED, PolicyError, build, fixed
 from mta.config.settings import (
     Address,
     AdminSettings,
@@ -64,7 +64,7 @@ def test_waits_that_forbid_each_other_only_together_are_all_told() -> None:
             "three.test": Destination(retry_first=Duration(1200.0)),
         },
     )
-    with pytest.raises(ValueError, match="retry_first is above retry_max") as caught:
+    with pytest.raises(PolicyError, match="retry_first is above retry_max") as caught:
         build(settings)
     told = [words.partition(":")[0] for words in str(caught.value).split("; ")]
     assert {"destination one.test", "destination three.test"} <= set(told)
@@ -72,7 +72,7 @@ def test_waits_that_forbid_each_other_only_together_are_all_told() -> None:
 
 
 def test_a_stream_that_leaves_from_a_pool_nobody_described_has_no_policy() -> None:
-    with pytest.raises(ValueError, match="nowhere"):
+    with pytest.raises(PolicyError, match="nowhere"):
         build(replace(PLAIN, streams={"news": Stream(pool="nowhere")}, sources=_sources()))
 
 

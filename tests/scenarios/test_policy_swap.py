@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mta.api.control import call
-from mta.config.policy import Policy, build, derive
+from mta.config.policy import Policy, PolicyError, build, derive
 from mta.config.settings import (
     Address,
     Destination,
@@ -322,7 +322,7 @@ async def test_a_policy_that_needs_a_restart_changes_nothing_at_all(
 ) -> None:
     async with relaying(tmp_path, HELLO + TAKES) as relay:
         before = relay.house.daemon.current.policy
-        with pytest.raises(ValueError, match="only a restart changes"):
+        with pytest.raises(PolicyError, match="only a restart changes"):
             adopt(relay.house, sources=OTHER_NAME, **changes)
         assert relay.house.daemon.current.policy is before
         await relay.house.send(B)
@@ -336,7 +336,7 @@ async def test_settings_that_do_not_build_change_nothing_at_all(tmp_path: Path) 
     }
     async with relaying(tmp_path, HELLO + TAKES) as relay:
         before = relay.house.daemon.current.policy
-        with pytest.raises(ValueError, match="retry_first is above retry_max"):
+        with pytest.raises(PolicyError, match="retry_first is above retry_max"):
             adopt(relay.house, destinations=wrong)
         assert relay.house.daemon.current.policy is before
         await relay.house.send(B)
