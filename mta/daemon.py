@@ -1,4 +1,4 @@
-"""The parts list: builds everything, starts in order, drains in reverse.
+"""The parts list: builds everything, starts in order, adopts a new policy, drains in reverse.
 
 Between: the command line runs one `Daemon`; nobody else constructs services.
 Contract: `run` returns after a drain. It is ready (`ready` is called, systemd hears of it) when every
@@ -19,15 +19,11 @@ from typing import Any
 from mta.api.admin import Admin
 from mta.api.control import Control, ControlError
 from mta.clock import Clock, Every
-from mta.config import providers
-from mta.config.rules import shipped
-from mta.config.settings import Endpoint, Settings
-from mta.config.settings import Listener as Door
-from mta.config.sources import sources
+from mta.config.policy import Current, Policy, fixed
+from mta.config.settings import Endpoint, ListenerSettings, Settings
 from mta.core.event import rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
 from mta.core.queue.last import read
-from mta.core.queue.retry import Schedule
 from mta.core.queueid import text
 from mta.delivery.connect import Connector
 from mta.delivery.pool import Pool
@@ -38,7 +34,7 @@ from mta.intake.admission import Admission
 from mta.intake.authentication import Authenticator
 from mta.intake.capacity import Capacity
 from mta.intake.submission import Intake, Submission
-from mta.metrics import ListenerName, Metrics
+from mta.metrics import ListenerName, Metrics, Room
 from mta.ops import descriptors, logs
 from mta.ops.addresses import local_addresses
 from mta.ops.certificate import Watch
@@ -48,6 +44,7 @@ from mta.outbound.explanation import explain
 from mta.outbound.outcome import Settler
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
+from mta.smtp.connection import ClientTerms
 from mta.smtp.listener import Listener
 from mta.smtp.rests import Rests
 from mta.spool.queue import Spool
@@ -61,8 +58,9 @@ log = logging.getLogger(__name__)
 class Daemon:
     """One mail transfer agent."""
 
-    def __init__(self, settings: Settings, clock: Clock, environment: Mapping[str, str]) -> None:
-        self.settings = settings
+    def __init__(self, policy: Policy, clock: Clock, environment: Mapping[str, str]) -> None:
+        self.current = Current(policy)
+        settings = policy.settings
         self.clock = clock
         directory = settings.spool.path
         self.metrics = Metrics()
@@ -73,12 +71,9 @@ class Daemon:
         self.spool = Spool(
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics
         )
-        self.capacity = Capacity(settings, self.spool, clock)
+        self.capacity = Capacity(self.current, self.spool, clock)
         self.authenticator = Authenticator(self.credentials, clock)
         self.resolver = Resolver(settings.dns, clock)
-        self.schedules = {
-            name: Schedule(stream.retry_first, stream.retry_max) for name, stream in settings.streams.items()
-        }
         self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready, clock, settings.hostname)
         self.control = Control(
             settings.control_socket,
@@ -96,9 +91,44 @@ class Daemon:
         bug = partial(self.metrics.bug, "loop", "a bug in what is told of stray errors")
         self._strays = Every(clock, PERIOD, self._tell_strays, bug)
 
+    @property
+    def settings(self) -> Settings:
+        """Those of the policy that holds."""
+        return self.current.policy.settings
+
     def stop(self) -> None:
         """Begin the drain."""
         self._stopping.set()
+
+    def adopt(self, policy: Policy) -> None:
+        """From the next message on this is what holds; to be called while we serve.
+
+        Raises: ValueError where it is another one in what a running daemon cannot change. Then nothing is.
+        """
+        old = self.current.policy
+        keys = fixed(old.settings, policy.settings)
+        if keys:
+            raise ValueError(f"only a restart changes {', '.join(keys)}")
+        self.current.policy = policy
+        follow: tuple[tuple[Room, Callable[[Policy, Policy], None]], ...] = (
+            ("events", self.event_log.adopted),
+            ("dns", self.resolver.adopted),
+            ("delivery", self.router.adopted),
+            ("delivery", self.pool.adopted),
+            ("intake", self.capacity.adopted),
+            ("intake", self._doors_adopted),
+        )
+        for room, adopted in follow:
+            try:
+                adopted(old, policy)
+            except Exception as error:  # a bug of one service: the others are not to stay behind for it
+                self.metrics.bug(room, "not all of the new policy holds", error)
+
+    def _doors_adopted(self, old: Policy, new: Policy) -> None:
+        self.intake.adopted(self._places())
+        for listener in (*self.listeners, self.sandbox):
+            if listener is not None:
+                listener.terms = self._client_terms()
 
     async def run(self, ready: Callable[[Daemon], None] = lambda daemon: None) -> None:
         """Serve until `stop`."""
@@ -122,7 +152,7 @@ class Daemon:
         asyncio.get_running_loop().set_exception_handler(self._stray_error)
         self.notify.starting()
         self._tls = _server_context(self.settings)
-        first_retry = max(schedule.first for schedule in self.schedules.values())
+        first_retry = max(schedule.first for schedule in self.current.policy.schedules.values())
         try:
             await self.spool.open(first_retry)
         except BaseException:
@@ -153,25 +183,19 @@ class Daemon:
     async def _open_doors(self, tasks: asyncio.TaskGroup) -> None:
         """Outbound first, then intake, then the operator's doors."""
         sandbox = await self._open_sandbox(tasks)
-        profiles = await asyncio.to_thread(providers.load, self.settings.providers)
-        self.router = Router(self.settings, self.resolver, self.clock, local_addresses(), sandbox, profiles)
-        self.sources = sources(self.settings)
+        current = self.current
+        self.router = Router(current, self.resolver, self.clock, local_addresses(), sandbox)
         connector = Connector(self.router, self.clock)
-        rules = await asyncio.to_thread(shipped)
-        settler = Settler(self.spool, self.schedules, rules, self.settings.hostname, self.clock, self.metrics)
-        memory = self.settings.limits.memory
-        self.pool = Pool(
-            connector, self.sources, rules, settler, self.spool, memory, self.clock, self.metrics
-        )
-        windows = {name: each.hours for name, each in self.settings.streams.items() if each.hours}
+        settler = Settler(self.spool, current, self.clock, self.metrics)
+        self.pool = Pool(connector, current, settler, self.spool, self.clock, self.metrics)
         self.scheduler = Scheduler(
-            self.router, self.pool, windows, settler, self.spool, self.clock, self.metrics
+            self.router, self.pool, current, settler, self.spool, self.clock, self.metrics
         )
         await self.pool.start(tasks)
         await self.scheduler.start(tasks)
-        admission = Admission(self.settings, self.spool, self.clock, self.scheduler.accepted)
+        admission = Admission(current, self.spool, self.clock, self.scheduler.accepted)
         self.intake = Intake(
-            self.settings.limits,
+            current,
             self.authenticator,
             admission,
             self.capacity,
@@ -220,7 +244,7 @@ class Daemon:
         self.sandbox = sandbox
         return Endpoint(sandbox.host, sandbox.port)
 
-    def _made_for(self, door: Door, tasks: asyncio.TaskGroup) -> Listener:
+    def _made_for(self, door: ListenerSettings, tasks: asyncio.TaskGroup) -> Listener:
         name: ListenerName = "submissions" if door.tls == "implicit" else "submission"
         if door.auth == "network":
             name = "network"
@@ -239,22 +263,23 @@ class Daemon:
     def _listener(
         self, bind: Endpoint, tasks: asyncio.TaskGroup, *, use_tls: bool = True, **terms: Any
     ) -> Listener:
-        limits = self.settings.limits
         return Listener(
             host=bind.host,
             port=bind.port,
             clock=self.clock,
-            message_size=self.capacity.largest,
+            terms=self._client_terms(),
             memory=self.capacity.memory,
             rests=self._rests,
-            command_timeout=limits.command_timeout,
-            data_timeout=limits.data_timeout,
-            session_timeout=limits.session_timeout,
-            normalise=self.settings.bare_newlines == "normalise",
             tls_context=self._tls if use_tls else None,
             spawn=lambda work: tasks.create_task(self._guarded(work)),
             **terms,
         )
+
+    def _client_terms(self) -> ClientTerms:
+        limits = self.settings.limits
+        normalise = self.settings.bare_newlines == "normalise"
+        times = limits.command_timeout, limits.data_timeout, limits.session_timeout
+        return ClientTerms(self.capacity.largest, *times, normalise)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """One connection's work; what it raises ends here."""
@@ -301,7 +326,7 @@ class Daemon:
     async def _explain(self, parameters: dict[str, Any]) -> dict[str, Any]:
         try:
             destination = str(parameters.get("destination", ""))
-            return await explain(self.router, self.sources, destination, self.pool.state)
+            return await explain(self.router, self.current.policy.sources, destination, self.pool.state)
         except ValueError as error:
             raise ControlError(str(error)) from None
 

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mta.clock import SystemClock
-from mta.config.settings import Admin, Endpoint, Listener, Sandbox, Settings, Tls
+from mta.config.policy import build
+from mta.config.settings import AdminSettings, Endpoint, ListenerSettings, Sandbox, Settings, Tls
 from mta.daemon import Daemon
 from mta.spool.database import take_lock
 from tests.fakes.house import certificate, settings
@@ -34,7 +35,7 @@ def taken() -> Iterator[Endpoint]:
 
 async def complaint(terms: Settings) -> str:
     """What keeps it from starting: exactly one reason."""
-    daemon = Daemon(terms, SystemClock(), {})
+    daemon = Daemon(build(terms), SystemClock(), {})
     async with asyncio.timeout(10):
         try:
             await daemon.run(lambda _: daemon.stop())
@@ -55,9 +56,9 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 @pytest.mark.parametrize("door", ["listener", "sandbox", "admin"])
 async def test_an_address_that_is_taken_is_named(tmp_path: Path, taken: Endpoint, door: str) -> None:
     changes: dict[str, Any] = {
-        "listener": {"listeners": (Listener(taken),)},
+        "listener": {"listeners": (ListenerSettings(taken),)},
         "sandbox": {"sandbox": Sandbox(tmp_path / "sandbox", taken)},
-        "admin": {"admin": Admin(taken)},
+        "admin": {"admin": AdminSettings(taken)},
     }[door]
     words = await complaint(settings(tmp_path, **changes))
     assert re.search(r"(?i)address already in use", words)
@@ -69,7 +70,7 @@ async def test_an_address_that_is_taken_is_named(tmp_path: Path, taken: Endpoint
 
 
 async def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
-    terms = settings(tmp_path, listeners=(Listener(Endpoint("192.0.2.1", 0)),))
+    terms = settings(tmp_path, listeners=(ListenerSettings(Endpoint("192.0.2.1", 0)),))
     words = "cannot listen at 192.0.2.1 port 0: Cannot assign requested address (listeners[0].bind)"
     assert await complaint(terms) == f"[Errno 99] {words}"
 

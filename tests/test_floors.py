@@ -55,6 +55,7 @@ FLOORS = (
 )
 PLACES = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 DAEMON_IS_BUILT_BY = {"cli.serve", "cli.quickstart"}
+BY_ITS_USER = {"Lane"}  # what the traffic needs of a lane is said by the traffic, for it stands below
 
 # What a decision may be written with: no input, output, time, dice, threads or logging.
 PURE = {
@@ -130,3 +131,12 @@ def test_only_the_commands_that_serve_know_the_daemon() -> None:
 def test_only_the_clock_looks_at_time_and_throws_dice(name: str) -> None:
     taken = {"time", "random"} & {whole.split(".")[0] for whole in imports(name)}
     assert not taken or name == "clock", f"{name} imports {', '.join(taken)}"
+
+
+def test_a_class_name_says_which_class() -> None:
+    made: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                made.setdefault(node.name, []).append(name)
+    assert {name for name, homes in made.items() if len(homes) > 1} <= BY_ITS_USER

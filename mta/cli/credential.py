@@ -20,7 +20,7 @@ import click
 
 from mta.config import units
 from mta.config.settings import Settings
-from mta.core.credential import ANY, Credential, Kind, check_senders
+from mta.core.credential import ANY, AuthKind, Credential, check_senders
 from mta.core.limits.throttle import Rate
 from mta.core.limits.turns import HIGHEST, LOWEST
 from mta.store.credentials import CredentialError, CredentialStore, generate
@@ -70,7 +70,7 @@ def credential() -> None:
 @click.option(
     "--priority", type=click.IntRange(LOWEST, HIGHEST), help="The highest MT-PRIORITY that it may ask for."
 )
-@click.option("--hold", metavar="TIME", callback=_unit(units.duration), help="The longest HOLDFOR: 7d.")
+@click.option("--delay", metavar="TIME", callback=_unit(units.duration), help="The longest HOLDFOR: 7d.")
 @click.option("--bound", is_flag=True, help="No secret: a client in one of the networks is this credential.")
 @click.option("--key", is_flag=True, help="Generate a key for a program: quicker to check than a password.")
 @_stdin
@@ -88,7 +88,7 @@ def add(
     recipients: int | None,
     networks: tuple[str, ...],
     priority: int | None,
-    hold: float | None,
+    delay: float | None,
     bound: bool,
     key: bool,
     password_stdin: bool,
@@ -101,7 +101,7 @@ def add(
     known = settings()
     if stream not in known.streams:
         raise click.UsageError(f"there is no stream {stream!r}: the settings have {', '.join(known.streams)}")
-    kind: Kind = "network" if bound else "key" if key else "password"
+    kind: AuthKind = "network" if bound else "key" if key else "password"
     try:
         check_senders(senders)
         new = Credential(
@@ -116,7 +116,7 @@ def add(
             notify=not no_notify,
             kind=kind,
             priority=priority,
-            hold=hold,
+            delay=delay,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -179,7 +179,7 @@ def _store(settings: Settings) -> Iterator[CredentialStore]:
         raise click.ClickException(str(error)) from error
 
 
-def _secret(kind: Kind, from_stdin: bool) -> str:
+def _secret(kind: AuthKind, from_stdin: bool) -> str:
     if kind == "network":
         return ""
     if not from_stdin:
@@ -214,7 +214,7 @@ def _summary(one: Credential) -> str:
         "recipients": one.recipients,
         "rate": units.rate_text(one.rate) if one.rate else "",
         "priority": "" if one.priority is None else f"up to {one.priority}",
-        "hold": units.duration_text(one.hold) if one.hold else "",
+        "delay": units.duration_text(one.delay) if one.delay else "",
         "notify": "" if one.notify else "no",
     }
     return ", ".join([one.kind, *(f"{name} {value}" for name, value in facts.items() if value)])

@@ -50,8 +50,7 @@ def _alone(settings: Settings, destination: str) -> dict[str, Any]:
     """The same without a daemon."""
     # Here, since only this case needs them, and they take longer than all other commands' imports together.
     from mta.clock import SystemClock
-    from mta.config.providers import load
-    from mta.config.sources import sources
+    from mta.config.policy import Current, build
     from mta.delivery.router import Router
     from mta.dns.resolver import Resolver
     from mta.ops.addresses import local_addresses
@@ -60,10 +59,9 @@ def _alone(settings: Settings, destination: str) -> dict[str, Any]:
     clock = SystemClock()
     sandbox = settings.sandbox.bind if settings.sandbox else None
     try:
-        providers = load(settings.providers)
-        resolver = Resolver(settings.dns, clock)
-        router = Router(settings, resolver, clock, local_addresses(), sandbox, providers)
-        return asyncio.run(asked(router, sources(settings), destination))
+        current = Current(build(settings))
+        router = Router(current, Resolver(settings.dns, clock), clock, local_addresses(), sandbox)
+        return asyncio.run(asked(router, current.policy.sources, destination))
     except (ValueError, SettingsError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -22,6 +22,7 @@ import uvloop
 
 from mta.cli.quickstart import Quickstart, Unfit
 from mta.clock import SystemClock
+from mta.config.policy import build
 from mta.config.settings import Settings
 from mta.ops import logs
 from mta.spool.database import SpoolError
@@ -107,7 +108,7 @@ def _reasons(error: Exception) -> Iterator[Exception]:
 async def _serve(settings: Settings, ready: Callable[[Daemon], None]) -> None:
     from mta.daemon import Daemon  # a third of a second that no other command is to wait for
 
-    daemon = Daemon(settings, SystemClock(), os.environ)
+    daemon = Daemon(await asyncio.to_thread(build, settings), SystemClock(), os.environ)
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:

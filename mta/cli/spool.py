@@ -97,7 +97,7 @@ def _pause() -> None:
     asyncio.run(SystemClock().sleep(LOOK_AGAIN))
 
 
-def _tell(verdict: looks.Verdict) -> None:
+def _tell(verdict: looks.Verification) -> None:
     for where, what, remedy in verdict.findings:
         click.echo(printable(f"{where}: {what}; {remedy}"))
     if verdict.unlisted:

@@ -1,8 +1,8 @@
 """Provider profiles: the file that comes with us, and what the settings change in it or add.
 
 Between: `daemon` and `mta explain` call `load`; `config.load` asks for the problems of the settings.
-Contract: both files have records of `settings.Provider`; ours says of each limit `because` of what. What the
-    settings say of a shipped provider replaces that value only; any other name is a new provider.
+Contract: both files have records of `ProviderSettings`; ours says of each limit `because` of what. What
+    the settings say of a shipped provider replaces that value only; any other name is a new provider.
 Raises: `SettingsError` from `load`, with the problems in the order of the file.
 Why: a profile that never applies is worse than none, for somebody relies on it; so each shows by an example
     that it does.
@@ -19,8 +19,8 @@ from typing import Final
 
 from yaml import Node
 
-from mta.config import settings
 from mta.config.document import Problem, SettingsError, child, compose, members, place
+from mta.config.settings import ProviderSettings
 from mta.config.walk import BROKEN, Walk
 from mta.core.route.provider import Provider, Providers, complaints
 from mta.core.route.terms import KEYS, Terms, overlay
@@ -30,7 +30,7 @@ OURS = "said in the settings"
 
 
 @dataclass(frozen=True)
-class Profile(settings.Provider):
+class Profile(ProviderSettings):
     """A provider of our own file."""
 
     because: Mapping[str, str] = field(default_factory=dict)  # documented, community value or caution
@@ -44,7 +44,7 @@ class Profile(settings.Provider):
             raise ValueError("; ".join(wrong))
 
 
-def load(changes: Mapping[str, settings.Provider], path: Path = SHIPPED) -> Providers:
+def load(changes: Mapping[str, ProviderSettings], path: Path = SHIPPED) -> Providers:
     """The shipped profiles with the changes of the settings."""
     return Providers(_merged(_shipped(path), changes))
 
@@ -52,9 +52,9 @@ def load(changes: Mapping[str, settings.Provider], path: Path = SHIPPED) -> Prov
 def problems(path: Path, root: Node) -> Iterator[Problem]:
     """What is wrong between the `providers` of a settings file and ours, where they can be read at all."""
     node = child(root, "providers")
-    changes: dict[str, settings.Provider] = {}
+    changes: dict[str, ProviderSettings] = {}
     for name, said in members(node):
-        change = Walk(path, path).value(said, settings.Provider, "")
+        change = Walk(path, path).value(said, ProviderSettings, "")
         if change is not BROKEN:  # else whoever walks the whole file tells why
             changes.setdefault(name, change)
     if not changes:
@@ -78,7 +78,7 @@ def _shipped(path: Path) -> dict[str, Provider]:
     return found
 
 
-def _merged(shipped: Mapping[str, Provider], changes: Mapping[str, settings.Provider]) -> list[Provider]:
+def _merged(shipped: Mapping[str, Provider], changes: Mapping[str, ProviderSettings]) -> list[Provider]:
     """Those of the settings come last: what is wrong between two is theirs."""
     merged = [profile for name, profile in shipped.items() if name not in changes]
     for name, change in changes.items():
@@ -100,10 +100,10 @@ def _merged(shipped: Mapping[str, Provider], changes: Mapping[str, settings.Prov
 
 
 def _objections(
-    shipped: Mapping[str, Provider], changes: Mapping[str, settings.Provider]
+    shipped: Mapping[str, Provider], changes: Mapping[str, ProviderSettings]
 ) -> Iterator[tuple[str, str]]:
     """Complaints, each under a name of the settings."""
-    sound: dict[str, settings.Provider] = {}
+    sound: dict[str, ProviderSettings] = {}
     for name, change in changes.items():
         if name not in shipped and not change.match and not change.domains:
             meant = difflib.get_close_matches(name, shipped, n=1)
@@ -120,7 +120,7 @@ def _objections(
     yield from complaints(_merged(shipped, sound))
 
 
-def _provider(name: str, said: settings.Provider, because: Mapping[str, str]) -> Provider:
+def _provider(name: str, said: ProviderSettings, because: Mapping[str, str]) -> Provider:
     terms = Terms(**{key.name: getattr(said, key.name) for key in fields(Terms)})
     return Provider(name, terms, said.match, said.domains, said.examples, said.per == "site", because)
 

@@ -1,6 +1,6 @@
 """The settings: these types are the schema, the defaults and the documentation.
 
-Between: `config.load` builds one `Settings`; `daemon` hands each service its slice.
+Between: `config.load` builds one `Settings`; `config.policy` makes of it what services ask.
 Contract: frozen values. Durations are seconds (float; written `30s`, `5m`, `2h`, `4d`), sizes are octets
     (int; written `25M`), rates are `Rate` (written `100/min`), paths are absolute after loading.
 Raises: ValueError in `__post_init__` for what two keys forbid each other; `config.load` gives it a place.
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, NewType
 
-from mta.core.limits.capacity import Quota as Quota
-from mta.core.limits.capacity import Size as Size
+from mta.core.limits.room import Quota as Quota
+from mta.core.limits.room import Size as Size
 from mta.core.limits.throttle import Rate
 from mta.core.limits.window import Window
 from mta.core.queue.retry import Duration as Duration
@@ -51,6 +51,7 @@ class Endpoint(NamedTuple):
             return False
 
 
+EightBit = Literal["send", "convert", "return"]
 Hop = NewType("Hop", Endpoint)  # where mail can be sent: no port 0
 
 ADMIN_BIND = Endpoint("127.0.0.1", 8025)
@@ -58,7 +59,7 @@ ANY_LOOPBACK = Endpoint("127.0.0.1", 0)
 
 
 @dataclass(frozen=True)
-class Listener:
+class ListenerSettings:
     """One address that takes submissions."""
 
     bind: Endpoint
@@ -91,7 +92,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceSettings:
     """An address of this machine that mail leaves from. Written `192.0.2.10` where only that matters."""
 
     address: Address
@@ -99,7 +100,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Provider(Terms):
+class ProviderSettings(Terms):
     """What changes in a shipped profile, or a provider of one's own; each value left out is as it was."""
 
     match: tuple[Suffix, ...] = ()  # suffixes of MX host names: all hosts of the best preference end in one
@@ -163,7 +164,7 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Spool:
+class SpoolSettings:
     """The durable store."""
 
     path: Path = Path("/var/lib/mta")
@@ -180,7 +181,7 @@ class Events:
 
 
 @dataclass(frozen=True)
-class Admin:
+class AdminSettings:
     """Where operators and monitoring ask."""
 
     bind: Endpoint = ADMIN_BIND  # /metrics /healthz /readyz
@@ -222,26 +223,26 @@ class Settings:
     """The whole of mta.yaml."""
 
     hostname: HostName
-    listeners: tuple[Listener, ...] = (
-        Listener(Endpoint("0.0.0.0", 587)),
-        Listener(Endpoint("0.0.0.0", 465), tls="implicit"),
+    listeners: tuple[ListenerSettings, ...] = (
+        ListenerSettings(Endpoint("0.0.0.0", 587)),
+        ListenerSettings(Endpoint("0.0.0.0", 465), tls="implicit"),
     )
     bare_newlines: Literal["refuse", "normalise"] = "refuse"  # bare CR or LF in a message
-    eight_bit: Literal["send", "convert", "return"] = "send"  # where 8BITMIME is missing
+    eight_bit: EightBit = "send"  # where 8BITMIME is missing
     received: Literal["hidden", "full"] = "hidden"  # what the Received field says of the client
     streams: Mapping[str, Stream] = field(
         default_factory=lambda: {"transactional": Stream(), "bulk": Stream()}
     )
-    sources: Mapping[str, Source] = field(default_factory=dict)  # none: the system chooses
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)  # none: the system chooses
     pools: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # weights; `default`: else all alike
     routes: Mapping[str, StaticRoute] = field(default_factory=dict)
-    providers: Mapping[str, Provider] = field(default_factory=dict)
+    providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     destinations: Mapping[str, Destination] = field(default_factory=dict)  # always with `default`, complete
     dns: Dns = Dns()
     tls: Tls = Tls()
-    spool: Spool = Spool()
+    spool: SpoolSettings = SpoolSettings()
     events: Events = Events()
-    admin: Admin = Admin()
+    admin: AdminSettings = AdminSettings()
     limits: Limits = Limits()
     sandbox: Sandbox | None = None
 

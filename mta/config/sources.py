@@ -15,9 +15,8 @@ from pathlib import Path
 
 from yaml import MappingNode, Node, ScalarNode
 
-from mta.config import settings
 from mta.config.document import NULL, Problem, child, members, place
-from mta.config.settings import Settings
+from mta.config.settings import Settings, SourceSettings
 from mta.config.walk import BROKEN, Walk
 from mta.core.route.source import DEFAULT, Source, Sources, chosen_by_the_system
 
@@ -62,7 +61,7 @@ def _twins(path: Path, named: Mapping[str, Node]) -> Iterator[Problem]:
     """Sources with an address that another one has."""
     owners: dict[object, str] = {}
     for name, node in named.items():
-        said = Walk(path, path).value(node, settings.Source, "")
+        said = Walk(path, path).value(node, SourceSettings, "")
         if said is BROKEN:
             continue  # told by whoever walks the whole file
         owner = owners.setdefault(said.address, name)

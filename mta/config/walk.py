@@ -32,7 +32,7 @@ from mta.config.settings import (
     Port,
     Priority,
     Size,
-    Source,
+    SourceSettings,
     StaticRoute,
     Suffix,
 )
@@ -43,7 +43,7 @@ MAX_WORDS = 300  # characters of one problem; values are quoted in it
 UNION: Final = (Union, UnionType)  # `Duration | None` is the former, `Path | None` the latter
 BROKEN: Final = object()  # stands for a value that was refused, so that the rest can still be judged
 # How the keys of a mapping are read, by what it maps to; else any text.
-NAMED: Final = {Destination: units.domain_name, StaticRoute: units.routed_domain, Source: units.label}
+NAMED: Final = {Destination: units.domain_name, StaticRoute: units.routed_domain, SourceSettings: units.label}
 FORMER: Final = {"domains": "destinations"}  # keys that are called otherwise by now
 SHORT: Final = (
     Endpoint,

@@ -19,11 +19,11 @@ from mta.core.limits.turns import HIGHEST, LOWEST
 from mta.core.mail.address import PathError, a_label, parse
 from mta.core.networks import client_address, parse_networks
 
-Kind = Literal["password", "key", "network"]  # network: the client's address is the credential
+AuthKind = Literal["password", "key", "network"]  # network: the client's address is the credential
 
 ANY = "*"
 LONGEST_LOGIN = 255  # octets
-LONGEST_HOLD = 365 * 86400.0  # seconds; whoever wants more has a calendar
+LONGEST_DELAY = 365 * 86400.0  # seconds; whoever wants more has a calendar
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Credential:
     rate: Rate | None = None
     networks: tuple[str, ...] = ()  # where from; none: anywhere
     notify: bool = True  # tell the sender of failures
-    kind: Kind = "password"
+    kind: AuthKind = "password"
     priority: int | None = None  # the highest MT-PRIORITY that it may ask for; None: that of its stream
-    hold: float | None = None  # seconds, the longest HOLDFOR that it may ask for; None: it may not
+    delay: float | None = None  # seconds, the longest HOLDFOR that it may ask for; None: it may not
 
     def __post_init__(self) -> None:
         for name in ("login", "tenant", "stream"):
@@ -54,8 +54,8 @@ class Credential:
             raise ValueError("rate must allow at least one recipient: write 100/min")
         if self.priority is not None and not LOWEST <= self.priority <= HIGHEST:
             raise ValueError(f"priority is a whole number from {LOWEST} to {HIGHEST}")
-        if self.hold is not None and not 1 <= self.hold <= LONGEST_HOLD:
-            raise ValueError(f"hold is at least 1s and at most {LONGEST_HOLD / 86400:.0f}d")
+        if self.delay is not None and not 1 <= self.delay <= LONGEST_DELAY:
+            raise ValueError(f"delay is at least 1s and at most {LONGEST_DELAY / 86400:.0f}d")
         if not self.senders:
             raise ValueError("a credential needs a sender: user@example.com, example.com or *")
         if self.kind == "network" and not self.networks:

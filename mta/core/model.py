@@ -51,7 +51,7 @@ class Message:
     content: bytes | None = None
     whole: bool = False  # `recipients` are all that the spool still holds of this message
     dotless: bool = False  # no line of the content starts with a dot: it needs no stuffing
-    held: int = 0  # recipients that are in lanes; the content leaves memory with the last one
+    on_the_way: int = 0  # recipients that are in lanes; the content leaves memory with the last one
     fresh: bool = False  # its recipients are in their first attempt
     priority: int = 0  # -9 to 9 (RFC 6710)
     release: float | None = None  # not before then (RFC 4865); only said of a message that comes in

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from mta.core.limits.capacity import Share
+from mta.core.limits.room import Share
 from mta.core.mail.dsn import MAX_RETURNED
 from mta.core.mail.message import header_block, stuff
 from mta.core.model import Batch, Message
@@ -30,7 +30,7 @@ SLICE = 1024 * 1024  # octets that one call works on
 TURNS = 20  # lanes that are asked again when a content was given back
 
 
-class Lane(Protocol):
+class Asker(Protocol):
     """Who sends them."""
 
     route: Route
@@ -60,7 +60,7 @@ class _Content:
         self.charge = charge  # octets of the budget
         self.body: bytes | None = None
         self.head = b""
-        self.senders: dict[Batch, tuple[Lane, Connection]] = {}  # the first of them pays
+        self.senders: dict[Batch, tuple[Asker, Connection]] = {}  # the first of them pays
         self.share: Share | None = None
         self.site = ""  # of who pays
 
@@ -74,7 +74,7 @@ class Contents:
         self._contents: dict[int, _Content] = {}  # by message
         self._lent: dict[Batch, _Content] = {}
         self._sites: Counter[str] = Counter()  # contents that a site pays for
-        self._waiting: dict[Lane, None] = {}  # lanes that found no room, in the order they came
+        self._waiting: dict[Asker, None] = {}  # lanes that found no room, in the order they came
         self._kicking = False
         self.octets = 0
 
@@ -82,7 +82,7 @@ class Contents:
         """Read in these tasks."""
         self._tasks = tasks
 
-    def has_room(self, lane: Lane, connection: Connection, message: Message) -> bool:
+    def has_room(self, lane: Asker, connection: Connection, message: Message) -> bool:
         """May this content be read now?"""
         if message.id in self._contents:
             return True
@@ -95,7 +95,7 @@ class Contents:
         self._waiting[lane] = None
         return False
 
-    def read(self, lane: Lane, connection: Connection, batch: Batch) -> None:
+    def read(self, lane: Asker, connection: Connection, batch: Batch) -> None:
         """Fetch it, and let the lane begin."""
         message = batch.message
         content = self._contents.get(message.id)
@@ -186,7 +186,7 @@ class Contents:
 
 
 def _hand(
-    content: _Content, batch: Batch, lane: Lane, connection: Connection, failure: Exception | None = None
+    content: _Content, batch: Batch, lane: Asker, connection: Connection, failure: Exception | None = None
 ) -> None:
     """Each lane's bugs are its own."""
     try:

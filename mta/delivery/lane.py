@@ -50,7 +50,7 @@ MOMENT = 5.0  # seconds; what took longer leaves an event
 LANE_FULL = "lane full"
 
 
-class Host(Others["Lane"], Protocol):
+class LanePool(Others["Lane"], Protocol):
     """What a lane needs of its pool."""
 
     draining: bool
@@ -75,7 +75,7 @@ class Lane:
         self,
         route: Route,
         source: Source,
-        pool: Host,
+        pool: LanePool,
         traffic: Traffic,
         rate: RateLimit,
         judge: Judge,
@@ -102,6 +102,7 @@ class Lane:
         self.serving: set[Connection] = set()
         self.idle: list[Connection] = []
         self.connections = 0  # being dialled, or open
+        self.is_leaving = False  # what is under way ends here, and nothing more begins
 
     # Mail comes in
 
@@ -158,7 +159,7 @@ class Lane:
 
     def _wants_connection(self, stalled: bool) -> bool:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
-        if not self._turns.batches or self._clock.monotonic() < self._granted_at:
+        if not self._turns.batches or self.is_leaving or self._clock.monotonic() < self._granted_at:
             return False
         if not self._pool.may_take:
             self._pool.starved(self)
@@ -382,6 +383,27 @@ class Lane:
             self._settler.each(self.take_all(), lambda batch: self._settler.postpone(batch, until))
         self.kick()
 
+    def follow(self, route: Route, judge: Judge) -> None:
+        """From the next transaction on these hold, of another policy."""
+        self.route, self.judge = route, judge
+        self._rate.become(route.limits.rate, self._clock.monotonic())
+        self._granted_at = 0.0
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+            self._rate_timer = None
+        idle, self.idle = self.idle, []
+        for connection in idle:
+            self.idle_again(connection)  # unless it is used up by now
+        self.kick()
+
+    def leave(self) -> None:
+        """Its mail goes another way by now: what waits leaves, what is under way ends as it began."""
+        self.is_leaving = True
+        while self.idle:
+            self.idle.pop().retire()
+        now = self._clock.now()
+        self._settler.each(self.take_all(), lambda batch: self._settler.postpone(batch, now))
+
     def spare(self) -> bool:
         """Give an idle connection up for another lane of the path; False where there is none."""
         if not self.idle:
@@ -421,6 +443,8 @@ class Lane:
     @property
     def is_forgettable(self) -> bool:
         """Nothing waits, nothing is open, nothing is remembered against the site."""
+        if self.is_leaving:
+            return not self._turns.batches and not self.connections
         quiet = self.reach.is_forgettable and not self.traffic.holds
         quiet = quiet and self._clock.monotonic() > max(self.shunned.values(), default=0.0)
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
@@ -491,7 +515,7 @@ class Lane:
         self.kick()
 
     def _is_used_up(self, connection: Connection) -> bool:
-        if connection in self._spent:
+        if self.is_leaving or connection in self._spent:
             return True
         begun = connection.begun
         traffic = self.traffic

@@ -18,6 +18,7 @@ from mta.core.event import Event, LimitField, Type, rfc3339
 from mta.core.limits.adaptive import Change, Path, Saved
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
+from mta.core.route.terms import PathBounds
 from mta.delivery.traffic import SHORT, Lane, Traffic, finite
 from mta.metrics import Metrics
 from mta.spool.queue import Spool
@@ -36,6 +37,7 @@ class Paths:
         self._learned: dict[str, Saved] = {}
         self._saving = Every(clock, SAVE_INTERVAL, lambda: self._save(self.in_use.values()), self._bug)
         self.in_use: dict[str, Traffic] = {}
+        self._bounds: dict[str, PathBounds] = {}  # of these, as the settings say
 
     async def start(self) -> None:
         """Remember."""
@@ -53,6 +55,7 @@ class Paths:
         known = self.in_use.get(name)
         if known is None:
             known = self.in_use[name] = self._begin(name, route, source)
+            self._bounds[name] = route.bounds
         return known
 
     def leave(self, lane: Lane, traffic: Traffic) -> None:
@@ -60,7 +63,19 @@ class Paths:
         traffic.leave(lane)
         if not traffic.lanes:
             self._save([traffic])
-            del self.in_use[traffic.name]
+            del self.in_use[traffic.name], self._bounds[traffic.name]
+
+    def rebound(self, traffic: Traffic, bounds: PathBounds) -> None:
+        """Where the settings say other limits by now, what was learned stays within these."""
+        if self._bounds[traffic.name] == bounds:
+            return
+        self._bounds[traffic.name] = bounds
+        before, path = traffic.path, Path(*bounds)
+        if before.has_learned:
+            path.restore(before.snapshot(), 0.0)
+        path.until, path.reason = before.until, before.reason
+        traffic.path = path
+        traffic.messages_per_connection = path.messages_per_connection
 
     def known(self, route: Route, source: Source) -> Traffic | None:
         """The path, if it is in use or was; for people."""

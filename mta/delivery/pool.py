@@ -20,14 +20,14 @@ from functools import partial
 from typing import Any
 
 from mta.clock import Clock, Every
-from mta.core.answers.classify import OUR_FAULT
-from mta.core.answers.rules import RuleSet
+from mta.config.policy import Current, Policy
+from mta.core.answers.classify import OUR_FAULT, Judge
 from mta.core.event import Event, Type, rfc3339
 from mta.core.limits.throttle import RateLimit
 from mta.core.limits.turns import Share
 from mta.core.model import Batch, Go, Message, Outcome, Wait
 from mta.core.route.routing import Route
-from mta.core.route.source import Source, Sources
+from mta.core.route.source import Source
 from mta.delivery.connect import Connector
 from mta.delivery.contents import Contents
 from mta.delivery.lane import LANE_FULL, Lane
@@ -51,23 +51,21 @@ class Pool:
     def __init__(
         self,
         connector: Connector,
-        sources: Sources,
-        rules: RuleSet,
+        current: Current,
         settler: Settler,
         spool: Spool,
-        memory: int,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._connector = connector
-        self._sources = sources
-        self._rules = rules
+        self._current = current
         self._settler = settler
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
         self._lanes: dict[tuple[str, str], Lane] = {}  # by site and source
-        self.contents = Contents(spool, memory)
+        self._leaving: set[Lane] = set()  # no mail comes in; what is under way ends
+        self.contents = Contents(spool, current.policy.settings.limits.memory)
         self._paths = Paths(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}  # of static routes, by site
         self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time
@@ -96,7 +94,7 @@ class Pool:
         for task in self._dialling:
             task.cancel()
         now = self._clock.now()
-        for lane in list(self._lanes.values()):
+        for lane in self._every_lane():
             self._whatever(self._let_go, lane, now)
         overdue = self._clock.call_later(grace, self._drop_all)
         while self._serving:
@@ -109,9 +107,42 @@ class Pool:
         self._settler.each(lane.take_all(), lambda batch: self._settler.postpone(batch, now))
 
     def _drop_all(self) -> None:
-        for lane in list(self._lanes.values()):
+        for lane in self._every_lane():
             for connection in list(lane.serving):
                 self._whatever(connection.drop, "Our server was stopped in the middle of it")
+
+    # What another policy changes
+
+    def adopted(self, old: Policy, new: Policy) -> None:
+        """Lanes of other sources or to other next hops are left; the rest reads answers by the new rules."""
+        sources = {source.name: source for source in new.sources.used}
+        hops = {route.site: route for route in new.routes.values()}
+        for lane in list(self._lanes.values()):
+            said = lane.route.static and not new.settings.sandbox  # there it is the sandbox, as before
+            route = hops.get(lane.route.site) if said else lane.route
+            if route is None or sources.get(lane.source.name) != lane.source:
+                self._whatever(self._leave, lane)
+            else:
+                self._whatever(self._goes_on, lane, route)
+        for site in set(self._rates) - set(hops):
+            del self._rates[site]
+
+    def _goes_on(self, lane: Lane, route: Route) -> bool:
+        """Take a route of another policy, or leave the lane: its connections are of another kind."""
+        if _kind(lane.route) != _kind(route):
+            self._leave(lane)
+            return False
+        self._paths.rebound(lane.traffic, route.bounds)
+        lane.follow(route, self._judge(route))
+        return True
+
+    def _leave(self, lane: Lane) -> None:
+        del self._lanes[lane.route.site, lane.source.name]
+        self._leaving.add(lane)
+        lane.leave()
+
+    def _judge(self, route: Route) -> Judge:
+        return partial(self._current.policy.rules.judge, provider=route.provider)
 
     # What the scheduler asks
 
@@ -143,7 +174,7 @@ class Pool:
             return Wait(self._clock.now(), "shutting down")
         share = (message.priority, message.tenant)
         full: Wait | None = None
-        for lane in self._usable(route, self._sources.order(message.stream, message.id)):
+        for lane in self._usable(route, self._current.policy.sources.order(message.stream, message.id)):
             answer = lane.gate(share)
             if isinstance(answer, Go):
                 return lane
@@ -166,20 +197,20 @@ class Pool:
     @property
     def sources(self) -> tuple[Source, ...]:
         """Those that mail may leave from."""
-        return self._sources.used
+        return self._current.policy.sources.used
 
     @property
     def lanes(self) -> int:
-        return len(self._lanes)
+        return len(self._lanes) + len(self._leaving)
 
     @property
     def connections(self) -> int:
-        return sum(len(lane.serving) for lane in self._lanes.values())
+        return sum(len(lane.serving) for lane in self._every_lane())
 
     @property
     def batches(self) -> Iterator[list[Batch]]:
         """Everything that is in memory to be sent, lane by lane."""
-        for lane in list(self._lanes.values()):
+        for lane in self._every_lane():
             yield list(lane.batches)
         yield self.contents.lent
 
@@ -226,7 +257,7 @@ class Pool:
         return any(not (other.is_barred or other.is_failing) for other in others)
 
     def _others(self, lane: Lane, message: Message) -> Iterator[Lane]:
-        for source in self._sources.order(message.stream, message.id):
+        for source in self._current.policy.sources.order(message.stream, message.id):
             if source.name != lane.source.name:
                 yield self._lane(lane.route, source)
 
@@ -244,20 +275,20 @@ class Pool:
 
     def _of_any_stream(self, route: Route) -> Iterator[Lane]:
         """The lanes that mail for this route may come in at, pool by pool."""
-        for pool in self._sources.pools:
+        for pool in self._current.policy.sources.pools:
             yield from self._usable(route, pool.sources)
 
     def _usable(self, route: Route, sources: Sequence[Source]) -> Iterable[Lane]:
         """The lanes of these sources, in their order; barred ones only where all are."""
         if len(sources) == 1:
-            return (self._lane(route, sources[0]),)
+            return (self._lane_on(route, sources[0]),)
         return self._unbarred(route, sources)
 
     def _unbarred(self, route: Route, sources: Sequence[Source]) -> Iterator[Lane]:
         """One after another: a lane that nobody comes to is not made."""
         barred: list[Lane] = []
         for source in sources:
-            lane = self._lane(route, source)
+            lane = self._lane_on(route, source)
             if lane.reach.is_barred:
                 barred.append(lane)
             else:
@@ -265,13 +296,26 @@ class Pool:
         if len(barred) == len(sources):
             yield from barred
 
+    def _every_lane(self) -> list[Lane]:
+        return [*self._lanes.values(), *self._leaving]
+
+    def _lane_on(self, route: Route, source: Source) -> Lane:
+        """The lane, on the terms of this route: they may be of a newer policy than its own."""
+        lane = self._lanes.get((route.site, source.name))
+        # Of one policy the routes to a site share their bounds.
+        if lane is not None and (lane.route.bounds is route.bounds or self._goes_on(lane, route)):
+            return lane
+        lane = self._lane(route, source)
+        self._paths.rebound(lane.traffic, route.bounds)  # others may share the path since before
+        return lane
+
     def _lane(self, route: Route, source: Source) -> Lane:
         key = (route.site, source.name)
         lane = self._lanes.get(key)
         if lane is None:
             traffic = self._paths.enter(route, source)
-            judge = partial(self._rules.judge, provider=route.provider)
-            lane = Lane(route, source, self, traffic, self._rate(route), judge, self._settler, self._clock)
+            judge, rate = self._judge(route), self._rate(route)
+            lane = Lane(route, source, self, traffic, rate, judge, self._settler, self._clock)
             self._lanes[key] = lane
             traffic.lanes.add(lane)
         return lane
@@ -279,7 +323,11 @@ class Pool:
     def _rate(self, route: Route) -> RateLimit:
         """A static route's is for all sources together: a relay may count by login."""
         made = RateLimit(route.limits.rate)
-        return self._rates.setdefault(route.site, made) if route.static else made
+        if not route.static:
+            return made
+        known = self._rates.setdefault(route.site, made)
+        known.become(made.rate, self._clock.monotonic())  # where no lane was there to follow the policy
+        return known
 
     def state(self, route: Route, source: Source) -> dict[str, Any] | None:
         """How fast we send there now, and why; None where nothing is known."""
@@ -291,7 +339,10 @@ class Pool:
         return known.state | {"dead_for": round(dead, 1), "barred_for": round(barred, 1)}
 
     def _forget(self, lane: Lane) -> None:
-        del self._lanes[lane.route.site, lane.source.name]
+        if lane in self._leaving:
+            self._leaving.remove(lane)
+        else:
+            del self._lanes[lane.route.site, lane.source.name]
         self._paths.leave(lane, lane.traffic)
 
     async def _serve(self, lane: Lane) -> None:
@@ -319,7 +370,7 @@ class Pool:
                 self._whatever(connection.drop)
             self._whatever(lane.closed, connection)
 
-    def _whatever(self, call: Callable[..., None], *arguments: object) -> None:
+    def _whatever(self, call: Callable[..., object], *arguments: object) -> None:
         """Call it; a bug in it is counted, and ends here."""
         try:
             call(*arguments)
@@ -333,7 +384,9 @@ class Pool:
 
     def _sweep(self) -> None:
         now = self._clock.monotonic()
-        for lane in list(self._lanes.values()):
+        for lane in list(self._leaving):
+            self._whatever(lane.leave)  # what was put back meanwhile
+        for lane in self._every_lane():
             self._whatever(self._look_after, lane, now)
 
     def _look_after(self, lane: Lane, now: float) -> None:
@@ -347,6 +400,12 @@ class Pool:
         lane.kick(stalled=True)
         if lane.is_forgettable:
             self._forget(lane)
+
+
+def _kind(route: Route) -> tuple[object, ...]:
+    """What makes a connection, or whose limits it counts to, another's."""
+    hosts = route.hosts if route.static else ()  # else they are the site
+    return route.static, hosts, route.login, route.tls_required, route.provider, route.path
 
 
 def _state_event(

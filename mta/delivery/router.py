@@ -12,18 +12,17 @@ Standards: RFC 5321 5.1.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from mta.clock import Clock
-from mta.config.settings import Endpoint, Hop, Settings, StaticRoute
+from mta.config.policy import Current, Policy
+from mta.config.routes import routes
+from mta.config.settings import Endpoint, Hop, StaticRoute
 from mta.core.model import Outcome
-from mta.core.queue.retry import JITTER
 from mta.core.route import routing
-from mta.core.route.provider import Match, Providers
-from mta.core.route.routing import Host, Login, MxAnswer, Plan, Route, Status
-from mta.core.route.terms import UNLIMITED, Layer, Resolved, Terms, resolve
+from mta.core.route.provider import Providers
+from mta.core.route.routing import Host, MxAnswer, Plan, Route, Status
 from mta.dns.resolver import Resolver
 
 CACHE = 50_000  # domains
@@ -45,32 +44,34 @@ class Router:
 
     def __init__(
         self,
-        settings: Settings,
+        current: Current,
         resolver: Resolver,
         clock: Clock,
         our_addresses: frozenset[str] = frozenset(),
         sandbox: Endpoint | None = None,
-        providers: Providers | None = None,
     ) -> None:
-        if settings.sandbox and sandbox is None:
+        policy = current.policy
+        if policy.settings.sandbox and sandbox is None:
             raise ValueError("the settings ask for the sandbox, and the router was given no address of it")
+        self._current = current
         self._resolver = resolver
         self._clock = clock
-        self._names = frozenset({settings.hostname.lower()})
         self._addresses = frozenset(str(ip_address(address)) for address in our_addresses)
-        self._destinations = settings.destinations
-        self._default = Layer("default", settings.destinations["default"])
-        self.providers = providers or Providers()
-        self._resolved = {  # what most routes have; they share it
-            name: resolve((self._default, profile.layer)) for name, profile in self.providers.by_name.items()
-        }
-        self._unprofiled = resolve((self._default,))
-        routes = {EVERY_DOMAIN: StaticRoute(Hop(sandbox))} if sandbox else settings.routes
-        self._static = _static(routes, "sandbox" if sandbox else "route", self.providers)
+        # There nothing leaves, whatever the policy.
+        everything = {EVERY_DOMAIN: StaticRoute(Hop(sandbox))} if sandbox else {}
+        self._sandbox = routes(everything, "sandbox", policy.providers)
+        self._static = self._sandbox or policy.routes
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        every = (*settings.destinations.values(), *(each.terms for each in self.providers.by_name.values()))
-        longest = max(max(each.retry_first or 0.0, each.retry_max or 0.0) for each in every)
-        self.longest_retry = longest * (1 + JITTER)  # seconds
+
+    def adopted(self, old: Policy, new: Policy) -> None:
+        """Every route is found anew; the resolver remembers what DNS said."""
+        self._static = self._sandbox or new.routes
+        self._known.clear()
+
+    @property
+    def providers(self) -> Providers:
+        """Those that we know."""
+        return self._current.policy.providers
 
     def cached(self, domain: str) -> Route | Outcome | None:
         """What is known of this domain now, without DNS."""
@@ -93,7 +94,8 @@ class Router:
         known = self.cached(domain)  # of all who waited for this answer, the first has kept its route
         if known is not None:
             return known
-        return self._keep(domain, routing.plan(domain, mx, self._names, self._port(domain)), _holds(mx))
+        names = frozenset({self._current.policy.settings.hostname.lower()})
+        return self._keep(domain, routing.plan(domain, mx, names, self._port(domain)), _holds(mx))
 
     async def addresses(self, host: Host, route: Route) -> list[str] | Outcome:
         """The numeric addresses of a host in the order to try them."""
@@ -102,9 +104,9 @@ class Router:
 
     def of_provider(self, name: str) -> Route:
         """What holds towards a provider: a route without site and hosts."""
-        profile, known = self.providers.by_name[name], self._resolved[name]
-        path = "" if profile.per_site else name
-        return _route("", (), known)._replace(provider=name, path=path)
+        policy = self._current.policy
+        path = "" if policy.providers.by_name[name].per_site else name
+        return Route.on("", (), policy.profiled[name])._replace(provider=name, path=path)
 
     def _keep(self, domain: str, plan: Plan | Outcome, seconds: float) -> Route | Outcome:
         answer = plan if isinstance(plan, Outcome) else self._found(domain, plan)
@@ -115,63 +117,25 @@ class Router:
         return answer
 
     def _found(self, domain: str, plan: Plan) -> Route:
-        match = self.providers.match(plan.hosts, domain)
-        own = self._destinations.get(domain)
+        policy = self._current.policy
+        match = policy.providers.match(plan.hosts, domain)
+        own = policy.settings.destinations.get(domain)
         # A destination with terms of its own is a site of its own, or its lane would have the provider's.
         site = plan.site if own is None else f"{domain}@{plan.site}"
-        route = _route(site, plan.hosts, self._terms(domain, match))
+        route = Route.on(site, plan.hosts, policy.terms(domain, match))
         if match is None:
             return route
         alone = match.provider.per_site or (own is not None and not SHARED.isdisjoint(own.said()))
         name = match.provider.name
         return route._replace(provider=name, matched=match.rule, path="" if alone else name)
 
-    def _terms(self, domain: str, match: Match | None) -> Resolved:
-        own = self._destinations.get(domain)
-        if own is None:
-            return self._unprofiled if match is None else self._resolved[match.provider.name]
-        between = () if match is None else (match.provider.layer,)
-        return resolve((self._default, *between, Layer(f"destination {domain}", own)))
-
     def _port(self, domain: str) -> int:
-        own = self._destinations.get(domain)
-        port = (own and own.port) or self._destinations["default"].port
+        destinations = self._current.policy.settings.destinations
+        own = destinations.get(domain)
+        port = (own and own.port) or destinations["default"].port
         assert port is not None
         return port
 
 
 def _holds(mx: MxAnswer) -> float:
     return TROUBLE if mx.status is Status.TROUBLE else min(max(mx.ttl, SHORTEST), LONGEST)
-
-
-def _route(site: str, hosts: tuple[Host, ...], terms: Resolved) -> Route:
-    route = Route(site, hosts, terms.limits, terms.bounds, tls_required=terms.tls_required)
-    return route._replace(said=terms.said, retry=terms.retry)
-
-
-def _static(routes: Mapping[str, StaticRoute], origin: str, providers: Providers) -> dict[str, Route]:
-    """The routes of the settings, by domain. Two that differ are two sites, even at one endpoint."""
-    found: dict[str, Route] = {}
-    sites: dict[str, Route] = {}
-    for domain, said in routes.items():
-        login = Login(said.user, str(said.password_file)) if said.user else None
-        hosts = (Host(said.host.host, said.host.port),)
-        # A password goes to nobody who is not proved: TLS with a certificate, or our own machine.
-        secure = said.tls == "required" or bool(login and not said.host.is_loopback)
-        terms = Terms(
-            connections=said.connections,
-            rate=said.rate,
-            messages_per_connection=said.messages_per_connection,
-            recipients_per_message=said.recipients_per_message,
-            tls="required" if secure else "opportunistic",
-        )
-        route = _route(str(said.host), hosts, resolve((Layer(f"{origin} {domain}", terms),)))
-        # Its rate is a bucket of the lane's: who set it for his own relay means it to the letter.
-        free = route.bounds._replace(rate=UNLIMITED)
-        match = providers.match(hosts, "")  # whose words its answers are in; the limits are the route's
-        name = "" if match is None else match.provider.name
-        route = route._replace(static=True, login=login, bounds=free, provider=name)
-        if sites.setdefault(route.site, route)._replace(said=()) != route._replace(said=()):
-            route = route._replace(site=f"{domain}@{route.site}")
-        found[domain] = route
-    return found

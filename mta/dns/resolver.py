@@ -34,6 +34,7 @@ from dns.resolver import NXDOMAIN, Answer, LRUCache
 
 from mta.clock import Clock
 from mta.config import settings, units
+from mta.config.policy import Policy
 from mta.core.answers.reply import MAX_TEXT
 from mta.core.mail.text import heard
 from mta.core.route.routing import AddressAnswer, Mx, MxAnswer, Status
@@ -142,14 +143,23 @@ class Resolver:
     def __init__(self, dns: settings.Dns, clock: Clock) -> None:
         self._clock = clock
         self._stub = asyncresolver.Resolver(configure=False)
+        self._stub.cache = self._cache = LRUCache(CACHE)
+        self._hear(dns)
+        self._stub.use_edns(0, 0, PAYLOAD)
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._asking: dict[tuple[str, RdataType], asyncio.Task[_Found]] = {}
+
+    def adopted(self, old: Policy, new: Policy) -> None:
+        """Other servers may know better: then nothing is remembered of what the former ones said."""
+        if new.settings.dns != old.settings.dns:
+            self._hear(new.settings.dns)
+            self._cache.flush()
+
+    def _hear(self, dns: settings.Dns) -> None:
         self._is_told = bool(dns.servers)  # by the settings
         self._read: tuple[int, ...] | None = None  # what resolv.conf was when it was read
         self._use([Do53Nameserver(server.host, server.port) for server in dns.servers])
         self._stub.timeout = self._stub.lifetime = dns.timeout
-        self._stub.cache = self._cache = LRUCache(CACHE)
-        self._stub.use_edns(0, 0, PAYLOAD)
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._asking: dict[tuple[str, RdataType], asyncio.Task[_Found]] = {}
 
     async def mx(self, domain: str) -> MxAnswer:
         """The MX records of a domain, in no order."""

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mta.clock import Clock
+from mta.config.policy import Policy
 from mta.disk import sync_names
 from mta.events.segments import day_of, expired, free_name
 
@@ -40,6 +41,10 @@ class EventLog:
         self._descriptor = -1
         self._day = ""  # of what the file holds; "" while it holds nothing that tells
         self.on_published: Callable[[bytes], None] = lambda lines: None  # who follows the stream
+
+    def adopted(self, old: Policy, new: Policy) -> None:
+        """How long files are kept counts from the next look on."""
+        self._retention = new.settings.events.retention
 
     def open(self) -> None:
         self._open_file()

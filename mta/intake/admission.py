@@ -15,18 +15,19 @@ Why: a large content is put together once, under the fields of ours, in a thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from mta.clock import Clock
-from mta.config.settings import Settings
+from mta.config.policy import Current, Policy
+from mta.config.settings import EightBit, Settings
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.mail import eightbit
-from mta.core.mail.address import Path, PathError, a_label
+from mta.core.mail.address import EnvelopePath, PathError, a_label
 from mta.core.mail.header import Header, HeaderError, begun, scan, stamp
 from mta.core.mail.mailbox import MAX_FIELD, addresses
 from mta.core.mail.text import fit
@@ -47,26 +48,27 @@ Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
 FULL = Reply(452, "4.3.1", "The spool cannot take the message now; it was not kept, please try again")
 
 
-class Submission(NamedTuple):
+class Submitted(NamedTuple):
     """A transaction that is complete."""
 
     credential: Credential
     protocol: str  # RFC 3848: ESMTPSA ...
-    sender: Path
-    recipients: list[Path]
+    sender: EnvelopePath
+    recipients: list[EnvelopePath]
     options: int
     pieces: list[bytes]  # of the content
     dotted: bool  # lines of the content may start with a dot
     client: str  # its numeric address
     helo: str
     priority: int | None = None  # None: that of the stream
-    hold: float = 0.0  # seconds until it may go
+    delay: float = 0.0  # seconds until it may go
 
 
 class _Owned(NamedTuple):
-    """A message that is accepted."""
+    """A message that is accepted, by the policy of the moment in which its content was here."""
 
-    submission: Submission
+    policy: Policy
+    submission: Submitted
     queue_id: int
     message_id: str
     reason: str  # for its events
@@ -78,82 +80,45 @@ class Admission:
     """The decision, and the stamp."""
 
     def __init__(
-        self, settings: Settings, spool: Spool, clock: Clock, accepted: Callable[[Message], None]
+        self, current: Current, spool: Spool, clock: Clock, accepted: Callable[[Message], None]
     ) -> None:
-        self._hostname = settings.hostname
-        self._eight_bit = settings.eight_bit
-        self._shows_client = settings.received == "full"
-        self._header = settings.limits.header
-        self._hops = settings.limits.hops
-        self._expire: Mapping[str, float] = {name: stream.expire for name, stream in settings.streams.items()}
-        self._windows = {name: stream.hours for name, stream in settings.streams.items() if stream.hours}
-        self._priority = {name: settings.priority(name) for name in settings.streams}
+        self._current = current
         self._spool = spool
         self._clock = clock
         self._accepted = accepted
 
     def priority(self, stream: str) -> int:
         """The priority of a stream's mail; an unknown stream is refused at the end of the message."""
-        return self._priority.get(stream, 0)
+        return self._current.policy.priorities.get(stream, 0)
 
-    def submit(self, submission: Submission, answer: Answer) -> Answered:
+    def submit(self, submission: Submitted, answer: Answer) -> Answered:
         """Refuse now, or own it and answer later."""
-        credential = submission.credential
+        policy, credential = self._current.policy, submission.credential
+        settings, limits = policy.settings, policy.settings.limits
         size = sum(map(len, submission.pieces))
         if credential.message_size is not None and size > credential.message_size:
             return Reply(552, "5.3.4", f"The message is larger than your {credential.message_size} octets")
-        if credential.stream not in self._expire:
+        if credential.stream not in policy.lifetimes:
             return Reply(451, "4.3.5", f"The stream {credential.stream} of your credential is not configured")
         pieces = submission.pieces
         if len(pieces) > 1:
-            pieces = begun(pieces, self._header)
+            pieces = begun(pieces, limits.header)
         try:
-            header = scan(pieces[0], self._header)
+            header = scan(pieces[0], limits.header)
         except HeaderError as error:
             return error.reply
-        refusal = self._judge(credential, header)
+        refusal = _judge(credential, header, limits.hops)
         if refusal is not None:
             return refusal
         now = self._clock.now()
         queue_id = self._spool.mint()
-        fields, message_id = self._fields(submission, header, queue_id, now)
+        fields, message_id = _fields(settings, submission, header, queue_id, now)
         stamped = stamp(pieces, header, fields)
-        owned = _Owned(submission, queue_id, message_id, header.reason, now, answer)
-        if size > (LARGE_EIGHT_BIT if self._eight_bit == "convert" else LARGE):
+        owned = _Owned(policy, submission, queue_id, message_id, header.reason, now, answer)
+        if size > (LARGE_EIGHT_BIT if settings.eight_bit == "convert" else LARGE):
             return self._own_large(owned, stamped)
-        self._own(owned, *self._content(stamped))
+        self._own(owned, *_content(settings.eight_bit, stamped))
         return None
-
-    def _judge(self, credential: Credential, header: Header) -> Reply | None:
-        if header.hops > self._hops:
-            return Reply(554, "5.4.6", f"The message has passed {header.hops} servers: this is a loop")
-        return None if ANY in credential.senders else _judge_authors(credential, header.authors)
-
-    def _fields(self, submission: Submission, header: Header, queue_id: int, now: float) -> tuple[bytes, str]:
-        """What goes on top, and the Message-ID."""
-        shown = text(queue_id)
-        date = _date(int(now))
-        client = _extended_domain(submission.helo, submission.client) if self._shows_client else "hidden"
-        fields = (
-            f"Received: from {client}\r\n"
-            f"\tby {self._hostname} with {submission.protocol} id {shown};\r\n\t{date}\r\n"
-        )
-        if header.adds_date:
-            fields += f"Date: {date}\r\n"
-        told = header.message_id[:MAX_MESSAGE_ID]
-        message_id = " ".join(told.decode("utf-8", "replace").split())  # unfolded
-        if header.adds_message_id:
-            message_id = f"<{shown}@{self._hostname}>"
-            fields += f"Message-ID: {message_id}\r\n"
-        return fields.encode(), message_id
-
-    def _content(self, pieces: list[bytes]) -> tuple[bytes, str, bool]:
-        """What goes on, what of it has 8 bits though it was to be converted, and whether it was."""
-        content = b"".join(pieces)
-        if self._eight_bit != "convert" or content.isascii():
-            return content, "", False
-        converted = eightbit.seven(content)
-        return b"".join(converted.pieces), converted.left, True
 
     def _own(self, owned: _Owned, content: bytes, left: str, is_converted: bool) -> None:
         if left:
@@ -165,17 +130,18 @@ class Admission:
 
     async def _own_large(self, owned: _Owned, pieces: list[bytes]) -> None:
         owned.submission.pieces.clear()  # of so many octets one copy is enough
-        made = await asyncio.to_thread(self._content, pieces)
+        made = await asyncio.to_thread(_content, owned.policy.settings.eight_bit, pieces)
         pieces.clear()
         self._own(owned, *made)
 
     def _message(self, owned: _Owned, content: bytes, is_converted: bool) -> Message:
-        submission, now = owned.submission, owned.now
+        policy, submission, now = owned.policy, owned.submission, owned.now
         credential = submission.credential
         options = submission.options
-        if self._eight_bit != "send":  # else what the client has declared is enough
+        eight_bit = policy.settings.eight_bit
+        if eight_bit != "send":  # else what the client has declared is enough
             options = options & ~Option.EIGHTBIT if content.isascii() else options | Option.EIGHTBIT
-            if self._eight_bit == "return" and options & Option.EIGHTBIT:
+            if eight_bit == "return" and options & Option.EIGHTBIT:
                 options |= Option.RETURN
         if credential.notify:
             options |= Option.NOTIFY
@@ -186,7 +152,7 @@ class Admission:
             credential.tenant,
             credential.stream,
             credential.login,
-            now + submission.hold + self._expire[credential.stream],
+            now + submission.delay + policy.lifetimes[credential.stream],
             len(content),
             owned.message_id[:998],
             options,
@@ -194,17 +160,17 @@ class Admission:
             content,
             True,
             not (submission.dotted or is_converted),
-            priority=self._priority[credential.stream] if priority is None else priority,
-            release=now + submission.hold if submission.hold else None,
+            priority=policy.priorities[credential.stream] if priority is None else priority,
+            release=now + submission.delay if submission.delay else None,
         )
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
         now = owned.now
         events = [about(Type.RECEPTION, message, recipient, now) for recipient in message.recipients]
-        window = self._windows.get(message.stream)
+        window = owned.policy.windows.get(message.stream)
         start, reason, told = now, "", owned.reason
         if message.release is not None:
-            start, reason = message.release, "held, as the client asked"
+            start, reason = message.release, "delayed, as the client asked"
         if window is not None and isinstance(answer := window.ask(start), Wait):
             start, reason = answer
         due = rfc3339(start) if reason else ""
@@ -220,6 +186,42 @@ class Admission:
             self._accepted(message)
         else:
             answer(BUG if isinstance(error, Unwritable) else FULL)
+
+
+def _judge(credential: Credential, header: Header, hops: int) -> Reply | None:
+    if header.hops > hops:
+        return Reply(554, "5.4.6", f"The message has passed {header.hops} servers: this is a loop")
+    return None if ANY in credential.senders else _judge_authors(credential, header.authors)
+
+
+def _fields(
+    settings: Settings, submission: Submitted, header: Header, queue_id: int, now: float
+) -> tuple[bytes, str]:
+    """What goes on top, and the Message-ID."""
+    shown = text(queue_id)
+    date = _date(int(now))
+    client = _extended_domain(submission.helo, submission.client) if settings.received == "full" else "hidden"
+    fields = (
+        f"Received: from {client}\r\n"
+        f"\tby {settings.hostname} with {submission.protocol} id {shown};\r\n\t{date}\r\n"
+    )
+    if header.adds_date:
+        fields += f"Date: {date}\r\n"
+    told = header.message_id[:MAX_MESSAGE_ID]
+    message_id = " ".join(told.decode("utf-8", "replace").split())  # unfolded
+    if header.adds_message_id:
+        message_id = f"<{shown}@{settings.hostname}>"
+        fields += f"Message-ID: {message_id}\r\n"
+    return fields.encode(), message_id
+
+
+def _content(eight_bit: EightBit, pieces: list[bytes]) -> tuple[bytes, str, bool]:
+    """What goes on, what of it has 8 bits though it was to be converted, and whether it was."""
+    content = b"".join(pieces)
+    if eight_bit != "convert" or content.isascii():
+        return content, "", False
+    converted = eightbit.seven(content)
+    return b"".join(converted.pieces), converted.left, True
 
 
 @lru_cache(maxsize=8)

@@ -57,15 +57,15 @@ FEW = 64  # logins whose networks are read in the loop
 log = logging.getLogger(__name__)
 
 
-class Refusal(NamedTuple):
+class Denial(NamedTuple):
     """Why not: `reason` is wrong, limited or busy."""
 
     reply: Reply
     reason: str
 
 
-WRONG = Refusal(Reply(535, "5.7.8", "Authentication credentials invalid"), "wrong")
-BUSY = Refusal(
+WRONG = Denial(Reply(535, "5.7.8", "Authentication credentials invalid"), "wrong")
+BUSY = Denial(
     Reply(454, "4.7.0", "Temporary authentication failure: too many at once, try again in 5 seconds"), "busy"
 )
 
@@ -82,7 +82,7 @@ class _Hash:
     proven: bool
     turn: int  # how many more than one of the same stood here when it came
     number: int
-    answer: asyncio.Future[bool | Refusal]
+    answer: asyncio.Future[bool | Denial]
 
 
 class Authenticator:
@@ -199,7 +199,7 @@ class Authenticator:
 
     # Logins
 
-    async def verify(self, login: bytes, secret: bytes, client_ip: str) -> StoredCredential | Refusal:
+    async def verify(self, login: bytes, secret: bytes, client_ip: str) -> StoredCredential | Denial:
         """Whose login and secret are these?"""
         self._look()
         stored = self._find(login, client_ip)
@@ -220,7 +220,7 @@ class Authenticator:
             hashed = self._line_up(fingerprint, secret, verifier, client, name, proven)
         # Shielded: a client that hangs up must neither escape its failure nor take others' answer away.
         proved = await asyncio.shield(hashed.answer)
-        if isinstance(proved, Refusal):
+        if isinstance(proved, Denial):
             return proved
         self._look()
         again = self._find(login, client_ip)  # it may have been removed or changed meanwhile
@@ -310,11 +310,11 @@ class Authenticator:
             self._answer(hashed, running.result())
         self._start()
 
-    def _answer(self, hashed: _Hash, answer: bool | Refusal) -> None:
+    def _answer(self, hashed: _Hash, answer: bool | Denial) -> None:
         del self._hashes[hashed.fingerprint]
         hashed.answer.set_result(answer)
 
 
-def _limited(seconds: float) -> Refusal:
+def _limited(seconds: float) -> Denial:
     text = f"Temporary authentication failure: too many failed, try again in {math.ceil(seconds)} seconds"
-    return Refusal(Reply(454, "4.7.0", text), "limited")
+    return Denial(Reply(454, "4.7.0", text), "limited")

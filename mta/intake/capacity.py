@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 
 from mta.clock import Clock
-from mta.config.settings import Settings
-from mta.core.limits.capacity import Free, Reserve, Share, over_quota
+from mta.config.policy import Current, Policy
+from mta.core.limits.room import Free, Reserve, Share, over_quota
 from mta.core.model import Reply
 from mta.spool.bodies import THRESHOLD
 from mta.spool.queue import Spool
@@ -33,19 +33,28 @@ log = logging.getLogger(__name__)
 class Capacity:
     """What this machine, and each tenant, can still take."""
 
-    def __init__(self, settings: Settings, spool: Spool, clock: Clock) -> None:
+    def __init__(self, current: Current, spool: Spool, clock: Clock) -> None:
+        settings = current.policy.settings
+        self._current = current
         self._database = settings.spool.path
         self._folders = sorted({settings.spool.path, settings.event_log.parent})
         self._reserves = [Reserve(settings.spool.reserve) for _ in self._folders]
-        self._much = settings.spool.reserve // MUCH
         self._look = asyncio.Event()
-        self._quotas = settings.limits.tenants
         self._spool = spool
         self._clock = clock
-        limits = settings.limits
-        self.memory = Share(limits.memory)
-        # What memory has no room for even alone must not be told to try again.
-        self.largest = min(limits.message_size, limits.memory // PARTS)
+        self.memory = Share(settings.limits.memory)
+
+    def adopted(self, old: Policy, new: Policy) -> None:
+        """The reserve counts at once; what was short is looked at again."""
+        for reserve in self._reserves:
+            reserve.size = new.settings.spool.reserve
+        self._look.set()
+
+    @property
+    def largest(self) -> int:
+        """Octets of a message: what memory has no room for even alone must not be told to try again."""
+        limits = self._current.policy.settings.limits
+        return min(limits.message_size, limits.memory // PARTS)
 
     async def watch(self) -> None:
         """Look at the disk for ever, sooner where much mail comes."""
@@ -90,12 +99,14 @@ class Capacity:
 
     def at_mail(self, tenant: str, declared: int) -> Reply | None:
         """May a message come? `declared` is its SIZE, 0 where the client gave none."""
-        if self._spool.received > self._much:
+        settings = self._current.policy.settings
+        if self._spool.received * MUCH > settings.spool.reserve:
             self._look.set()
         for reserve in self._reserves:
             if (short := reserve.ask(declared, is_file=declared >= THRESHOLD)) is not None:
                 return Reply(452, "4.3.1", f"The disk has no room: {short}; try again in 5 minutes")
-        quota = self._quotas.get(tenant) or self._quotas.get(DEFAULT)
+        quotas = settings.limits.tenants
+        quota = quotas.get(tenant) or quotas.get(DEFAULT)
         if quota is not None:
             over = over_quota(quota, *self._spool.usage(tenant), declared)
             if over is not None:

@@ -24,25 +24,25 @@ from functools import partial
 from aiosmtpd.smtp import MISSING, AuthResult
 
 from mta.clock import Clock
-from mta.config.settings import Limits
+from mta.config.policy import Current
 from mta.core.credential import Credential
-from mta.core.limits.capacity import Share
 from mta.core.limits.places import Places
+from mta.core.limits.room import Share
 from mta.core.limits.throttle import RateLimit
 from mta.core.mail import options
-from mta.core.mail.address import Path, PathError
+from mta.core.mail.address import EnvelopePath, PathError
 from mta.core.mail.text import fit
 from mta.core.model import Option, Reply, Wait
 from mta.core.networks import client_network
 from mta.intake import admission
 from mta.intake.admission import Admission, Answered
-from mta.intake.authentication import Authenticator, Refusal
+from mta.intake.authentication import Authenticator, Denial
 from mta.intake.capacity import Capacity
 from mta.intake.strangers import MAX_NAME, Strangers
 from mta.metrics import ListenerName, Metrics
 from mta.smtp.listener import Listener
+from mta.smtp.parser import CROWDED, SMALL
 from mta.smtp.server import Server
-from mta.smtp.stream import CROWDED, SMALL
 from mta.spool.queue import Spool
 
 MAX_RATES = 10_000  # credentials whose rate is remembered
@@ -50,7 +50,7 @@ MAX_RATES = 10_000  # credentials whose rate is remembered
 AUTH_REQUIRED = Reply(530, "5.7.0", "Authentication required")
 TLS_REQUIRED = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
 NO_NETWORK = Reply(554, "5.7.1", "No credential is bound to your address")
-NOT_YOURS = Refusal(Reply(535, "5.7.8", "You may act as nobody else: leave the identity empty"), "other")
+NOT_YOURS = Denial(Reply(535, "5.7.8", "You may act as nobody else: leave the identity empty"), "other")
 ENDED = Reply(421, "4.7.0", "Your credential was removed or changed; connect again and log in anew")
 TOO_MANY = Reply(421, "4.7.0", "Too many connections; close some and try again in 5 seconds")
 NO_PLACE = Reply(421, "4.7.0", "Others wait for your place; log in sooner, or try again in 5 seconds")
@@ -61,7 +61,7 @@ class Intake:
 
     def __init__(
         self,
-        limits: Limits,
+        current: Current,
         authenticator: Authenticator,
         admission: Admission,
         capacity: Capacity,
@@ -70,14 +70,16 @@ class Intake:
         metrics: Metrics,
         places: int,
     ) -> None:
-        self.limits = limits
+        self.current = current
         self.authenticator = authenticator
         self.admission = admission
         self.capacity = capacity
         self.spool = spool
         self.clock = clock
         self.metrics = metrics
-        self.places: Places[Submission] = Places(places, limits.connections_per_client)
+        self.places: Places[Submission] = Places(
+            places, current.policy.settings.limits.connections_per_client
+        )
         self.strangers = Strangers(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}
 
@@ -85,6 +87,11 @@ class Intake:
     def connections(self) -> int:
         """Clients that hold a place."""
         return len(self.places)
+
+    def adopted(self, places: int) -> None:
+        """So many places there are from now on; who has one keeps it."""
+        self.places.most = places
+        self.places.each = self.current.policy.settings.limits.connections_per_client
 
     def rate(self, credential: Credential) -> RateLimit:
         """How much the credential has sent lately."""
@@ -121,14 +128,14 @@ class Intake:
 
     async def _verify(self, connection: Submission, login: bytes, secret: bytes) -> AuthResult:
         answer = await self.authenticator.verify(login, secret, connection.client)
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Denial):
             return self._refuse(connection, login, answer)
         self.metrics.authenticated.inc()
         connection.credential, connection.verifier = answer
         connection.logged_in()
         return AuthResult(success=True, message="235 2.7.0 Authentication successful")
 
-    def _refuse(self, connection: Submission, login: bytes, refusal: Refusal) -> AuthResult:
+    def _refuse(self, connection: Submission, login: bytes, refusal: Denial) -> AuthResult:
         self.metrics.authentication_failed.inc()
         name = fit(login.decode("utf-8", "replace"), MAX_NAME)
         reply = connection.refuse_login(refusal)
@@ -155,7 +162,7 @@ class Submission(Server):
     """One submitting client."""
 
     event_handler: Intake
-    policy: Listener
+    listener: Listener
     listener_name: ListenerName
     network_auth: bool
     credential: Credential | None
@@ -195,7 +202,7 @@ class Submission(Server):
         """Somebody else gets its place, now."""
         self.event_handler.places.leave(self)
         self.hang_up(NO_PLACE)
-        self.deadline = self.policy.clock.monotonic()  # there is no time to linger
+        self.deadline = self.listener.clock.monotonic()  # there is no time to linger
 
     def get_on(self) -> None:
         super().get_on()
@@ -209,7 +216,7 @@ class Submission(Server):
     def on_disconnect(self) -> None:
         self.event_handler.places.leave(self)
 
-    def on_mail(self, sender: Path) -> Reply | None:
+    def on_mail(self, sender: EnvelopePath) -> Reply | None:
         credential = self.credential
         self.limit_told = False
         if credential is None:
@@ -220,14 +227,14 @@ class Submission(Server):
                 self.note(ENDED, ENDED.text, sender=sender.address)
                 return ENDED
             self.credential, self.revision = credential, self.event_handler.authenticator.revision
-        if self.policy.tls_context is not None and not self._tls_protocol:
+        if self.listener.tls_context is not None and not self._tls_protocol:
             return TLS_REQUIRED  # a client known by its address alone still may not send in the clear
         # The null sender is nobody's: a notice of the application's own says in From whose it is.
         if sender.address and not credential.allows(sender.address):
             forbidden = Reply(550, "5.7.1", f"You may not send from <{sender.address}>")
             self.note(forbidden, "sender not allowed", sender=sender.address)
             return forbidden
-        refusal = self._judge_hold(credential) if self.hold else None
+        refusal = self._judge_delay(credential) if self.delay else None
         refusal = refusal or self.event_handler.capacity.at_mail(credential.tenant, self.declared)
         if refusal is not None:
             self.note(refusal, refusal.text, sender=sender.address)
@@ -248,30 +255,30 @@ class Submission(Server):
         if self.credential is None:
             return []
         offers = ["MT-PRIORITY"]
-        if self.credential.hold is not None:
-            latest = datetime.fromtimestamp(self.policy.clock.now() + self.credential.hold, UTC)
-            offers.append(f"FUTURERELEASE {self.credential.hold:.0f} {latest:%Y-%m-%dT%H:%M:%SZ}")
+        if self.credential.delay is not None:
+            latest = datetime.fromtimestamp(self.listener.clock.now() + self.credential.delay, UTC)
+            offers.append(f"FUTURERELEASE {self.credential.delay:.0f} {latest:%Y-%m-%dT%H:%M:%SZ}")
         return offers
 
     def on_parameter(self, name: str, value: str | None) -> bool:
         if name == "MT-PRIORITY":
             self.priority = options.priority(value)
-        elif name in ("HOLDFOR", "HOLDUNTIL") and self.hold:
+        elif name in ("HOLDFOR", "HOLDUNTIL") and self.delay:
             raise PathError(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
         elif name == "HOLDFOR":
-            self.hold = options.hold_for(value)
+            self.delay = options.delay_for(value)
         elif name == "HOLDUNTIL":
-            self.hold = options.hold_until(value, self.policy.clock.now())
+            self.delay = options.delay_until(value, self.listener.clock.now())
         else:
             return False
         return True
 
-    def _judge_hold(self, credential: Credential) -> Reply | None:
+    def _judge_delay(self, credential: Credential) -> Reply | None:
         """RFC 4865 5."""
-        if credential.hold is None:
+        if credential.delay is None:
             return Reply(550, "5.7.1", "You may not ask for a later release")
-        if self.hold > credential.hold:
-            return Reply(501, "5.5.4", f"You may hold a message for {credential.hold:.0f} seconds at most")
+        if self.delay > credential.delay:
+            return Reply(501, "5.5.4", f"You may delay a message by {credential.delay:.0f} seconds at most")
         return None
 
     def _lowered(self, credential: Credential, asked: int) -> Reply | None:
@@ -284,15 +291,17 @@ class Submission(Server):
         self.priority = highest
         return Reply(250, "2.3.6", f"Ok, at priority {highest}: you may not ask for {asked}")
 
-    def on_rcpt(self, recipient: Path) -> Reply | None:
+    def on_rcpt(self, recipient: EnvelopePath) -> Reply | None:
         credential = self.credential
         assert credential is not None
         intake = self.event_handler
-        limit = min(credential.recipients or intake.limits.recipients, intake.limits.recipients)
+        limit = intake.current.policy.settings.limits.recipients
+        if credential.recipients is not None:
+            limit = min(limit, credential.recipients)
         if len(self.recipients) >= limit:
             return self._limited(Reply(452, "4.5.3", f"Too many recipients: at most {limit} a message"))
         if credential.rate is not None:
-            now = self.policy.clock.monotonic()
+            now = self.listener.clock.monotonic()
             answer = intake.rate(credential).take(now)
             if isinstance(answer, Wait):
                 seconds = math.ceil(answer.until - now)
@@ -332,9 +341,9 @@ class Submission(Server):
         if self.revision != self.event_handler.authenticator.revision and self._still(credential) is None:
             return ENDED
         return self.event_handler.admission.submit(
-            admission.Submission(
+            admission.Submitted(
                 credential, self._protocol(), sender, self.recipients, self.options, pieces, dotted,
-                self.client, self.session.host_name or "", self.priority, self.hold,
+                self.client, self.session.host_name or "", self.priority, self.delay,
             ),
             self.answer,
         )  # fmt: skip
@@ -351,7 +360,7 @@ class Submission(Server):
         self.count(reply)
         super().refuse(reply)
 
-    def refuse_login(self, refusal: Refusal) -> Reply:
+    def refuse_login(self, refusal: Denial) -> Reply:
         """Tell why; who goes on guessing where it is limited is sent away with the same words."""
         reply = refusal.reply
         if refusal.reason == "limited" and self.was_limited:

@@ -29,7 +29,7 @@ from yaml import Node
 
 from mta.config import units
 from mta.config.document import child, compose, find, members, place
-from mta.config.settings import Endpoint, Listener, Settings
+from mta.config.settings import Endpoint, ListenerSettings, Settings
 from mta.core.credential import Credential
 from mta.core.networks import parse_networks
 from mta.store.credentials import CredentialError, CredentialStore
@@ -267,7 +267,7 @@ def _collide(one: Endpoint, other: Endpoint) -> bool:
     return len(hosts) == 1 or ANY6 in hosts or (ANY4 in hosts and not any(":" in host for host in hosts))
 
 
-def _serves(door: Listener, credential: Credential) -> bool:
+def _serves(door: ListenerSettings, credential: Credential) -> bool:
     """Can its owner come in there?"""
     if credential.kind != "network":
         return door.auth == "password"

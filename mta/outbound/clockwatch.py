@@ -3,10 +3,11 @@
 Between: the expiry and the retries ask before each look, a timer of its own in between; the spool rewrites,
     slice by slice; the scheduler hears of it first for what is in memory, and then that due times changed.
 Contract: set ahead (or asleep), every message lives on for as long as it had left; what came due meanwhile
-    is tried, in the lanes' own measure. Set back, no retry waits longer than `longest` (seconds) from now,
-    and no message lives shorter. `look` answers False, and `is_behind` True, until all of that is on disk:
-    nothing may be given up for its age before. What fails is tried again at the next look. A start cannot
-    know how the clock was set before it: there the due times are looked after, and lifetimes are as written.
+    is tried, in the lanes' own measure. Set back, no retry waits longer from now than the longest wait of
+    the policy, and no message lives shorter. `look` answers False, and `is_behind` True, until all of that
+    is on disk: nothing may be given up for its age before. What fails is tried again at the next look. A
+    start cannot know how the clock was set before it: there the due times are looked after, and lifetimes
+    are as written.
 Raises: SpoolError from `start`; later nothing.
 Why: a date that is wrong for a minute must neither bounce a whole queue nor hold it for a year. The cost
     is a pass over the queue, paid only when it happens.
@@ -22,6 +23,7 @@ from collections.abc import Awaitable, Callable
 
 from mta import disk
 from mta.clock import Clock
+from mta.config.policy import Current
 from mta.core.event import rfc3339
 from mta.core.queue.drift import TOLERANCE, Drift
 from mta.metrics import Metrics
@@ -36,9 +38,9 @@ log = logging.getLogger(__name__)
 class ClockWatch:
     """Compares the clocks."""
 
-    def __init__(self, spool: Spool, longest: float, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, spool: Spool, current: Current, clock: Clock, metrics: Metrics) -> None:
         self._spool = spool
-        self._longest = longest
+        self._current = current
         self._clock = clock
         self._metrics = metrics
         self._looking = asyncio.Lock()
@@ -60,6 +62,10 @@ class ClockWatch:
         while True:
             await self._clock.sleep(INTERVAL)
             await self.look()
+
+    @property
+    def _longest(self) -> float:
+        return self._current.policy.longest_wait
 
     @property
     def is_behind(self) -> bool:

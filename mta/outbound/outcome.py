@@ -14,12 +14,12 @@ Why: recording after the peer's answer and before anything else sees it keeps th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from mta.clock import Clock
+from mta.config.policy import Current
 from mta.core.answers.classify import OUR_FAULT
-from mta.core.answers.rules import RuleSet
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.mail import dsn
 from mta.core.mail.message import header_block
@@ -27,7 +27,6 @@ from mta.core.mail.text import fit
 from mta.core.model import Batch, Kind, Line, Message, Option, Outcome, Recipient, Reply, Verdict
 from mta.core.queue.last import EXPIRED, expired, read, was_ambiguous, written
 from mta.core.queue.lifecycle import FINAL, Cause, State, move
-from mta.core.queue.retry import JITTER, Schedule
 from mta.core.queueid import created, text
 from mta.core.route.routing import Route
 from mta.metrics import Metrics
@@ -78,16 +77,12 @@ class Settler:
     def __init__(
         self,
         spool: Spool,
-        schedules: Mapping[str, Schedule],
-        rules: RuleSet,
-        hostname: str,
+        current: Current,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._spool = spool
-        self._schedules = schedules
-        self._rules = rules
-        self._hostname = hostname
+        self._current = current
         self._clock = clock
         self._metrics = metrics
         self.on_due: Callable[[Line, float], None] = lambda line, due: None
@@ -209,7 +204,7 @@ class Settler:
 
     def plain_due(self, message: Message, recipient: Recipient, now: float) -> float:
         """When its next attempt is due by its stream alone, without a question that could meet a bug."""
-        schedule = self._schedules.get(message.stream) or Schedule()
+        schedule = self._current.policy.schedule(message.stream)
         wait = min(schedule.first * 2.0 ** min(max(recipient.attempts - 1, 0), 30), schedule.maximum)
         return now + wait if self.clock_moved() else min(now + wait, message.expires)
 
@@ -234,13 +229,6 @@ class Settler:
             return (outcome if outcome.kind is Kind.AMBIGUOUS else outcome._replace(kind=Kind.EXPIRED)), None
         return outcome, due
 
-    @property
-    def longest_wait(self) -> float:
-        """Seconds that a retry waits at most, unless a peer named a longer time."""
-        longest = max((schedule.maximum for schedule in self._schedules.values()), default=Schedule().maximum)
-        classes = max(each.maximum for each in self._rules.retries.values())
-        return max(longest, Schedule().maximum, classes) * (1 + JITTER)
-
     def next_due(
         self,
         message: Message,
@@ -250,12 +238,13 @@ class Settler:
         verdict: Verdict | None = None,
     ) -> float | None:
         """When the attempt after this one is due; None if this is the last."""
-        schedule = self._schedules.get(message.stream) or Schedule()
+        policy = self._current.policy
+        schedule = policy.schedule(message.stream)
         if route is not None:
             schedule = schedule.at_least(route.retry)
         wait = None
         if verdict is not None and (verdict.wait is not None or verdict.retry not in OF_STREAM):
-            wait = self._rules.wait(verdict, recipient.attempts)
+            wait = policy.rules.wait(verdict, recipient.attempts)
             if route is not None and not verdict.stated:
                 wait = max(wait, route.retry.first)
         lifetime = message.expires - created(message.id)
@@ -316,7 +305,7 @@ class Settler:
             failed,
             head=head,
             notice_id=queue_id,
-            hostname=self._hostname,
+            hostname=self._current.policy.settings.hostname,
             now=now,
             expires=now + NOTICE_LIFETIME,
         )
@@ -339,8 +328,8 @@ class Settler:
                 self.on_released(message, recipient)
             except Exception as error:
                 self._metrics.bug("outbound", f"nobody heard that {text(message.id)} was let go", error)
-        message.held -= len(batch.recipients)
-        if message.held <= 0:
+        message.on_the_way -= len(batch.recipients)
+        if message.on_the_way <= 0:
             self._spool.release(message)
 
 

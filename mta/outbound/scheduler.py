@@ -19,12 +19,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 
 from mta.clock import Clock
+from mta.config.policy import Current
 from mta.core.limits.turns import Share
-from mta.core.limits.window import Window
 from mta.core.model import Batch, Go, Line, Message, Outcome, Recipient, Wait
 from mta.core.queue.agenda import Agenda
 from mta.core.queue.lifecycle import State
@@ -63,7 +63,7 @@ class Scheduler:
         self,
         router: Router,
         pool: Pool,
-        windows: Mapping[str, Window],
+        current: Current,
         settler: Settler,
         spool: Spool,
         clock: Clock,
@@ -71,14 +71,14 @@ class Scheduler:
     ) -> None:
         self._router = router
         self._pool = pool
-        self._windows = windows  # of streams that may not be delivered at every hour
+        self._current = current
         self._settler = settler
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
         self._agenda = Agenda()
         self._leases = Leases()
-        self._watch = ClockWatch(spool, max(settler.longest_wait, router.longest_retry), clock, metrics)
+        self._watch = ClockWatch(spool, current, clock, metrics)
         self._expiry = Expiry(settler, spool, self._leases, clock, metrics)
         self._strays = Strays(self._held, self._leases, settler, spool, clock, metrics)
         self._meanwhile: dict[Line, float] | None = None  # noted while the agenda is made anew
@@ -154,7 +154,7 @@ class Scheduler:
             for recipient in recipients:
                 self.note(message.line(recipient), message.release)
             return
-        message.held = len(recipients)
+        message.on_the_way = len(recipients)
         if self._spool.tally.fresh > MOST_FRESH:
             self._settler.postpone(Batch(message, recipients), self._clock.now())
             return
@@ -252,7 +252,7 @@ class Scheduler:
 
     def _hours(self, message: Message) -> Wait | None:
         """Until when its stream may not be delivered, if it may not now."""
-        window = self._windows.get(message.stream) if self._windows else None
+        window = self._current.policy.windows.get(message.stream)
         answer = None if window is None else window.ask(self._clock.now())
         return answer if isinstance(answer, Wait) else None
 
@@ -419,7 +419,7 @@ class Scheduler:
         for recipient in recipients:
             self._leases.take(message, recipient, lot)
         if recipients:
-            message.held = len(recipients)
+            message.on_the_way = len(recipients)
             leased.append((route, Batch(message, recipients)))
         return updates
 

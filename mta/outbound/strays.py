@@ -39,14 +39,14 @@ class Strays:
 
     def __init__(
         self,
-        held: Callable[[], Iterable[list[Batch]]],
+        in_memory: Callable[[], Iterable[list[Batch]]],
         leases: Leases,
         settler: Settler,
         spool: Spool,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._held = held
+        self._in_memory = in_memory
         self._leases = leases
         self._settler = settler
         self._spool = spool
@@ -72,7 +72,7 @@ class Strays:
         if self._spool.failing is not None:
             return  # what is settled is not on disk
         out = await self._fresh() | set(self._leases)
-        for count, batches in enumerate(self._held() if out else ()):
+        for count, batches in enumerate(self._in_memory() if out else ()):
             out -= _keys(batches)
             if count % 100 == 99:
                 await asyncio.sleep(0)
@@ -96,7 +96,7 @@ class Strays:
         async with self._leases.looking(lambda: self._spool.lease([])):
             rows = await self._spool.reader.recipients(sorted(keys))
             # Nothing is awaited from here on.
-            for batches in self._held():
+            for batches in self._in_memory():
                 keys -= _keys(batches)
             for message, due in rows:
                 key = (message.id, message.recipients[0].n)
@@ -115,7 +115,7 @@ class Strays:
         now = self._clock.now()
         until = now if due is None or recipient.attempts <= ONCE_MORE else max(due, now)
         message.fresh = due is None
-        message.held = 1
+        message.on_the_way = 1
         recipient.attempts += 1  # postponing takes one back: that which was made counts
         self._settler.postpone(Batch(message, [recipient]), until)
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Hashable, Iterator
 from itertools import count
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
-from mta.core.limits.capacity import Share
+from mta.core.limits.room import Share
 from mta.core.limits.throttle import RateLimit
-from mta.core.mail.address import Path
+from mta.core.mail.address import EnvelopePath
 from mta.core.model import Go, Reply
 from mta.sandbox.actors import ACTORS, Actor, actor_for, name_of
 from mta.smtp.listener import Listener
@@ -29,15 +29,15 @@ MAX_SEEN = 10_000  # recipients whose first attempt is remembered
 class SandboxMX(Server):
     """One connection of our own outbound side."""
 
-    directory: File
-    policy: Listener
+    directory: Path
+    listener: Listener
     # Shared by all connections:
     numbers: Iterator[int]  # two messages of one moment have two names
     seen: dict[str, float]  # recipients of actors that greylist -> when they came first
     taken: dict[str, RateLimit]  # what actors with a limit took of late
 
     @classmethod
-    def listening(cls, listener: Listener, directory: File) -> SandboxMX:
+    def listening(cls, listener: Listener, directory: Path) -> SandboxMX:
         made = cls.template(listener, object())
         made.directory = directory
         made.numbers = count()
@@ -52,10 +52,10 @@ class SandboxMX(Server):
     def on_connect(self) -> Reply | None:
         return None
 
-    def on_mail(self, sender: Path) -> Reply | None:
+    def on_mail(self, sender: EnvelopePath) -> Reply | None:
         return None
 
-    def on_rcpt(self, recipient: Path) -> Reply | None:
+    def on_rcpt(self, recipient: EnvelopePath) -> Reply | None:
         actor = actor_for(recipient.address)
         if self.recipients and actor.after_dot != actor_for(self.recipients[0].address).after_dot:
             # Who plays differently then needs a transaction of its own.
@@ -66,7 +66,7 @@ class SandboxMX(Server):
         return refusal
 
     def _judge(self, actor: Actor, address: str) -> Reply | None:
-        now = self.policy.clock.monotonic()
+        now = self.listener.clock.monotonic()
         if actor.greylists:
             if len(self.seen) >= MAX_SEEN:
                 self.seen.clear()
@@ -80,7 +80,7 @@ class SandboxMX(Server):
         return None
 
     def open_share(self) -> Share:
-        return self.policy.memory.open()
+        return self.listener.memory.open()
 
     def on_message(self, pieces: list[bytes], dotted: bool) -> Coroutine[Any, Any, None]:
         assert self.sender is not None
@@ -88,7 +88,7 @@ class SandboxMX(Server):
         return self._keep(self.sender.address, recipients, pieces)
 
     async def _keep(self, sender: str, recipients: list[str], pieces: list[bytes]) -> None:
-        name = f"{int(self.policy.clock.now() * 1000):x}-{next(self.numbers):x}"
+        name = f"{int(self.listener.clock.now() * 1000):x}-{next(self.numbers):x}"
         head = f"Return-Path: <{sender}>\r\n" + "".join(f"Delivered-To: {each}\r\n" for each in recipients)
         try:
             await asyncio.to_thread(_write, self.directory / name, [head.encode(), *pieces])
@@ -97,7 +97,7 @@ class SandboxMX(Server):
             return
         after_data, delay = actor_for(recipients[0]).after_dot
         if delay:
-            await self.policy.clock.sleep(delay)
+            await self.listener.clock.sleep(delay)
         if after_data == "drop":
             self.abort()
             self.answer(Reply(421, "4.3.0", "Dropped"))  # which nobody hears
@@ -105,7 +105,7 @@ class SandboxMX(Server):
             self.answer(Reply(250, "2.0.0", f"Ok: kept as {name}.eml"))
 
 
-def _write(path: File, pieces: list[bytes]) -> None:
+def _write(path: Path, pieces: list[bytes]) -> None:
     """Whole or not at all: who watches the folder never sees half a message."""
     with path.open("wb") as file:
         file.writelines(pieces)

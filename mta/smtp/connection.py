@@ -1,6 +1,6 @@
 """One client's connection: how it comes and goes, and the replies that go out on it.
 
-Between: `smtp.listener` makes one for each client and looks at its deadlines; `smtp.stream` is one, and
+Between: `smtp.listener` makes one for each client and looks at its deadlines; `smtp.parser` is one, and
     takes the octets that come in.
 Contract: a subclass answers `on_connect` with a Reply that refuses, or None; under implicit TLS before the
     handshake, so that a connection counts from its first packet on. Replies are noted, and go out in one
@@ -18,13 +18,13 @@ import asyncio
 import enum
 import ssl
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 from aiosmtpd.smtp import SMTP, Session
 
 from mta.clock import Clock
-from mta.core.limits.capacity import Share
-from mta.core.mail.address import Path
+from mta.core.limits.room import Share
+from mta.core.mail.address import EnvelopePath
 from mta.core.mail.text import fit
 from mta.core.model import Reply
 from mta.core.networks import client_address
@@ -49,16 +49,22 @@ class Mode(enum.Enum):
     CLOSED = enum.auto()
 
 
-class Policy(Protocol):
+class ClientTerms(NamedTuple):
+    """What a client may take; a transaction ends on those on which it began."""
+
+    message_size: int  # octets
+    command_timeout: float  # seconds
+    data_timeout: float  # seconds, for the whole of one message
+    session_timeout: float
+    normalise: bool = False  # bare newlines are mended instead of refused
+
+
+class Acceptor(Protocol):
     """What all connections of one listener share."""
 
     clock: Clock
     hostname: str
-    message_size: int
-    command_timeout: float
-    data_timeout: float
-    session_timeout: float
-    normalise: bool  # bare newlines are mended instead of refused
+    terms: ClientTerms  # of the next transaction
     tls_context: ssl.SSLContext | None  # for STARTTLS
     implicit_tls: ssl.SSLContext | None  # the handshake comes first
     offers_auth: bool
@@ -66,9 +72,9 @@ class Policy(Protocol):
     memory: Share  # of contents on their way in, over all listeners
     rests: Rests  # between turns of those who have much to say, over all listeners
 
-    def joined(self, connection: Connection) -> None: ...
+    def joined(self, connection: ClientConnection) -> None: ...
 
-    def left(self, connection: Connection) -> None: ...
+    def left(self, connection: ClientConnection) -> None: ...
 
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
@@ -77,21 +83,22 @@ class Policy(Protocol):
     handshake_failed: Callable[[str, BaseException], object]  # a client's address, and why
 
 
-class Connection(SMTP):
+class ClientConnection(SMTP):
     """The server's end of it, below the octets that come in."""
 
-    policy: Policy
+    listener: Acceptor
+    terms: ClientTerms
     transport: asyncio.Transport
     is_stranger = False  # has not logged in, where one has to
 
     @classmethod
-    def template(cls, policy: Policy, handler: object) -> Self:
+    def template(cls, listener: Acceptor, handler: object) -> Self:
         """The connection that all others are copied from: the base looks its methods up only once."""
         made = cls(
-            handler, hostname=policy.hostname, ident="ESMTP", loop=asyncio.get_running_loop(),
-            tls_context=policy.tls_context, data_size_limit=policy.message_size,
+            handler, hostname=listener.hostname, ident="ESMTP", loop=asyncio.get_running_loop(),
+            tls_context=listener.tls_context, data_size_limit=listener.terms.message_size,
         )  # fmt: skip
-        made.policy = policy
+        made.listener = listener
         return made
 
     def copy(self) -> Self:
@@ -120,11 +127,12 @@ class Connection(SMTP):
         self._lost = False
         self._task: asyncio.Task[None] | None = None  # a verb that waits
         self._set_rset_state()
-        policy = self.policy
-        now = policy.clock.monotonic()
-        self.deadline = now + policy.command_timeout
-        self.session_deadline = now + policy.session_timeout
-        policy.joined(self)
+        listener = self.listener
+        now = listener.clock.monotonic()
+        self.terms = listener.terms
+        self.deadline = now + self.terms.command_timeout
+        self.session_deadline = now + self.terms.session_timeout
+        listener.joined(self)
         if peer is None:  # reset before we could look who it was: uvloop tells of it all the same
             self._mode = Mode.CLOSED
             self.abort()
@@ -132,31 +140,31 @@ class Connection(SMTP):
         try:
             refusal = self.on_connect()
         except Exception as error:
-            policy.bug(error)
+            listener.bug(error)
             refusal = BUG._replace(code=421)
         if self.is_stranger:
             self.deadline = now + STRANGER
-        self.is_shaking = policy.implicit_tls is not None
-        if refusal is None and policy.draining:  # it came as the door was closed
+        self.is_shaking = listener.implicit_tls is not None
+        if refusal is None and listener.draining:  # it came as the door was closed
             refusal = GOING_DOWN
         if refusal is not None:
             self.hang_up(refusal)
-        elif policy.implicit_tls is not None:
+        elif listener.implicit_tls is not None:
             self._pause_reading()  # until the octets go to the handshake, not one to us
-            self.secure(policy.implicit_tls)
+            self.secure(listener.implicit_tls)
         else:
             self.greet()
 
     def greet(self) -> None:
         """The first words."""
-        self.transport.write(b"220 %b ESMTP\r\n" % self.policy.hostname.encode())
+        self.transport.write(b"220 %b ESMTP\r\n" % self.listener.hostname.encode())
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._lost:
             return
         self._lost = True
         self._mode = Mode.CLOSED
-        self.policy.left(self)
+        self.listener.left(self)
         self.on_disconnect()
         if not self._is_asked:  # else the message is still held, and its answer lets go of it
             self._let_go()
@@ -202,7 +210,7 @@ class Connection(SMTP):
     def get_on(self) -> None:
         """A stranger has made a step towards a login."""
         if self.is_stranger:
-            self.deadline = self.policy.clock.monotonic() + STRANGER
+            self.deadline = self.listener.clock.monotonic() + STRANGER
 
     def abort(self) -> None:
         """Drop the connection without a word."""
@@ -211,7 +219,7 @@ class Connection(SMTP):
     def _close(self) -> None:
         self._flush()
         self._mode = Mode.CLOSED
-        self.deadline = self.policy.clock.monotonic() + LINGER
+        self.deadline = self.listener.clock.monotonic() + LINGER
         self.transport.close()
 
     def _pause_reading(self) -> None:
@@ -276,16 +284,16 @@ class Connection(SMTP):
             self._out.clear()
 
     def _bug(self, error: Exception) -> None:
-        self.policy.bug(error)
+        self.listener.bug(error)
         self.reply(BUG)
 
     def _set_rset_state(self) -> None:
-        self.sender: Path | None = None
+        self.sender: EnvelopePath | None = None
         self.options = 0
         self.declared = 0  # octets, by SIZE; 0 where the client said nothing
         self.priority: int | None = None  # by MT-PRIORITY
-        self.hold = 0.0  # seconds, by HOLDFOR or HOLDUNTIL
-        self.recipients: list[Path] = []
+        self.delay = 0.0  # seconds, by HOLDFOR or HOLDUNTIL
+        self.recipients: list[EnvelopePath] = []
         self._known: set[tuple[str, str]] = set()  # of all of them but the last
 
     # What a subclass does

@@ -17,8 +17,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mta.clock import Clock, Every
-from mta.core.limits.capacity import Share
-from mta.smtp.connection import GOING_DOWN, Connection
+from mta.core.limits.room import Share
+from mta.smtp.connection import GOING_DOWN, ClientConnection, ClientTerms
 from mta.smtp.rests import Rests
 
 SWEEP = 1.0  # seconds
@@ -26,7 +26,7 @@ BACKLOG = 1024
 
 
 class Listener:
-    """The policy that its connections share, and who they are."""
+    """What its connections share, and who they are."""
 
     def __init__(
         self,
@@ -35,31 +35,23 @@ class Listener:
         port: int,
         hostname: str,
         clock: Clock,
-        message_size: int,
+        terms: ClientTerms,
         memory: Share,
         rests: Rests,
-        command_timeout: float,
-        data_timeout: float,
-        session_timeout: float,
-        normalise: bool = False,
         tls_context: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         offers_auth: bool = False,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         bug: Callable[[BaseException], None],
         handshake_failed: Callable[[str, BaseException], object] = lambda client, error: None,
-        connect: Callable[[Listener], Connection],
+        connect: Callable[[Listener], ClientConnection],
     ) -> None:
         self._host, self._port = host, port
         self.hostname = hostname
         self.clock = clock
-        self.message_size = message_size
+        self.terms = terms  # of the transactions to come
         self.memory = memory
         self.rests = rests
-        self.command_timeout = command_timeout
-        self.data_timeout = data_timeout
-        self.session_timeout = session_timeout
-        self.normalise = normalise
         self.tls_context = None if implicit_tls else tls_context
         self.implicit_tls = tls_context if implicit_tls else None
         self.offers_auth = offers_auth
@@ -68,7 +60,7 @@ class Listener:
         self._bug = bug
         self.handshake_failed = handshake_failed
         self._connect = connect
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self._sweeps = Every(clock, SWEEP, self._sweep, self.bug)
         self._empty = asyncio.Event()
 
@@ -118,11 +110,11 @@ class Listener:
 
     # What connections ask
 
-    def joined(self, connection: Connection) -> None:
+    def joined(self, connection: ClientConnection) -> None:
         self.connections.add(connection)
         self._empty.clear()
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
         if not self.connections:
             self._empty.set()

@@ -1,10 +1,10 @@
 """The server's side of SMTP: what each command is answered with.
 
-Between: `smtp.stream` hands in commands; a subclass decides (submission, the sandbox's MX).
+Between: `smtp.parser` hands in commands; a subclass decides (submission, the sandbox's MX).
 Contract: `on_mail`, `on_rcpt` and `on_data` answer with a Reply that refuses, or None; `on_mail` may also
     accept in words of its own. `open_share` gives a message that is not small its share of
     memory. Every reply has an enhanced code.
-Raises: PathError, which `smtp.stream` turns into its reply.
+Raises: PathError, which `smtp.parser` turns into its reply.
 Standards: RFC 5321 3.3, 4.1.1 (commands), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8),
     RFC 2034 (ENHANCEDSTATUSCODES), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
 Why: the verbs of the hot path are our own; the exchange of AUTH, NOOP and RSET are the library's.
@@ -21,11 +21,11 @@ from typing import ClassVar, cast
 from aiosmtpd.smtp import SMTP
 
 from mta.core.mail import address
-from mta.core.mail.address import Path, PathError
+from mta.core.mail.address import EnvelopePath, PathError
 from mta.core.mail.text import fit
 from mta.core.model import Option, Reply
 from mta.smtp.connection import ACCEPTED
-from mta.smtp.stream import Stream
+from mta.smtp.parser import Parser
 
 HANDSHAKE_TIMEOUT = 30.0  # seconds
 MECHANISMS = ("PLAIN", "LOGIN")
@@ -38,7 +38,7 @@ _DIGITS = re.compile("[0-9]+")
 _BODY = re.compile("7BIT|(8BITMIME)", re.I | re.A)
 
 
-class Server(Stream):
+class Server(Parser):
     """The server's end of one connection."""
 
     def on_command(self, verb: bytes, argument: bytes) -> None:
@@ -74,11 +74,12 @@ class Server(Stream):
         self._introduced()
         self.session.extended_smtp = True
         self.session.host_name = argument.decode()
-        policy = self.policy
-        lines = [policy.hostname, "PIPELINING", f"SIZE {policy.message_size}", "8BITMIME", "SMTPUTF8"]
-        if policy.tls_context is not None and not self._tls_protocol:
+        listener = self.listener
+        self.terms = listener.terms
+        lines = [listener.hostname, "PIPELINING", f"SIZE {self.terms.message_size}", "8BITMIME", "SMTPUTF8"]
+        if listener.tls_context is not None and not self._tls_protocol:
             lines.append("STARTTLS")
-        if policy.offers_auth and self._tls_protocol:
+        if listener.offers_auth and self._tls_protocol:
             lines.append(f"AUTH {' '.join(MECHANISMS)}")
         lines += ["ENHANCEDSTATUSCODES", *self.extensions()]
         self._out.append(
@@ -93,7 +94,7 @@ class Server(Stream):
         self._introduced()
         self.session.extended_smtp = False
         self.session.host_name = argument.decode()
-        self._out.append(f"250 {self.policy.hostname}\r\n".encode())
+        self._out.append(f"250 {self.listener.hostname}\r\n".encode())
 
     def _introduced(self) -> None:
         if not self.session.host_name:  # to say it again is no step
@@ -107,7 +108,8 @@ class Server(Stream):
             self.refuse(IN_TRANSACTION)
             return
         path, parameters = address.parse(b"FROM", argument)
-        self.declared, self.priority, self.hold = 0, None, 0.0  # a MAIL that was refused has left its own
+        self.terms = self.listener.terms
+        self.declared, self.priority, self.delay = 0, None, 0.0  # a MAIL that was refused has left its own
         options = 0
         if parameters:
             options = self._mail_options(parameters)
@@ -128,8 +130,8 @@ class Server(Stream):
         for name, value in parameters.items():
             if name == "SIZE" and value is not None and _DIGITS.fullmatch(value):
                 self.declared = int(value)
-                if self.declared > self.policy.message_size:
-                    limit = self.policy.message_size
+                if self.declared > self.terms.message_size:
+                    limit = self.terms.message_size
                     raise PathError(552, "5.3.4", f"The message is larger than {limit} octets")
             elif name == "BODY" and value is not None and (body := _BODY.fullmatch(value)):
                 if body[1]:
@@ -166,7 +168,7 @@ class Server(Stream):
             self.forgive(ACCEPTED)
         self._out.append(b"250 2.1.5 Ok\r\n")
 
-    def _has(self, path: Path) -> bool:
+    def _has(self, path: EnvelopePath) -> bool:
         """Is it a recipient already? Compared as it is delivered: the domain by what is looked up."""
         self._known.update(map(_key, self.recipients[len(self._known) :]))
         return _key(path) in self._known
@@ -186,7 +188,7 @@ class Server(Stream):
 
     def _auth(self, argument: bytes) -> None:
         words = argument.decode("ascii", "replace").split()
-        if not self.policy.offers_auth:
+        if not self.listener.offers_auth:
             self.refuse(Reply(502, "5.5.1", "AUTH is not offered here"))
         elif not self._tls_protocol:  # a client that has not asked what is offered; RFC 3207 4
             self.refuse(Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
@@ -222,7 +224,7 @@ class Server(Stream):
             self.refuse(Reply(503, "5.5.1", "TLS is active"))
         elif self.sender is not None:
             self.refuse(IN_TRANSACTION)
-        elif self.policy.tls_context is None:
+        elif self.listener.tls_context is None:
             self.refuse(Reply(502, "5.5.1", "TLS is not offered here"))
         elif self._position < len(self._in):
             # What stands behind STARTTLS in the clear may be an attacker's (RFC 3207 4.2).
@@ -235,7 +237,7 @@ class Server(Stream):
             # arrive before `start_tls` returns.
             self._in, self._position = b"", 0
             self._pause_reading()  # until the octets go to the handshake, not one more to us
-            self._start(self._handshake(self.policy.tls_context))
+            self._start(self._handshake(self.listener.tls_context))
 
     def secure(self, context: ssl.SSLContext) -> None:
         self._start(self._handshake(context, greets=True))
@@ -250,7 +252,7 @@ class Server(Stream):
                 self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
             )
         except OSError as error:  # ssl.SSLError is one
-            self.policy.handshake_failed(self.client, error)
+            self.listener.handshake_failed(self.client, error)
             error.__traceback__ = None  # asyncio keeps the error, and by its frames it would keep us
             self._vanish()
             return
@@ -284,11 +286,11 @@ class Server(Stream):
         """Is this parameter of MAIL known? The transaction may yet be refused."""
         return False
 
-    def on_mail(self, sender: Path) -> Reply | None:
+    def on_mail(self, sender: EnvelopePath) -> Reply | None:
         """May it send from here?"""
         raise NotImplementedError
 
-    def on_rcpt(self, recipient: Path) -> Reply | None:
+    def on_rcpt(self, recipient: EnvelopePath) -> Reply | None:
         """May it send there?"""
         raise NotImplementedError
 
@@ -310,7 +312,7 @@ class Server(Stream):
     }
 
 
-def _key(path: Path) -> tuple[str, str]:
+def _key(path: EnvelopePath) -> tuple[str, str]:
     return path.address.rpartition("@")[0], path.domain
 
 

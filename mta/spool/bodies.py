@@ -7,7 +7,7 @@ Raises: OSError where one cannot be written or read.
 Why: SQLite writes a large blob twice (WAL, then checkpoint) and frees it page by page, but pages that are
     used again before a checkpoint are written once, so blobs win for longer than one would think: up to
     150 to 180 KiB by CPU, 250 to 270 KiB by time (`python -m benchmarks.figures.bodies` prints both). All
-    files of a batch are written, then all synced: the first sync's journal commit serves the others.
+    files of a group are written, then all synced: the first sync's journal commit serves the others.
 """
 
 from __future__ import annotations

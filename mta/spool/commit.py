@@ -1,9 +1,9 @@
 """One transaction: everything that waited, in few statements.
 
-Between: `spool.queue` gathers a `Batch` in the loop; `commit` runs in the writer's thread.
-Contract: all of a batch is on disk when `commit` returns, or none of it is. Lines get their `seq` here.
+Between: `spool.queue` gathers a `Group` in the loop; `commit` runs in the writer's thread.
+Contract: all of a group is on disk when `commit` returns, or none of it is. Lines get their `seq` here.
 Raises: sqlite3.Error after a rollback, OSError where a large content cannot be written.
-Why: enqueues, settles and leases share one sync; the next batch forms while this one is written.
+Why: enqueues, settles and leases share one sync; the next group forms while this one is written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mta.spool.tally import Held
 
 ROWS = 64  # at most in one step; each number of rows is a statement of its own, prepared once
 
-Row = TypeVar("Row")
+T = TypeVar("T")
 Done = Callable[[Exception | None], None]
 
 
@@ -74,7 +74,7 @@ class Drained(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class Group:
     """What one commit will hold."""
 
     puts: list[Put] = field(default_factory=list)
@@ -104,15 +104,15 @@ class Batch:
             or self.waiters
         )
 
-    def parts(self) -> list[Batch]:
+    def parts(self) -> list[Group]:
         """The same, apart by message, what is new first: each can be committed without the others.
 
         Who waits, and the counts, belong to the whole.
         """
-        found: dict[object, Batch] = {}
+        found: dict[object, Group] = {}
 
-        def part(key: object) -> Batch:
-            return found.setdefault(key, Batch())
+        def part(key: object) -> Group:
+            return found.setdefault(key, Group())
 
         for put in self.puts:
             part(put.message.id).puts.append(put)
@@ -130,11 +130,11 @@ class Batch:
             part(Drained).drained = self.drained
         if self.proof:
             part(sql.SET_META).proof = self.proof
-        for times in self.times:  # last: whoever hears that the batch failed moves them again
+        for times in self.times:  # last: whoever hears that the group failed moves them again
             part(id(times)).times.append(times)
         return list(found.values())
 
-    def join(self, other: Batch) -> None:
+    def join(self, other: Group) -> None:
         """What the other holds comes behind."""
         self.puts += other.puts
         self.whole += other.whole
@@ -186,14 +186,14 @@ class Result(NamedTuple):
     left: list[Held]  # messages of which they were the last
 
 
-def commit(connection: sqlite3.Connection, bodies: Bodies, batch: Batch, seq: int) -> Result:
-    """Write the batch."""
-    large = [put for put in batch.puts if len(put.content) >= THRESHOLD]
+def commit(connection: sqlite3.Connection, bodies: Bodies, group: Group, seq: int) -> Result:
+    """Write the group."""
+    large = [put for put in group.puts if len(put.content) >= THRESHOLD]
     unwritten = [(put.message.id, put.content) for put in large if not put.written]
     if unwritten:
         bodies.write(unwritten)
     try:
-        return _commit(connection, batch, seq)
+        return _commit(connection, group, seq)
     except BaseException as error:
         if not disk.may_be_committed(error):  # else a start may find the rows, or sweep the files
             apart = disk.is_of_the_data(error)  # the others are tried again, and what was written is of use
@@ -201,29 +201,29 @@ def commit(connection: sqlite3.Connection, bodies: Bodies, batch: Batch, seq: in
         raise
 
 
-def defer(connection: sqlite3.Connection, part: Batch, due: float) -> list[Line]:
+def defer(connection: sqlite3.Connection, part: Group, due: float) -> list[Line]:
     """Outcomes that cannot be written are none: their recipients wait again; the lines of these."""
     pairs = part.done + [(update.message, update.n) for update in part.updates]
     asked = (int(State.DEFERRED), due, json.dumps(part.whole), json.dumps(pairs))
     return [Line(*row) for row in connection.execute(sql.DEFER, asked).fetchall()]
 
 
-def _commit(connection: sqlite3.Connection, batch: Batch, seq: int) -> Result:
+def _commit(connection: sqlite3.Connection, group: Group, seq: int) -> Result:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if batch.puts:
-            _insert_messages(connection, batch.puts)
-        gone, left, finished = _settle(connection, batch)
-        files = _forget(connection, batch.drained) if batch.drained is not None else []
-        for times in batch.times:
+        if group.puts:
+            _insert_messages(connection, group.puts)
+        gone, left, finished = _settle(connection, group)
+        files = _forget(connection, group.drained) if group.drained is not None else []
+        for times in group.times:
             connection.execute(times.statement, times.values)
-        if batch.learned:
-            rows = [(name, json.dumps(saved), saved.at) for name, saved in batch.learned.items()]
+        if group.learned:
+            rows = [(name, json.dumps(saved), saved.at) for name, saved in group.learned.items()]
             connection.executemany(sql.LEARN, rows)
-        if batch.proof:
-            connection.execute(sql.SET_META, ("last_id", batch.proof))
+        if group.proof:
+            connection.execute(sql.SET_META, ("last_id", group.proof))
         committed = None
-        events = [event for put in batch.puts for event in put.events] + batch.events
+        events = [event for put in group.puts for event in put.events] + group.events
         if events or finished:
             for number, event in enumerate(events, seq):
                 event.seq = number
@@ -259,17 +259,17 @@ def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> Non
     ])  # fmt: skip
 
 
-def _settle(connection: sqlite3.Connection, batch: Batch) -> tuple[int, list[Held], list[int]]:
+def _settle(connection: sqlite3.Connection, group: Group) -> tuple[int, list[Held], list[int]]:
     """Apply outcomes: how many recipients are gone, and what has left with them, in numbers and by id."""
-    finished, gone, left = batch.whole, 0, []
-    if batch.whole:
-        gone += connection.execute(sql.DELETE_WHOLE, (json.dumps(batch.whole),)).rowcount
-    if batch.done:
-        gone += connection.execute(sql.DELETE_RECIPIENTS, (json.dumps(batch.done),)).rowcount
-    if batch.updates:
-        connection.executemany(sql.UPDATE_RECIPIENT, batch.updates)
-    if batch.done:
-        touched = json.dumps(sorted({message for message, _ in batch.done}))
+    finished, gone, left = group.whole, 0, []
+    if group.whole:
+        gone += connection.execute(sql.DELETE_WHOLE, (json.dumps(group.whole),)).rowcount
+    if group.done:
+        gone += connection.execute(sql.DELETE_RECIPIENTS, (json.dumps(group.done),)).rowcount
+    if group.updates:
+        connection.executemany(sql.UPDATE_RECIPIENT, group.updates)
+    if group.done:
+        touched = json.dumps(sorted({message for message, _ in group.done}))
         finished = finished + json.loads(connection.execute(sql.FINISHED, (touched,)).fetchone()[0])
     if finished:
         ids = (json.dumps(finished),)
@@ -291,10 +291,10 @@ def _forget(connection: sqlite3.Connection, drained: Drained) -> list[int]:
 
 def _insert(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]]) -> None:
     for chunk in _chunks(rows):
-        group = "(" + ",".join("?" * len(chunk[0])) + ")"
-        connection.execute(head + ",".join([group] * len(chunk)), list(itertools.chain.from_iterable(chunk)))
+        marks = "(" + ",".join("?" * len(chunk[0])) + ")"
+        connection.execute(head + ",".join([marks] * len(chunk)), list(itertools.chain.from_iterable(chunk)))
 
 
-def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
+def _chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
     for start in range(0, len(rows), ROWS):
         yield rows[start : start + ROWS]

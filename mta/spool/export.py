@@ -30,13 +30,13 @@ from mta.spool import salvage
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies
 from mta.spool.database import SpoolError, connect_reader, refuse_other_schema
-from mta.spool.parcel import Record, Row, record_of, write
+from mta.spool.parcel import Record, SpooledRecipient, record_of, write
 from mta.spool.queue import Spool
 
 PAGE = 128  # messages; two files of each are open at once, of 1024 that a process usually may open
 PAGE_OCTETS = 16 * 1024 * 1024  # of contents in memory; a larger one goes alone
 
-Page = list[tuple[Message, list[Row]]]
+Page = list[tuple[Message, list[SpooledRecipient]]]
 
 
 class Selection(NamedTuple):
@@ -173,10 +173,10 @@ def _page(connection: sqlite3.Connection, statement: str, selection: Selection, 
             replace(Message(*row), priority=priority)
             for *row, priority in connection.execute(statement.format(selection.condition), values).fetchall()
         ]
-        rows: dict[int, list[Row]] = {message.id: [] for message in messages}
+        rows: dict[int, list[SpooledRecipient]] = {message.id: [] for message in messages}
         ids = json.dumps(list(rows))
         for owner, *row in connection.execute(sql.RECIPIENTS_OF, (ids,)):
-            rows[owner].append(Row(*row))
+            rows[owner].append(SpooledRecipient(*row))
     finally:
         connection.execute("COMMIT")
     for each in messages:

@@ -1,7 +1,7 @@
 """What holds of the rows of a sound queue, at any moment.
 
 Between: `spool.verify` asks, through a connection that can only read.
-Contract: each check gives a `Finding` for each row that breaks it, and looks at one moment of the queue, so
+Contract: each check gives a `Violation` for each row that breaks it, and looks at one moment of the queue, so
     that nothing that is under way is taken for damage. Rows are looked at one by one: memory does not grow.
 Raises: sqlite3.Error where the file cannot be read.
 """
@@ -26,7 +26,7 @@ OURS = "this must not be: keep a copy of the spool, and report it"
 ROOM = "it takes room and harms nobody; mta spool export and import leave it behind"
 
 
-class Finding(NamedTuple):
+class Violation(NamedTuple):
     """Something that is not as it must be."""
 
     where: str  # a queue id, a file, a table
@@ -97,24 +97,24 @@ _line = msgspec.json.Decoder(_Line)
 _ids = msgspec.json.Decoder(list[int])
 
 
-def related(connection: sqlite3.Connection) -> Iterator[Finding]:
+def related(connection: sqlite3.Connection) -> Iterator[Violation]:
     """Messages, recipients and contents belong together."""
     for rule in _RULES:
         for message, *values in connection.execute(rule.rows):
-            yield Finding(shown(message), rule.what.format(*values), rule.remedy)
+            yield Violation(shown(message), rule.what.format(*values), rule.remedy)
 
 
-def recipients(connection: sqlite3.Connection) -> Iterator[Finding]:
+def recipients(connection: sqlite3.Connection) -> Iterator[Violation]:
     """State, attempts, due time, domain and last outcome of each."""
     for message, n, address, domain, last, *standing in connection.execute(_RECIPIENTS):
         if last is not None and read(last) is None:
-            yield Finding(shown(message), f"recipient {n} has a last outcome that cannot be read", OURS)
+            yield Violation(shown(message), f"recipient {n} has a last outcome that cannot be read", OURS)
         for what in _wrong_state(*standing):
-            yield Finding(shown(message), f"recipient {n} {what}", OURS)
+            yield Violation(shown(message), f"recipient {n} {what}", OURS)
         right = _domain(str(address))
         if domain != right:
             what = f"recipient {n} <{address}> waits at {domain!r}, and belongs to {right!r}"
-            yield Finding(shown(message), what, OURS)
+            yield Violation(shown(message), what, OURS)
 
 
 def _wrong_state(state: object, attempts: object, due: object) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _domain(address: str) -> str:
         return domain.lower()  # a sender's, that a notice goes to
 
 
-def outbox(connection: sqlite3.Connection) -> Iterator[Finding]:
+def outbox(connection: sqlite3.Connection) -> Iterator[Violation]:
     """The event lines that the log has not, and the numbers that go on behind them."""
     connection.execute("BEGIN")
     try:
@@ -150,23 +150,23 @@ def outbox(connection: sqlite3.Connection) -> Iterator[Finding]:
         for seq, lines, finished in connection.execute(sql.OUTBOX):
             where = f"outbox row {seq}"
             if isinstance(floor, int) and seq < floor:
-                yield Finding(where, f"its events have numbers from {seq}, {floor} is the next", OURS)
+                yield Violation(where, f"its events have numbers from {seq}, {floor} is the next", OURS)
             what, count = _wrong_lines(seq, lines, finished)
             if what:
-                yield Finding(where, what, OURS)
+                yield Violation(where, what, OURS)
             floor = seq + max(count, 1)
     finally:
         connection.execute("COMMIT")
 
 
-def _wrong_counters(counters: dict[str, Any]) -> Iterator[Finding]:
+def _wrong_counters(counters: dict[str, Any]) -> Iterator[Violation]:
     for name in ("next_seq", "last_id"):
         value = counters.get(name, 0)
         if not isinstance(value, int) or value < 0:
-            yield Finding("meta", f"{name} is {value!r}, which is no number to go on from", OURS)
+            yield Violation("meta", f"{name} is {value!r}, which is no number to go on from", OURS)
     mode = counters.get("mode", "live")  # the first start stamps it
     if mode not in ("live", "sandbox"):
-        yield Finding("meta", f"the mode is {mode!r}", OURS)
+        yield Violation("meta", f"the mode is {mode!r}", OURS)
 
 
 def _wrong_lines(seq: int, lines: bytes, finished: str) -> tuple[str, int]:

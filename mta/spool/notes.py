@@ -1,6 +1,6 @@
 """What the next commit will hold: everybody's notes, while the last commit is being written.
 
-Between: `spool.queue` is one of these, takes the batch when it commits, and says how that went.
+Between: `spool.queue` is one of these, takes the group when it commits, and says how that went.
 Contract: each call only notes and returns at once; the commit calls back. Times are wall-clock seconds.
     While `has_room` is False no attempt should begin: a crash may repeat so many outcomes and no more.
 Raises: nothing; what cannot be written reaches each `done` and each future as an exception.
@@ -25,7 +25,7 @@ from mta.core.model import Message, Recipient
 from mta.core.queueid import QueueIds, first_id
 from mta.metrics import Metrics
 from mta.spool import statements as sql
-from mta.spool.commit import Batch, Committed, Done, Drained, Put, Times, Update
+from mta.spool.commit import Committed, Done, Drained, Group, Put, Times, Update
 from mta.spool.database import SpoolError
 from mta.spool.outbox import RETRY_AFTER_FAILURE, Outbox
 from mta.spool.reader import Reader
@@ -38,14 +38,14 @@ log = logging.getLogger(__name__)
 
 
 class Notes:
-    """The batch that forms."""
+    """The group that forms."""
 
     def __init__(self, reader: Reader, outbox: Outbox, clock: Clock, metrics: Metrics) -> None:
         self.reader = reader
         self._outbox = outbox
         self._clock = clock
         self._metrics = metrics
-        self._batch = Batch()
+        self._group = Group()
         self._wake = asyncio.Event()
         self._ids = QueueIds(0)
         self._unsettled = 0
@@ -69,27 +69,27 @@ class Notes:
         message = put.message
         message.fresh = message.release is None
         self.received += message.size
-        self._batch.puts.append(put)
+        self._group.puts.append(put)
         self._wake.set()
 
     def settle(
         self, message: Message, done: list[Recipient], updates: list[Update], events: Iterable[Event]
     ) -> None:
         """Note outcomes: recipients that are final, and the next attempts of others."""
-        batch = self._batch
+        group = self._group
         if message.whole and len(done) == len(message.recipients):
-            batch.whole.append(message.id)
+            group.whole.append(message.id)
         else:
             message.whole = False
-            batch.done.extend((message.id, recipient.n) for recipient in done)
-        batch.updates.extend(updates)
-        batch.events.extend(events)
-        if not batch.outcomes:
-            batch.since = self._clock.monotonic()
+            group.done.extend((message.id, recipient.n) for recipient in done)
+        group.updates.extend(updates)
+        group.events.extend(events)
+        if not group.outcomes:
+            group.since = self._clock.monotonic()
         count = len(done) + len(updates)
-        batch.outcomes += count
+        group.outcomes += count
         if message.fresh:
-            batch.fresh += count
+            group.fresh += count
         self._unsettled += count
         self._wake.set()
 
@@ -97,17 +97,17 @@ class Notes:
         """Note events that change no recipient; while the disk refuses, they are not kept."""
         if self.failing is not None or self._outbox.is_full:
             return
-        self._batch.events.extend(events)
+        self._group.events.extend(events)
         self._wake.set()
 
     def learn(self, learned: Mapping[str, Saved]) -> None:
         """Note what paths have learned, by name."""
-        self._batch.learned |= learned
+        self._group.learned |= learned
         self._wake.set()
 
     def lease(self, updates: list[Update]) -> asyncio.Future[None]:
         """Note attempts that are about to begin; the future is done when they are on disk."""
-        self._batch.updates.extend(updates)
+        self._group.updates.extend(updates)
         return self._awaited()
 
     async def prolong(self, before: float, seconds: float) -> None:
@@ -139,12 +139,12 @@ class Notes:
 
     def _move(self, times: Times) -> asyncio.Future[None]:
         """A slice is a commit of its own, so that what comes meanwhile gets in between."""
-        self._batch.times.append(times)
+        self._group.times.append(times)
         return self._awaited()
 
     def _awaited(self) -> asyncio.Future[None]:
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._batch.waiters.append(partial(_resolve, committed))
+        self._group.waiters.append(partial(_resolve, committed))
         self._wake.set()
         return committed
 
@@ -155,21 +155,21 @@ class Notes:
             return False
         if not self._unsettled:
             return True
-        oldest = min(self._committing_since, self._batch.since)
+        oldest = min(self._committing_since, self._group.since)
         return self._unsettled < MAX_UNSETTLED and self._clock.monotonic() - oldest < MAX_UNSETTLED_TIME
 
     def _forget(self, rows: list[Committed]) -> None:
         """The event log has these rows of the outbox: the next commit removes them."""
         finished = [message for row in rows for message in row.finished]
         drained = Drained(rows[-1].seq, rows[-1].next_seq, self._ids.last, finished)
-        self._batch.join(Batch(drained=drained))
+        self._group.join(Group(drained=drained))
         self._wake.set()
 
-    def _take_back(self, failed: Batch) -> None:
-        """What was settled in a batch that failed comes ahead of what has been noted since."""
+    def _take_back(self, failed: Group) -> None:
+        """What was settled in a group that failed comes ahead of what has been noted since."""
         # Who waits for times that were not moved asks again.
-        later, self._batch = self._batch, replace(failed, puts=[], times=[], waiters=[], proof=0)
-        self._batch.join(later)
+        later, self._group = self._group, replace(failed, puts=[], times=[], waiters=[], proof=0)
+        self._group.join(later)
 
     def _safely(self, work: Callable[..., object], *values: object) -> None:
         """A bug in one listener must not take the writer from all others."""

@@ -44,7 +44,7 @@ class ParcelError(Exception):
     """A file of a directory of parcels cannot be taken or written."""
 
 
-class Row(NamedTuple):
+class SpooledRecipient(NamedTuple):
     """A recipient as it is spooled."""
 
     n: int
@@ -98,7 +98,7 @@ class Record(msgspec.Struct, forbid_unknown_fields=True):
         return sum(_OPTIONS[name] for name in set(self.options))
 
 
-def record_of(message: Message, rows: Sequence[Row], content: bytes, mode: str) -> Record:
+def record_of(message: Message, rows: Sequence[SpooledRecipient], content: bytes, mode: str) -> Record:
     """What the spool knows of a message."""
     if message.options & ~sum(_OPTIONS.values()):
         raise ParcelError(f"{text(message.id)} has options that cannot be written: {message.options:#x}")

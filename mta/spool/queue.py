@@ -4,7 +4,7 @@ Between: admission puts messages in, outcome settles recipients, the scheduler l
 Contract: `put`, `settle`, `lease` and `report` only note (`spool.notes`); `run` commits what is noted, and
     calls back. Reads are coroutines on a connection of their own. Times are wall-clock seconds.
 Raises: SpoolError at `open`; a commit that fails reaches each `done`, and what it settled stays noted. What
-    no disk would take (a bug of ours) costs the message that it is about: the rest of its batch is committed.
+    no disk would take (a bug of ours) costs the message that it is about: the rest of its group is committed.
 Standards: RFC 5321 6.1 (a 250 after the dot is a promise).
 Why: one writer and group commit; the attempt is recorded with the message itself, so a crash loop
     cannot hammer a peer, and first attempts need no second write. What is on disk wherever we are stopped
@@ -34,7 +34,7 @@ from mta.core.queueid import QueueIds, text
 from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool.bodies import Bodies
-from mta.spool.commit import Batch, Done, Put, Result, Unwritable, commit, defer
+from mta.spool.commit import Done, Group, Put, Result, Unwritable, commit, defer
 from mta.spool.leftovers import Leftovers
 from mta.spool.notes import Notes
 from mta.spool.outbox import RETRY_AFTER_FAILURE, Outbox
@@ -76,7 +76,7 @@ class Spool(Notes):
         self._memory_used = 0
         self.tally = Tally()
         self._wal = Wal(self._place, clock)
-        self.slack = Slack(self._with_writer, lambda: bool(self._batch) or self._closing, clock, metrics)
+        self.slack = Slack(self._with_writer, lambda: bool(self._group) or self._closing, clock, metrics)
         self._leftovers = Leftovers(self._bodies, clock, metrics)
         self._next_seq = 1
         self._again = asyncio.Event()  # a commit that failed may be tried again
@@ -194,11 +194,11 @@ class Spool(Notes):
             self.slack.start(tasks)
             self._leftovers.start(tasks)
             draining = tasks.create_task(self._outbox.run())
-            while not self._closing or self._batch or self._writing:
-                if not self._batch and self.failing is None:
+            while not self._closing or self._group or self._writing:
+                if not self._group and self.failing is None:
                     await self._wake.wait()
                     self._wake.clear()
-                elif not await self._commit_batch():
+                elif not await self._commit_group():
                     if self._closing:
                         break  # what was settled stays as it is on disk
                     self._clock.call_later(RETRY_AFTER_FAILURE, self._again.set)
@@ -206,8 +206,8 @@ class Spool(Notes):
                     self._again.clear()
             await draining
             await self._outbox.drain()
-            if self._batch:
-                await self._commit_batch()
+            if self._group:
+                await self._commit_group()
             if self._unsettled:
                 log.error("outcomes that could not be written: %d; that mail is sent again", self._unsettled)
 
@@ -219,53 +219,53 @@ class Spool(Notes):
         self._again.set()
         self._outbox.stop()
 
-    async def _commit_batch(self) -> bool:
+    async def _commit_group(self) -> bool:
         # What is ready on the sockets joins. No timer: an idle loop turns eight times in 0.1 ms. With 20
         # busy clients this takes eight of nine context switches and a quarter of the CPU away.
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        batch, self._batch = self._batch, Batch()
+        group, self._group = self._group, Group()
         if self.failing is not None:
-            batch.proof = self.mint()
-        self._committing_since = batch.since
+            group.proof = self.mint()
+        self._committing_since = group.since
         started = self._clock.monotonic()
         try:
-            result = await asyncio.shield(self._in_thread(batch))
+            result = await asyncio.shield(self._in_thread(group))
         except Exception as error:
             if disk.is_of_the_data(error):
-                return await self._commit_apart(batch)
-            self._refuse(batch, error)
+                return await self._commit_apart(group)
+            self._refuse(group, error)
             return False
         finally:
             self._committing_since = math.inf
         self._metrics.commit_seconds.observe(self._clock.monotonic() - started)
-        self._metrics.commit_batch.observe(len(batch.puts) + batch.outcomes)
-        self._committed(batch, result)
+        self._metrics.commit_batch.observe(len(group.puts) + group.outcomes)
+        self._committed(group, result)
         if self._wal.is_suspect:
             await self._wal.look(self._writer)
         return True
 
-    async def _commit_apart(self, batch: Batch) -> bool:
+    async def _commit_apart(self, group: Group) -> bool:
         """Something in it can never be written: halves, until that stands alone and the rest is on disk."""
-        whole = Batch(waiters=batch.waiters, outcomes=batch.outcomes, fresh=batch.fresh, since=batch.since)
-        groups = [batch.parts()]
-        while groups:
-            group = groups.pop()
-            joined = Batch()
-            for part in group:
+        whole = Group(waiters=group.waiters, outcomes=group.outcomes, fresh=group.fresh, since=group.since)
+        halves = [group.parts()]
+        while halves:
+            half = halves.pop()
+            joined = Group()
+            for part in half:
                 joined.join(part)
             try:
                 result = await asyncio.shield(self._in_thread(joined))
             except Exception as error:
                 if not disk.is_of_the_data(error):
-                    for part in (part for group in reversed(groups) for part in group):
+                    for part in (part for half in reversed(halves) for part in half):
                         joined.join(part)
                     joined.join(whole)
                     self._refuse(joined, error)
                     return False
-                if len(group) > 1:
-                    middle = len(group) // 2
-                    groups += [group[middle:], group[:middle]]
+                if len(half) > 1:
+                    middle = len(half) // 2
+                    halves += [half[middle:], half[:middle]]
                     continue
                 try:
                     await self._give_up(joined, error)
@@ -276,7 +276,7 @@ class Spool(Notes):
         self._committed(whole, Result(None, [], 0, []))
         return True
 
-    async def _give_up(self, part: Batch, error: Exception) -> None:
+    async def _give_up(self, part: Group, error: Exception) -> None:
         """This one thing cannot be written: it is told, whoever brought it hears so, its mail waits."""
         shown = ", ".join(map(_shown, part.messages)) or "no message"
         self._metrics.bug("spool", f"what was noted of {shown} cannot be written", error)
@@ -293,8 +293,8 @@ class Spool(Notes):
         for line in await asyncio.shield(self._with_writer(partial(defer, part=part, due=due))):
             self.on_due(line, due)
 
-    def _committed(self, batch: Batch, result: Result) -> None:
-        """The batch is on disk: keep the books, and tell who waits."""
+    def _committed(self, group: Group, result: Result) -> None:
+        """The group is on disk: keep the books, and tell who waits."""
         if self.failing is not None:
             log.info("the spool can be written again")
             self.failing = None
@@ -302,26 +302,26 @@ class Spool(Notes):
         if result.committed is not None:
             self._next_seq = result.committed.next_seq
             self._outbox.add(result.committed)
-        self._unsettled -= batch.outcomes
-        self._safely(self.tally.went, batch.fresh, result.gone, result.left)
-        for put in batch.puts:
+        self._unsettled -= group.outcomes
+        self._safely(self.tally.went, group.fresh, result.gone, result.left)
+        for put in group.puts:
             self.tally.came(put.message)
             self._keep(put.message)
             self._safely(put.done, None)
-        for waiter in batch.waiters:
+        for waiter in group.waiters:
             self._safely(waiter, None)
         if result.files:
             self._leftovers.add(result.files)
-        if batch.outcomes:
+        if group.outcomes:
             self._safely(self.on_room)
 
     def _bug(self, error: Exception) -> None:
         self._metrics.bug("spool", "a bug in the spool", error)
 
-    async def _in_thread(self, batch: Batch) -> Result:
+    async def _in_thread(self, group: Group) -> Result:
         def write() -> Result:
             self._place.check()
-            return commit(self._writer._conn, self._bodies, batch, self._next_seq)
+            return commit(self._writer._conn, self._bodies, group, self._next_seq)
 
         return await self._run_in_thread(write)
 
@@ -339,7 +339,7 @@ class Spool(Notes):
         else:
             message.content = None
 
-    def _refuse(self, batch: Batch, error: Exception) -> None:
+    def _refuse(self, group: Group, error: Exception) -> None:
         """A commit failed: refuse what is new, keep what was settled for the next try."""
         said = disk.words(error)
         if said != self.failing:  # it is tried again every second, and told once
@@ -347,12 +347,12 @@ class Spool(Notes):
         self.failing = said
         if disk.is_damage(error):
             self.reader.damaged = said
-        self._take_back(batch)
+        self._take_back(group)
         if not disk.may_be_committed(error):
-            self._leftovers.add(put.message.id for put in batch.puts if put.written)
-        for put in batch.puts:
+            self._leftovers.add(put.message.id for put in group.puts if put.written)
+        for put in group.puts:
             self._safely(put.done, error)
-        for waiter in batch.waiters:
+        for waiter in group.waiters:
             self._safely(waiter, error)
 
 

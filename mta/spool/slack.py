@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 
 from mta import disk
 from mta.clock import Clock, Every
-from mta.core.limits.capacity import MIB
+from mta.core.limits.room import MIB
 from mta.metrics import Metrics
 from mta.spool import database
 

@@ -26,7 +26,7 @@ from mta.spool import database, invariants
 from mta.spool import statements as sql
 from mta.spool.bodies import contents
 from mta.spool.database import FILE, SpoolError
-from mta.spool.invariants import Finding
+from mta.spool.invariants import Violation
 from mta.store import credentials
 from mta.store.credentials import CredentialError
 
@@ -51,16 +51,16 @@ _UNREADABLE = {
 
 
 @dataclass
-class Verdict:
+class Verification:
     """What was looked at, and what was found."""
 
     messages: int = 0
     recipients: int = 0
     files: int = 0  # contents in files
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Violation] = field(default_factory=list)
     unlisted: int = 0
 
-    def add(self, found: Iterable[Finding]) -> None:
+    def add(self, found: Iterable[Violation]) -> None:
         """One kind of findings."""
         for number, finding in enumerate(found):
             if number < LISTED:
@@ -77,18 +77,18 @@ class Verdict:
             code = getattr(error, "sqlite_errorcode", 0)
             if code & 0xFF not in _DAMAGE and code not in _UNREADABLE:
                 raise
-            damage = Finding(path.name, str(error), DAMAGED)
+            damage = Violation(path.name, str(error), DAMAGED)
             if damage not in self.findings:
                 self.findings.append(damage)
 
 
 def verify(
     directory: Path, pause: Callable[[], None], quick: bool = False, event_log: Path | None = None
-) -> Verdict:
+) -> Verification:
     """Look at the spool of `directory`, and at the log that its events go to."""
     if not (directory / FILE).is_file():
         raise SpoolError(f"there is no spool: {directory / FILE} does not exist")
-    verdict = Verdict()
+    verdict = Verification()
     pragma = "PRAGMA quick_check" if quick else "PRAGMA integrity_check"
     try:
         for path in sorted(directory.glob("*.db")):
@@ -111,7 +111,7 @@ def _queue(
     path: Path,
     pause: Callable[[], None],
     event_log: Path | None,
-    verdict: Verdict,
+    verdict: Verification,
 ) -> None:
     bodies = path.parent / "bodies"
     # The log first: every line in it has been in the queue before.
@@ -131,19 +131,21 @@ def _queue(
             verdict.add(found)
 
 
-def _whole(connection: sqlite3.Connection, path: Path, pragma: str) -> Iterator[Finding]:
+def _whole(connection: sqlite3.Connection, path: Path, pragma: str) -> Iterator[Violation]:
     """SQLite's own look at its pages and indexes."""
     for (said,) in connection.execute(pragma):
         if said != "ok":
-            yield Finding(path.name, " ".join(said.split()), DAMAGED)
+            yield Violation(path.name, " ".join(said.split()), DAMAGED)
 
 
-def _credentials(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _credentials(connection: sqlite3.Connection) -> Iterator[Violation]:
     for login, what in credentials.unfit(connection):
-        yield Finding("credentials.db", f"{login}: {what}", f"mta credential remove {login}, and add it anew")
+        yield Violation(
+            "credentials.db", f"{login}: {what}", f"mta credential remove {login}, and add it anew"
+        )
 
 
-def _files(connection: sqlite3.Connection, bodies: Path) -> Iterator[Finding]:
+def _files(connection: sqlite3.Connection, bodies: Path) -> Iterator[Violation]:
     """Every content that is a file is there, and whole."""
     last, rows = 0, [(0, 0)]
     while rows:
@@ -153,7 +155,7 @@ def _files(connection: sqlite3.Connection, bodies: Path) -> Iterator[Finding]:
         still = set(_in_files(connection, [message for message, _ in found]))
         for message, what in found:
             if message in still:
-                yield Finding(invariants.shown(message), what, MISSING)
+                yield Violation(invariants.shown(message), what, MISSING)
         last = rows[-1][0] if rows else last
 
 
@@ -167,7 +169,7 @@ def _wrong_file(bodies: Path, message: int, size: int | None) -> str:
     return ""
 
 
-def _orphans(connection: sqlite3.Connection, bodies: Path, pause: Callable[[], None]) -> Iterator[Finding]:
+def _orphans(connection: sqlite3.Connection, bodies: Path, pause: Callable[[], None]) -> Iterator[Violation]:
     """Every file has its row, but for the moment before its commit and the one after its removal."""
     found = list(islice(_strangers(connection, contents(bodies)), MOST_ORPHANS))
     if not found:
@@ -175,7 +177,7 @@ def _orphans(connection: sqlite3.Connection, bodies: Path, pause: Callable[[], N
     pause()
     for message in _strangers(connection, iter(found)):
         if (bodies / text(message)).exists():
-            yield Finding(f"bodies/{text(message)}", "a content without its message", SWEPT)
+            yield Violation(f"bodies/{text(message)}", "a content without its message", SWEPT)
 
 
 def _strangers(connection: sqlite3.Connection, messages: Iterator[int]) -> Iterator[int]:
@@ -189,14 +191,14 @@ def _in_files(connection: sqlite3.Connection, messages: list[int]) -> list[int]:
     return json.loads(found)  # type: ignore[no-any-return]
 
 
-def _log_ahead(connection: sqlite3.Connection, logged: int) -> Iterator[Finding]:
+def _log_ahead(connection: sqlite3.Connection, logged: int) -> Iterator[Violation]:
     """A spool that was put back by hand gives numbers that the log has already."""
     ((following,),) = connection.execute(sql.GET_META, ("next_seq",)).fetchall() or ((1,),)
     for seq, lines in connection.execute(sql.LAST_OUTBOX):
         following = max(following, seq + lines.count(b"\n"))
     if logged >= following:
         what = f"the event log has come to number {logged}, the spool goes on at {following}"
-        yield Finding("event log", what, REPEATED)
+        yield Violation("event log", what, REPEATED)
 
 
 def _last_seq(path: Path) -> int:

@@ -32,7 +32,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
 from mta import disk
-from mta.core.credential import Credential, Kind
+from mta.core.credential import AuthKind, Credential
 from mta.core.limits.throttle import Rate
 from mta.core.networks import Network, parse_networks
 
@@ -42,13 +42,17 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",
 )
 _SCHEMA = Path(__file__).with_name("schema")
-_SCRIPTS = ("credentials-0001.sql", "credentials-0002.sql")  # PRAGMA user_version counts them
+_SCRIPTS = (
+    "credentials-0001.sql",
+    "credentials-0002.sql",
+    "credentials-0003.sql",
+)  # PRAGMA user_version counts them
 _GET_SCHEMA_VERSION = "PRAGMA user_version"
 # Differs from its last answer when another connection has committed; blind to our own commits.
 _CHANGE = "PRAGMA data_version"
 _COLUMNS = (
     "login, kind, verifier, tenant, stream, senders, networks, "
-    "message_size, recipients, rate_amount, rate_period, notify, priority, hold"
+    "message_size, recipients, rate_amount, rate_period, notify, priority, delay"
 )
 _LIST = f"SELECT {_COLUMNS} FROM credential ORDER BY login"
 _FIND = f"SELECT {_COLUMNS} FROM credential WHERE login = ?"
@@ -85,7 +89,7 @@ class StoredCredential(NamedTuple):
     verifier: str
 
 
-def generate(kind: Kind) -> str:
+def generate(kind: AuthKind) -> str:
     """A new secret: 192 random bits for a key, 128 for a password."""
     return KEY_PREFIX + secrets.token_hex(24) if kind == "key" else secrets.token_hex(16)
 
@@ -221,7 +225,7 @@ class CredentialStore:
         cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
         return f"$argon2id$v=19${cost}${salt}${digest}"
 
-    def _protect(self, kind: Kind, secret: str) -> str:
+    def _protect(self, kind: AuthKind, secret: str) -> str:
         if kind == "network":
             return ""
         if kind == "key":
@@ -311,12 +315,12 @@ def _row(credential: Credential, verifier: str) -> tuple[object, ...]:
         period,
         credential.notify,
         credential.priority,
-        credential.hold,
+        credential.delay,
     )
 
 
 def _stored(row: tuple[Any, ...]) -> StoredCredential:
-    login, kind, verifier, tenant, stream, senders, networks, *limits, priority, hold = row
+    login, kind, verifier, tenant, stream, senders, networks, *limits, priority, delay = row
     size, recipients, amount, period, notify = limits
     credential = Credential(
         login=login,
@@ -330,6 +334,6 @@ def _stored(row: tuple[Any, ...]) -> StoredCredential:
         notify=bool(notify),
         kind=kind,
         priority=priority,
-        hold=hold,
+        delay=delay,
     )
     return StoredCredential(credential, verifier)

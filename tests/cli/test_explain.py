@@ -12,7 +12,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mta.cli.main import main
-from mta.config.settings import Destination, Dns, Duration, Endpoint, Provider, Sandbox, Settings, StaticRoute
+from mta.config.settings import (
+    Destination,
+    Dns,
+    Duration,
+    Endpoint,
+    ProviderSettings,
+    Sandbox,
+    Settings,
+    StaticRoute,
+)
 from mta.core.limits.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
@@ -34,7 +43,7 @@ ZONE: Zone = {
     ("broken.test", "MX"): Misfortune.SERVFAIL,
     ("self.test", "MX"): ["10 mta.test."],
 }
-CHANGES = {"comcast": Provider(connections=9)}
+CHANGES = {"comcast": ProviderSettings(connections=9)}
 OWN = {"own.test": Destination(rate=Rate(20, 60.0))}
 
 

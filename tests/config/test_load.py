@@ -17,7 +17,7 @@ from mta.config.settings import (
     Destination,
     Duration,
     Endpoint,
-    Listener,
+    ListenerSettings,
     Settings,
     StaticRoute,
     Stream,
@@ -259,7 +259,7 @@ limits: {drain: 0}
 
 def test_every_kind_of_value_arrives_in_its_type(write: Write, tmp_path: Path) -> None:
     loaded = load(write(FULL))
-    assert loaded.listeners == (Listener(Endpoint("::1", 587), "none", "network"),)
+    assert loaded.listeners == (ListenerSettings(Endpoint("::1", 587), "none", "network"),)
     assert loaded.streams == {"Digest": Stream(Duration(5400.0), Duration(0.25))}
     assert loaded.destinations == {
         "default": replace(DEFAULT, connections=2),

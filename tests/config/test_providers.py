@@ -11,7 +11,7 @@ import pytest
 from mta.config import providers
 from mta.config.document import SettingsError
 from mta.config.load import load, show
-from mta.config.settings import DEFAULT, Destination, Duration, Provider
+from mta.config.settings import DEFAULT, Destination, Duration, ProviderSettings
 from mta.core.limits.throttle import Rate
 from mta.core.route.terms import KEYS
 
@@ -91,7 +91,7 @@ def test_two_of_ones_own_that_take_the_same_are_told_apart(told: Told) -> None:
 
 def test_one_value_of_a_shipped_profile_changes_and_the_others_stay() -> None:
     shipped = providers.load({}).by_name["google"]
-    changed = providers.load({"google": Provider(messages_per_connection=7)}).by_name["google"]
+    changed = providers.load({"google": ProviderSettings(messages_per_connection=7)}).by_name["google"]
     assert changed.terms.messages_per_connection == 7
     assert changed.because["messages_per_connection"] == "said in the settings"
     for key in set(KEYS) - {"messages_per_connection"}:
@@ -101,7 +101,7 @@ def test_one_value_of_a_shipped_profile_changes_and_the_others_stay() -> None:
 
 
 def test_a_ceiling_of_the_settings_holds_the_shipped_start_down() -> None:
-    terms = providers.load({"google": Provider(connections=2)}).by_name["google"].terms
+    terms = providers.load({"google": ProviderSettings(connections=2)}).by_name["google"].terms
     assert (terms.connections, terms.connections_start) == (2, 2)
 
 

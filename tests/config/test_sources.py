@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mta.config.load import load, show
-from mta.config.settings import Address, HostName, Source
+from mta.config.settings import Address, HostName, SourceSettings
 from mta.config.sources import sources
 
 PLAIN = "hostname: mail.example.com\nlisteners: []\n"
@@ -72,8 +72,8 @@ def test_sources_are_read_shown_and_read_again(file: Path) -> None:
     file.write_text(f"{PLAIN}{TWO}pools: {{news: {{mail2: 3}}}}\nstreams: {{bulk: {{pool: news}}}}")
     terms = load(file)
     assert terms.sources == {
-        "mail1": Source(Address("192.0.2.10")),
-        "mail2": Source(Address("2001:db8::10"), HostName("two.example.com")),
+        "mail1": SourceSettings(Address("192.0.2.10")),
+        "mail2": SourceSettings(Address("2001:db8::10"), HostName("two.example.com")),
     }
     made = sources(terms)
     assert [tuple(each) for each in made.all] == [

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from mta.clock import SystemClock, Timer
+from mta.config.policy import Current, build, derive
+from mta.config.rules import shipped
 from mta.config.settings import Destination, Dns, Duration, Endpoint, Sandbox, Settings, StaticRoute
 from mta.core.limits.level import Bounds
 from mta.core.limits.throttle import Rate, SiteLimits
 from mta.core.model import Kind, Outcome
-from mta.core.queue.retry import Schedule
 from mta.core.route.provider import Provider, Providers
 from mta.core.route.routing import Host, Login, Route
 from mta.core.route.terms import PathBounds, Terms
@@ -74,7 +75,8 @@ def routing(
 ) -> Router:
     resolver = Resolver(Dns((server.endpoint,), Duration(timeout)), SystemClock())
     ours = frozenset({"192.0.2.2"})
-    return Router(settings, resolver, clock or HandClock(), ours, providers=Providers(providers))
+    policy = derive(settings, Providers(providers), shipped())
+    return Router(Current(policy), resolver, clock or HandClock(), ours)
 
 
 def unsaid(route: Route | Outcome) -> Route:
@@ -220,14 +222,14 @@ async def test_two_static_routes_that_differ_never_share_a_site() -> None:
 async def test_in_the_sandbox_nothing_leaves() -> None:
     settings = replace(SETTINGS, sandbox=Sandbox(Path("/box")))
     resolver = Resolver(Dns(), SystemClock())
-    router = Router(settings, resolver, HandClock(), sandbox=Endpoint("127.0.0.1", 4025))
+    router = Router(Current(build(settings)), resolver, HandClock(), sandbox=Endpoint("127.0.0.1", 4025))
     for domain in ("one.test", "[192.0.2.9]", "localhost"):
         route = router.cached(domain)
         assert isinstance(route, Route)
         assert (route.site, route.hosts) == ("127.0.0.1:4025", (Host("127.0.0.1", 4025),))
         assert await router.addresses(route.hosts[0], route) == ["127.0.0.1"]
     with pytest.raises(ValueError, match="sandbox"):
-        Router(settings, resolver, HandClock())
+        Router(Current(build(settings)), resolver, HandClock())
 
 
 async def test_addresses_take_turns_and_leave_our_own_out() -> None:
@@ -335,13 +337,3 @@ async def test_all_domains_of_a_provider_share_one_set_of_terms() -> None:
         router = routing(server, providers=(GIANT,))
         routes = [await router.route(f"d{n}.test") for n in range(3)]
     assert len({id(route.said) for route in routes if isinstance(route, Route)}) == 1
-
-
-def test_the_longest_wait_of_a_destination_has_room_for_its_jitter() -> None:
-    """A restart brings forward what seems to wait for longer than anything may."""
-    default = replace(SETTINGS.destinations["default"], retry_max=Duration(36_000.0))
-    settings = replace(SETTINGS, destinations={"default": default})
-    router = Router(settings, Resolver(settings.dns, HandClock()), HandClock())
-    latest = Schedule().at_least(Schedule(0.0, 36_000.0)).due(30, 0.0, 1e9, 0.999)
-    assert latest is not None
-    assert 36_000.0 < latest <= router.longest_retry

@@ -14,7 +14,16 @@ from tempfile import mkdtemp
 from typing import Any
 
 from mta.clock import Clock, SystemClock
-from mta.config.settings import Admin, Endpoint, Listener, Settings, Spool, StaticRoute, Tls
+from mta.config.policy import build
+from mta.config.settings import (
+    AdminSettings,
+    Endpoint,
+    ListenerSettings,
+    Settings,
+    SpoolSettings,
+    StaticRoute,
+    Tls,
+)
 from mta.core.credential import Credential
 from mta.daemon import Daemon
 from mta.ops.certificate import self_signed
@@ -43,13 +52,13 @@ def settings(directory: Path, **changes: Any) -> Settings:
     made = Settings(
         hostname="mta.test",
         listeners=(
-            Listener(LOOPBACK),
-            Listener(LOOPBACK, tls="implicit"),
-            Listener(LOOPBACK, tls="none", auth="network"),
+            ListenerSettings(LOOPBACK),
+            ListenerSettings(LOOPBACK, tls="implicit"),
+            ListenerSettings(LOOPBACK, tls="none", auth="network"),
         ),
         tls=Tls(*certificate()),
-        spool=Spool(directory / "spool"),
-        admin=Admin(LOOPBACK),
+        spool=SpoolSettings(directory / "spool"),
+        admin=AdminSettings(LOOPBACK),
     )
     return replace(made, **changes)
 
@@ -151,7 +160,7 @@ async def running(
         for credential in credentials:
             if store.get(credential.login) is None:
                 store.add(credential, KEY if credential.kind != "network" else "")
-    daemon = Daemon(terms, clock or SystemClock(), {})
+    daemon = Daemon(build(terms), clock or SystemClock(), {})
     house = House(daemon)
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:

@@ -18,9 +18,10 @@ from typing import Any
 from aiosmtpd.smtp import AuthResult
 
 from mta.clock import Clock, SystemClock
-from mta.core.limits.capacity import Share
-from mta.core.mail.address import Path
+from mta.core.limits.room import Share
+from mta.core.mail.address import EnvelopePath
 from mta.core.model import Reply
+from mta.smtp.connection import ClientTerms
 from mta.smtp.listener import Listener
 from mta.smtp.rests import Rests
 from mta.smtp.server import Server
@@ -98,11 +99,11 @@ class Probe(Server):
         self.event_handler.gone += 1
         self.event_handler.changed()
 
-    def on_mail(self, sender: Path) -> Reply | None:
+    def on_mail(self, sender: EnvelopePath) -> Reply | None:
         self.event_handler.at("mail")
         return None
 
-    def on_rcpt(self, recipient: Path) -> Reply | None:
+    def on_rcpt(self, recipient: EnvelopePath) -> Reply | None:
         self.event_handler.at("rcpt")
         return None
 
@@ -111,7 +112,7 @@ class Probe(Server):
         return None
 
     def open_share(self) -> Share:
-        return self.policy.memory.open()
+        return self.listener.memory.open()
 
     def on_message(self, pieces: list[bytes], dotted: bool) -> Reply | None:
         desk = self.event_handler
@@ -144,10 +145,9 @@ async def probing(
 
     listener = Listener(
         host="127.0.0.1", port=0, hostname="mta.test", clock=clock or SystemClock(),
-        message_size=message_size, memory=Share(memory), rests=Rests(), command_timeout=300.0,
-        data_timeout=600.0, session_timeout=14400.0,
+        terms=ClientTerms(message_size, 300.0, 600.0, 14400.0), memory=Share(memory), rests=Rests(),
         tls_context=context, offers_auth=True, spawn=spawn, bug=desk.bugs.append,
-        connect=lambda policy: Probe.template(policy, desk),
+        connect=lambda listener: Probe.template(listener, desk),
     )  # fmt: skip
     await listener.start()
     if buffer is not None:  # connections inherit it

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mta.config.settings import DEFAULT, Dns, Duration, Provider, Stream
+from mta.config.settings import DEFAULT, Dns, Duration, ProviderSettings, Stream
 from mta.core.queue.retry import Schedule
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer
@@ -19,7 +19,7 @@ from tests.fakes.peer import ScriptedPeer
 
 MUTE = replace(NETWORK, notify=False)
 # The peers here have no certificate of a provider.
-IN_THE_CLEAR = {name: Provider(tls="opportunistic") for name in ("google", "gmx")}
+IN_THE_CLEAR = {name: ProviderSettings(tls="opportunistic") for name in ("google", "gmx")}
 
 
 @dataclass

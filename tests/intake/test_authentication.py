@@ -16,7 +16,7 @@ from argon2.exceptions import InvalidHashError
 from mta.core.credential import Credential
 from mta.core.limits.proofs import REMEMBERED
 from mta.intake import authentication
-from mta.intake.authentication import BUSY, FEW, LOOK, READ, THREADS, WAITING, WRONG, Authenticator, Refusal
+from mta.intake.authentication import BUSY, FEW, LOOK, READ, THREADS, WAITING, WRONG, Authenticator, Denial
 from mta.store import credentials
 from mta.store.credentials import CredentialError, CredentialStore, StoredCredential
 from tests.fakes.clock import HandClock
@@ -63,7 +63,7 @@ async def authenticator(path: Path, clock: HandClock) -> AsyncIterator[Authentic
         authenticator.close()
 
 
-def at_once(verify: Coroutine[Any, Any, StoredCredential | Refusal]) -> Credential | Refusal | None:
+def at_once(verify: Coroutine[Any, Any, StoredCredential | Denial]) -> Credential | Denial | None:
     """The answer, if it is given without waiting for a hash."""
     try:
         verify.send(None)
@@ -73,21 +73,21 @@ def at_once(verify: Coroutine[Any, Any, StoredCredential | Refusal]) -> Credenti
     return None
 
 
-def plainly(answer: StoredCredential | Refusal) -> Credential | Refusal:
-    return answer if isinstance(answer, Refusal) else answer.credential
+def plainly(answer: StoredCredential | Denial) -> Credential | Denial:
+    return answer if isinstance(answer, Denial) else answer.credential
 
 
-async def told(verify: Coroutine[Any, Any, StoredCredential | Refusal]) -> Credential | Refusal:
+async def told(verify: Coroutine[Any, Any, StoredCredential | Denial]) -> Credential | Denial:
     """The answer, after a hash or without one."""
     return plainly(await verify)
 
 
-def reason(answer: Credential | Refusal | None) -> str:
-    assert isinstance(answer, Refusal)
+def reason(answer: Credential | Denial | None) -> str:
+    assert isinstance(answer, Denial)
     return answer.reason
 
 
-async def all_told(*verify: Coroutine[Any, Any, StoredCredential | Refusal]) -> list[Credential | Refusal]:
+async def all_told(*verify: Coroutine[Any, Any, StoredCredential | Denial]) -> list[Credential | Denial]:
     return [plainly(answer) for answer in await asyncio.gather(*verify)]
 
 
@@ -217,7 +217,7 @@ async def test_sixth_guess_of_a_client_at_a_login_waits_and_costs_no_hash(
 ) -> None:
     await all_told(*(authenticator.verify(b"ann", b"%d" % n, IP) for n in range(5)))
     refusal = at_once(authenticator.verify(b"ann", SECRET, IP))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, Denial)
     assert str(refusal.reply).startswith("454 4.7.0 Temporary authentication failure")
     assert refusal.reply.text.endswith("try again in 120 seconds")
     clock._monotonic += 120

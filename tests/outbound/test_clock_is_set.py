@@ -17,7 +17,7 @@ from mta.core.queue.lifecycle import State
 from mta.core.queueid import created
 from mta.metrics import Metrics
 from mta.spool import database
-from mta.spool.commit import Batch, Result, Update
+from mta.spool.commit import Group, Result, Update
 from mta.spool.queue import Spool
 from tests.fakes.clock import HandClock
 from tests.fakes.house import NETWORK, routed, running, settings
@@ -166,7 +166,7 @@ class Slow:
         self.errors: list[Exception] = []
         real = spool._in_thread
 
-        async def write(batch: Batch) -> Result:
+        async def write(batch: Group) -> Result:
             if batch.times:
                 self.written += 1
                 if self.errors:
@@ -192,7 +192,7 @@ async def test_a_deferral_that_is_noted_while_the_clock_is_set_back_is_not_forgo
         await slow.under_way.wait()
         relay.peer.go()  # the peer answers while the new times are being written
         async with asyncio.timeout(10):
-            while not daemon.spool._batch.updates:
+            while not daemon.spool._group.updates:
                 await daemon.spool.reader.learned()
         slow.go.set()
         assert await looking

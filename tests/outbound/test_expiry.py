@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mta.config.rules import shipped
+from mta.config.policy import Current, build
+from mta.config.settings import HostName, Settings
 from mta.core.model import Batch, Message, Option, Recipient
 from mta.core.queue.lifecycle import State
-from mta.core.queue.retry import Schedule
 from mta.metrics import Metrics
 from mta.outbound.expiry import INTERVAL, PAGE, Expiry
 from mta.outbound.leases import Leases
@@ -22,6 +22,7 @@ from mta.spool.commit import Update
 from mta.spool.queue import Spool
 from tests.fakes.clock import HandClock
 
+POLICY = Current(build(Settings(HostName("mta.test"), listeners=())))
 HEADER = b"From: a@src.test\r\nSubject: late\r\n\r\n"
 
 
@@ -35,7 +36,7 @@ class Rig:
         self.clock = clock
         self.notices: list[Message] = []
         self.spool = Spool(directory, "live", 1_000_000, self._publish, clock, self.metrics)
-        self.settler = Settler(self.spool, {"bulk": Schedule()}, shipped(), "mta.test", clock, self.metrics)
+        self.settler = Settler(self.spool, POLICY, clock, self.metrics)
         self.settler.on_notice = self.notices.append
         self.leases = Leases()
         self.expiry = Expiry(self.settler, self.spool, self.leases, clock, self.metrics)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mta.config.settings import Duration, Spool, Stream
+from mta.config.settings import Duration, SpoolSettings, Stream
 from mta.core.limits.sparing import MOST, PERIOD
 from mta.outbound import strays
 from tests.fakes.clock import HandClock
@@ -112,7 +112,7 @@ async def rigged(
         directory,
         routes=routed(server.sockets[0].getsockname()[1]),
         streams={"transactional": stream},
-        spool=Spool(directory / "spool", memory=memory),  # type: ignore[arg-type]
+        spool=SpoolSettings(directory / "spool", memory=memory),  # type: ignore[arg-type]
     )
     async with running(terms, clock, (NETWORK if notify else MUTE,)) as house:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from mta.config.settings import Listener, Sandbox
+from mta.config.settings import ListenerSettings, Sandbox
 from tests.fakes.client import Client
 from tests.fakes.house import LOOPBACK, running, settings
 
@@ -52,7 +52,7 @@ async def test_a_client_in_the_middle_of_a_message_is_answered_and_then_sent_awa
 
 async def test_an_address_is_no_leave_to_send_in_the_clear(tmp_path: Path) -> None:
     """A network-bound credential on a listener that has TLS: first STARTTLS, then MAIL."""
-    doors = (Listener(LOOPBACK, auth="network"),)
+    doors = (ListenerSettings(LOOPBACK, auth="network"),)
     terms = settings(tmp_path, listeners=doors, sandbox=Sandbox(tmp_path / "sandbox"))
     async with running(terms) as house, await Client.connect(house.submission) as client:
         await client.reply()

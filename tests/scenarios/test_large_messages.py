@@ -15,8 +15,8 @@ from mta.core.credential import Credential
 from mta.core.mail.header import MAX_FIELDS
 from mta.core.mail.message import Mending, normalise_newlines
 from mta.intake import admission
-from mta.smtp import stream
-from mta.smtp.stream import BARE_NEWLINE, NUL, SLICE
+from mta.smtp import parser
+from mta.smtp.parser import BARE_NEWLINE, NUL, SLICE
 from tests.fakes.client import CONTENT, ENVELOPE, greeted, opened, stuffed
 from tests.fakes.house import KEY, running, settings
 from tests.fakes.probe import OK, Desk, probing
@@ -30,7 +30,7 @@ BUG = "451 4.3.0 An error of ours, not of yours; please try again"
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is large begins with a few octets."""
-    monkeypatch.setattr(stream, "SLICE", 16)
+    monkeypatch.setattr(parser, "SLICE", 16)
     monkeypatch.setattr(admission, "LARGE", 64)
 
 

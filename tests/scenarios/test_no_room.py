@@ -9,9 +9,9 @@ from pathlib import Path
 
 import aiohttp
 
-from mta.config.settings import Limits, Quota, Size, Spool
+from mta.config.settings import Limits, Quota, Size, SpoolSettings
 from mta.core.credential import Credential
-from mta.smtp.stream import CROWDED
+from mta.smtp.parser import CROWDED
 from tests.fakes.client import CONTENT, PATIENCE, Client, greeted
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, routed, running, settings
@@ -24,7 +24,7 @@ LATER = HELLO + envelope("250 ok", "451 4.3.0 later", "554 no recipients")
 
 
 async def test_a_disk_below_its_reserve_refuses_mail_before_it_is_sent(tmp_path: Path) -> None:
-    full = Spool(tmp_path / "spool", reserve=Size(EXABYTE))
+    full = SpoolSettings(tmp_path / "spool", reserve=Size(EXABYTE))
     async with running(settings(tmp_path, spool=full)) as house, await greeted(house.network) as client:
         kept = EXABYTE // 2**20
         said = await client.ask(MAIL)

@@ -17,7 +17,7 @@ from tests.fakes.peer import HELLO, TAKES, ScriptedPeer
 from tests.fakes.relay import wait_of
 
 MAIL = "MAIL FROM:<a@src.test>"
-HOLDER = replace(NETWORK, hold=3600.0, notify=False)
+PATIENT = replace(NETWORK, delay=3600.0, notify=False)
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def bound(
             yield house, client, clock
 
 
-async def test_only_who_may_hold_is_offered_it(tmp_path: Path) -> None:
+async def test_only_who_may_delay_is_offered_it(tmp_path: Path) -> None:
     async with bound(tmp_path, NETWORK) as (_, client, _clock):
         offers = await client.ehlo()
         assert "MT-PRIORITY" in offers
@@ -40,11 +40,11 @@ async def test_only_who_may_hold_is_offered_it(tmp_path: Path) -> None:
         assert await client.ask(f"{MAIL} HOLDFOR=60") == "550 5.7.1 You may not ask for a later release"
 
 
-async def test_who_may_hold_hears_how_long(tmp_path: Path) -> None:
-    async with bound(tmp_path, HOLDER) as (_, client, _clock):
+async def test_who_may_delay_hears_how_long(tmp_path: Path) -> None:
+    async with bound(tmp_path, PATIENT) as (_, client, _clock):
         (offer,) = [line for line in await client.ehlo() if line.startswith("FUTURERELEASE")]
         assert offer.split()[1] == "3600"
-        expected = "501 5.5.4 You may hold a message for 3600 seconds at most"
+        expected = "501 5.5.4 You may delay a message by 3600 seconds at most"
         assert await client.ask(f"{MAIL} HOLDFOR=3601") == expected
 
 
@@ -60,7 +60,7 @@ async def test_who_may_hold_hears_how_long(tmp_path: Path) -> None:
     ],
 )
 async def test_what_is_said_to_parameters(tmp_path: Path, parameters: str, reply: str) -> None:
-    async with bound(tmp_path, HOLDER) as (_, client, _clock):
+    async with bound(tmp_path, PATIENT) as (_, client, _clock):
         assert await client.ask(f"{MAIL} {parameters}") == reply
 
 
@@ -70,7 +70,7 @@ async def test_what_is_said_to_parameters(tmp_path: Path, parameters: str, reply
 async def test_a_mail_command_that_was_refused_leaves_nothing_to_the_next(
     tmp_path: Path, refused: str
 ) -> None:
-    async with bound(tmp_path, HOLDER, HELLO + TAKES) as (house, client, _clock):
+    async with bound(tmp_path, PATIENT, HELLO + TAKES) as (house, client, _clock):
         assert (await client.ask(f"{MAIL} {refused}"))[0] == "5"
         assert (await client.deliver(CONTENT, mail=" HOLDUNTIL=2000-01-01T00:00:00Z")).startswith("250 ")
         await house.event(type="delivery")  # at once
@@ -85,8 +85,8 @@ async def test_a_credential_may_ask_for_more_than_its_stream_has(tmp_path: Path)
         )
 
 
-async def test_a_message_that_is_held_goes_at_its_time_and_not_before(tmp_path: Path) -> None:
-    async with bound(tmp_path, HOLDER, HELLO + TAKES) as (house, client, clock):
+async def test_a_message_that_is_delayed_goes_at_its_time_and_not_before(tmp_path: Path) -> None:
+    async with bound(tmp_path, PATIENT, HELLO + TAKES) as (house, client, clock):
         assert (await client.deliver(CONTENT, mail=" HOLDFOR=1800")).startswith("250 ")
         reception = await house.event(type="reception")
         assert wait_of(reception) == pytest.approx(1800.0, abs=0.01)
@@ -97,13 +97,13 @@ async def test_a_message_that_is_held_goes_at_its_time_and_not_before(tmp_path: 
         assert delivery["attempt"] == 1
 
 
-async def test_a_message_that_is_held_survives_a_restart(tmp_path: Path) -> None:
+async def test_a_message_that_is_delayed_survives_a_restart(tmp_path: Path) -> None:
     async with ScriptedPeer(HELLO + TAKES) as peer:
         clock = HandClock()
         terms = settings(tmp_path, routes=routed(peer.port))
-        async with running(terms, clock, (HOLDER,)) as house, await greeted(house.network) as client:
+        async with running(terms, clock, (PATIENT,)) as house, await greeted(house.network) as client:
             assert (await client.deliver(CONTENT, mail=" HOLDFOR=1800")).startswith("250 ")
-        async with running(terms, clock, (HOLDER,)) as house:
+        async with running(terms, clock, (PATIENT,)) as house:
             await clock.advance(1799.0)
             assert house.of(type="delivery") == []
             await clock.advance(2.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mta.config.settings import DEFAULT, Dns, Duration, Provider
+from mta.config.settings import DEFAULT, Dns, Duration, ProviderSettings
 from mta.core.limits.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
@@ -44,7 +44,7 @@ async def sharing(
     names = [*(f"d{number}.test" for number in range(sites)), "shop.test"]
     zone: Zone = {(name, "MX"): [f"10 {name}.mail.protection.outlook.com."] for name in names}
     zone = {**zone, **{(f"{name}.mail.protection.outlook.com", "A"): [FIRST] for name in names}}
-    office = Provider(connections=connections, connections_start=connections, rate_start=rate)
+    office = ProviderSettings(connections=connections, connections_start=connections, rate_start=rate)
     async with NameServer(zone) as server, Receiver(FIRST) as receiver:
         terms = settings(
             directory,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mta.api.control import call
-from mta.config.settings import Address, Endpoint, HostName, Source, StaticRoute, Stream
+from mta.config.settings import Address, Endpoint, HostName, SourceSettings, StaticRoute, Stream
 from tests.fakes.clock import HandClock
 from tests.fakes.house import routed, running, settings
 from tests.fakes.peer import HELLO, TAKES, ScriptedPeer, answers
@@ -19,8 +19,8 @@ from tests.fakes.relay import MUTE, Relay
 
 B = "b@dst.test"
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
-ONE = {"mail1": Source(Address(FIRST))}
-TWO = {**ONE, "mail2": Source(Address(SECOND), HostName("mail2.test"))}
+ONE = {"mail1": SourceSettings(Address(FIRST))}
+TWO = {**ONE, "mail2": SourceSettings(Address(SECOND), HostName("mail2.test"))}
 MAIL1_FIRST = {"default": {"mail1": 10**9, "mail2": 1}}
 HELLO2 = HELLO.replace("EHLO mta.test", "EHLO mail2.test")
 LISTED = "554 5.7.1 Service unavailable; client [127.0.0.2] blocked using zen.spamhaus.org"
@@ -31,7 +31,7 @@ SLOWER = "450 4.7.1 Rate limit exceeded, slow down"
 async def relaying(
     directory: Path,
     *scripts: str,
-    sources: Mapping[str, Source] = TWO,
+    sources: Mapping[str, SourceSettings] = TWO,
     pools: Mapping[str, Mapping[str, int]] = MAIL1_FIRST,
     host: str = "127.0.0.1",
     **changes: Any,
@@ -149,7 +149,7 @@ async def test_one_source_that_is_too_fast_slows_no_other_one(tmp_path: Path) ->
 async def test_an_address_that_this_machine_has_no_more_is_told_and_the_other_source_sends(
     tmp_path: Path,
 ) -> None:
-    gone = {**TWO, "mail1": Source(Address("192.0.2.77"))}
+    gone = {**TWO, "mail1": SourceSettings(Address("192.0.2.77"))}
     async with relaying(tmp_path, HELLO2 + TAKES * 2, sources=gone) as relay:
         await relay.house.send("first@dst.test")
         delivery = await relay.house.event(type="delivery")
@@ -165,7 +165,7 @@ async def test_an_address_that_this_machine_has_no_more_is_told_and_the_other_so
 
 
 async def test_an_address_that_this_machine_has_no_more_and_no_other_one(tmp_path: Path) -> None:
-    gone = {"mail1": Source(Address("192.0.2.77"))}
+    gone = {"mail1": SourceSettings(Address("192.0.2.77"))}
     async with relaying(tmp_path, sources=gone, pools={}) as relay:
         await relay.house.send(B)
         deferral = await relay.house.event(type="deferral")
@@ -178,7 +178,10 @@ async def test_an_address_that_this_machine_has_no_more_and_no_other_one(tmp_pat
 
 
 async def test_a_host_of_the_other_family_is_left_to_the_source_that_reaches_it(tmp_path: Path) -> None:
-    mixed = {"mail1": Source(Address(FIRST)), "mail2": Source(Address("::1"), HostName("mail2.test"))}
+    mixed = {
+        "mail1": SourceSettings(Address(FIRST)),
+        "mail2": SourceSettings(Address("::1"), HostName("mail2.test")),
+    }
     async with relaying(tmp_path, HELLO2 + TAKES, sources=mixed, host="::1") as relay:
         await relay.house.send(B)
         delivery = await relay.house.event(type="delivery")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mta.api.control import call
-from mta.config.settings import Address, HostName, Source, Stream
+from mta.config.settings import Address, HostName, SourceSettings, Stream
 from mta.core.limits.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.doorman import DROPS, SILENT, TAKES, Doorman
@@ -20,7 +20,10 @@ from tests.fakes.relay import MUTE
 from tests.fakes.waiting import fill
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
-TWO = {"mail1": Source(Address(FIRST)), "mail2": Source(Address(SECOND), HostName("mail2.test"))}
+TWO = {
+    "mail1": SourceSettings(Address(FIRST)),
+    "mail2": SourceSettings(Address(SECOND), HostName("mail2.test")),
+}
 EITHER = {"default": {"mail1": 10**9, "mail2": 1}}
 APART = {"one": {"mail1": 1}, "two": {"mail2": 1}}
 STREAMS = {"one": Stream(pool="one", priority=0), "two": Stream(pool="two", priority=0)}
@@ -32,7 +35,7 @@ async def facing(
     directory: Path,
     peer: Doorman,
     clock: HandClock,
-    sources: Mapping[str, Source] = TWO,
+    sources: Mapping[str, SourceSettings] = TWO,
     pools: Mapping[str, Mapping[str, int]] = EITHER,
     route: Mapping[str, Any] | None = None,
     **changes: Any,
@@ -99,7 +102,7 @@ async def test_a_goodbye_that_names_a_blocklist_moves_what_was_under_way(tmp_pat
 
 async def test_a_source_that_is_gone_for_long_never_holds_mail(tmp_path: Path) -> None:
     clock = HandClock()
-    gone = {**TWO, "mail1": Source(Address("192.0.2.77"))}
+    gone = {**TWO, "mail1": SourceSettings(Address("192.0.2.77"))}
     async with Doorman() as peer, facing(tmp_path, peer, clock, sources=gone) as house:
         for number in range(20):
             await house.send(f"b{number}@dst.test")
@@ -110,7 +113,7 @@ async def test_a_source_that_is_gone_for_long_never_holds_mail(tmp_path: Path) -
 
 async def test_a_message_makes_no_lanes_that_it_does_not_use(tmp_path: Path) -> None:
     clock = HandClock()
-    many = {f"mail{n}": Source(Address(f"127.0.0.{n + 1}")) for n in range(1, 9)}
+    many = {f"mail{n}": SourceSettings(Address(f"127.0.0.{n + 1}")) for n in range(1, 9)}
     await fill(settings(tmp_path).spool.path, clock, [("bulk", "b@dst.test")])
     async with Doorman() as peer, facing(tmp_path, peer, clock, sources=many, pools={}) as house:
         await house.event(type="delivery")

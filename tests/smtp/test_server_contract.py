@@ -1,6 +1,6 @@
 """What the server's end promises beyond its base class, one test for each override.
 
-Between: raw clients and `mta.smtp.stream`, `mta.smtp.server` over real sockets.
+Between: raw clients and `mta.smtp.parser`, `mta.smtp.server` over real sockets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aiosmtplib.protocol import SMTPProtocol
 from mta.config.settings import Sandbox
 from mta.core.credential import Credential
 from mta.smtp.connection import LINGER
-from mta.smtp.stream import CROWDED, MAX_AUTH, MAX_COMMAND, MAX_PENDING, TURN
+from mta.smtp.parser import CROWDED, MAX_AUTH, MAX_COMMAND, MAX_PENDING, TURN
 from tests.fakes.client import CONTENT, ENVELOPE, Client, greeted, plain, stuffed
 from tests.fakes.clock import HandClock
 from tests.fakes.house import KEY, NETWORK, House, running, settings

@@ -15,8 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mta.cli.main import main
-from mta.config.settings import Endpoint, Sandbox, Settings, StaticRoute
-from mta.config.settings import Spool as SpoolSettings
+from mta.config.settings import Endpoint, Sandbox, Settings, SpoolSettings, StaticRoute
 from mta.core.event import Event, Type
 from mta.core.model import Message, Recipient
 from mta.core.queueid import text

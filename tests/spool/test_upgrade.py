@@ -80,6 +80,14 @@ def test_credentials_of_every_schema_still_prove_who_they_are(tmp_path: Path, st
         assert proves_password(secrets["password"], found["password"].verifier)
 
 
+def test_a_credential_may_still_delay_its_mail_after_the_upgrade(tmp_path: Path) -> None:
+    load(DATA / "credentials-0002.sql", tmp_path / "credentials.db")
+    with closing(sqlite3.connect(tmp_path / "credentials.db")) as connection, connection:
+        connection.execute("UPDATE credential SET hold = 3600.0 WHERE login = 'key'")
+    with CredentialStore(tmp_path / "credentials.db") as store:
+        assert [one.credential.delay for one in store.current().values()] == [3600.0, None, None]
+
+
 async def test_what_this_version_stores_can_be_stored_for_the_next(tmp_path: Path) -> None:
     await store(tmp_path / "from")
     (tmp_path / "dump.sql").write_text(dump(tmp_path / "from" / database.FILE))

@@ -26,7 +26,7 @@ from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
-from mta.spool.verify import LISTED, Verdict, verify
+from mta.spool.verify import LISTED, Verification, verify
 from mta.store.credentials import CredentialStore
 from tests.fakes.clock import HandClock
 from tests.fakes.house import running, settings
@@ -44,7 +44,7 @@ def never() -> None:
     raise AssertionError("nothing was under way")
 
 
-def look(directory: Path, pause: Callable[[], None] = never) -> Verdict:
+def look(directory: Path, pause: Callable[[], None] = never) -> Verification:
     return verify(directory, pause, event_log=directory / "events.jsonl")
 
 
@@ -107,7 +107,7 @@ def change(directory: Path, statement: str, file: str = database.FILE) -> None:
 
 async def test_a_spool_that_is_sound_has_no_findings(kept: tuple[Path, Message, Message]) -> None:
     verdict = look(kept[0])
-    assert verdict == Verdict(messages=2, recipients=3, files=1)
+    assert verdict == Verification(messages=2, recipients=3, files=1)
 
 
 @pytest.mark.parametrize(

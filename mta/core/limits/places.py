@@ -30,7 +30,7 @@ class Places(Generic[Guest]):
 
     def __init__(self, most: int, each: int) -> None:
         self.most = most
-        self._each = each
+        self.each = each
         self._networks: dict[Guest, str] = {}  # of everybody
         self._alike: Counter[str] = Counter()  # connections by network
         self._strangers: dict[str, dict[Guest, None]] = {}  # by network, who has got on longest ago first
@@ -46,7 +46,7 @@ class Places(Generic[Guest]):
 
     def arrive(self, guest: Guest, network: str, *, is_known: bool = False) -> Arrival[Guest]:
         """Somebody connects; who is known by his address is no stranger. Who is refused holds no place."""
-        if self._alike[network] >= self._each:
+        if self._alike[network] >= self.each:
             return Arrival(is_refused=True)
         leaves: Guest | None = None
         if len(self._networks) >= self.most or (not is_known and len(self._oldest) >= self.most // 2):

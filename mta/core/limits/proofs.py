@@ -32,7 +32,7 @@ class _Proof:
 
 
 @dataclass(slots=True)
-class _Client:
+class _Network:
     proofs: int
     until: float
 
@@ -43,7 +43,7 @@ class Proofs:
     def __init__(self, bound: int = BOUND) -> None:
         self._bound = bound
         self._logins: dict[bytes, OrderedDict[str, _Proof]] = {}
-        self._clients: dict[str, _Client] = {}
+        self._clients: dict[str, _Network] = {}
         self._count = 0
 
     def keep(self, client: str, login: bytes, fingerprint: bytes, now: float) -> None:
@@ -58,7 +58,7 @@ class Proofs:
             return
         proofs[client] = _Proof(fingerprint, until)
         self._count += 1
-        standing = self._clients.setdefault(client, _Client(0, until))
+        standing = self._clients.setdefault(client, _Network(0, until))
         standing.proofs += 1
         standing.until = until
         if self._count > self._bound:

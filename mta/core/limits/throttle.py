@@ -60,6 +60,12 @@ class RateLimit:
             self.arrival = max(self.arrival, now) + amount * self.rate.period / self.rate.amount
         return answer
 
+    def become(self, rate: Rate | None, now: float) -> None:
+        """Another rate from now on, with the bucket as it was; no debt is longer than a period of it."""
+        if rate != self.rate:
+            self.rate = rate
+            self.arrival = 0.0 if rate is None else min(self.arrival, now + rate.period)
+
 
 @dataclass(slots=True)
 class DeadSite:

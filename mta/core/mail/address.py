@@ -1,10 +1,10 @@
 """Envelope addresses and ESMTP parameters: the argument of MAIL and RCPT.
 
 Between: the SMTP server hands in what follows the verb; admission and the router read the result.
-Contract: `parse` takes b"FROM:<a@b.test> SIZE=10" and gives a `Path` and the parameters with upper-case
-    names. The null sender is the empty address. `domain` is the lower-case A-label form; the address
-    itself is kept as it was written, UTF-8 where SMTPUTF8 was declared; nothing in it breaks a line or turns
-    the direction of what stands behind it.
+Contract: `parse` takes b"FROM:<a@b.test> SIZE=10" and gives an `EnvelopePath` and the parameters with
+    upper-case names. The null sender is the empty address. `domain` is the lower-case A-label form; the
+    address itself is kept as it was written, UTF-8 where SMTPUTF8 was declared; nothing in it breaks a line
+    or turns the direction of what stands behind it.
 Raises: PathError, carrying the reply to give.
 Standards: RFC 5321 4.1.2 (path grammar), 4.5.3.1 (sizes), RFC 6531 3.3 (UTF-8), RFC 5890 (A-labels).
 Why: library validators are for sign-up forms; they refuse what a mail server has to relay.
@@ -40,14 +40,14 @@ _WORD = re.compile(r"[^ \t]++")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~\u0080-\U0010ffff]++))?+")
 
 
-class Path(NamedTuple):
+class EnvelopePath(NamedTuple):
     """One mailbox of the envelope."""
 
     address: str
     domain: str
 
 
-NULL = Path("", "")
+NULL = EnvelopePath("", "")
 Parameters = dict[str, str | None]
 _NONE: Parameters = {}
 
@@ -60,18 +60,18 @@ class PathError(Exception):
         self.reply = Reply(code, enhanced, text)
 
 
-def parse(keyword: bytes, argument: bytes) -> tuple[Path, Parameters]:
+def parse(keyword: bytes, argument: bytes) -> tuple[EnvelopePath, Parameters]:
     """Read the argument of MAIL (keyword FROM) or RCPT (keyword TO)."""
     plain = _PLAIN.fullmatch(argument)
     if plain is not None and plain[1].upper() == keyword:
         domain = a_label(plain[3].decode())
         rest = plain[4]
-        path = Path(f"{plain[2].decode()}@{plain[3].decode()}", domain)
+        path = EnvelopePath(f"{plain[2].decode()}@{plain[3].decode()}", domain)
         return path, parameters(rest.decode("utf-8", "replace")) if rest else _NONE
     return _parse_any(keyword, argument)
 
 
-def _parse_any(keyword: bytes, argument: bytes) -> tuple[Path, Parameters]:
+def _parse_any(keyword: bytes, argument: bytes) -> tuple[EnvelopePath, Parameters]:
     command = _COMMAND.fullmatch(argument)
     if command is None or command[1].upper() != keyword:
         verb = "MAIL" if keyword == b"FROM" else "RCPT"
@@ -94,7 +94,7 @@ def _parse_any(keyword: bytes, argument: bytes) -> tuple[Path, Parameters]:
     domain, bracket, rest = text[local.end() + 1 :].partition(">")
     if not bracket or (rest and rest[0] not in " \t"):
         raise PathError(501, "5.5.4", "The address is not closed by >")
-    return Path(f"{local[0]}@{domain}", a_label(domain)), parameters(rest.strip(" \t"))
+    return EnvelopePath(f"{local[0]}@{domain}", a_label(domain)), parameters(rest.strip(" \t"))
 
 
 def ascii_address(address: str) -> tuple[str, str]:

@@ -40,7 +40,7 @@ class Fate(enum.Enum):
     PASSED = "passed on as it is"
 
 
-class Row(NamedTuple):
+class HeaderFault(NamedTuple):
     """One thing that may be wrong with a header block."""
 
     what: str
@@ -49,36 +49,36 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row("a first line that begins with a blank", Fate.REFUSED),
-    Row("a line that is no field: no `name:` of printable ASCII", Fate.REFUSED),
-    Row("first lines of a mailbox file: `From ann ...`, `>From ann ...`", Fate.REMOVED),
-    Row("no `From`", Fate.REFUSED),
-    Row(
+    HeaderFault("a first line that begins with a blank", Fate.REFUSED),
+    HeaderFault("a line that is no field: no `name:` of printable ASCII", Fate.REFUSED),
+    HeaderFault("first lines of a mailbox file: `From ann ...`, `>From ann ...`", Fate.REMOVED),
+    HeaderFault("no `From`", Fate.REFUSED),
+    HeaderFault(
         "a second `From`, `Sender`, `Subject`, `To`, `Cc` or `Reply-To`",
         Fate.REFUSED,
         (b"from", b"sender", b"subject", b"to", b"cc", b"reply-to"),
     ),
-    Row(
+    HeaderFault(
         "an address in `From`, `Sender`, `Resent-From` or `Resent-Sender` that the credential may not use",
         Fate.FORBIDDEN,
         (b"from", b"sender", b"resent-from", b"resent-sender"),
     ),
-    Row("a second `Date` or `Message-ID`", Fate.ONE_STAYS, (b"date", b"message-id")),
-    Row("no `Date` or `Message-ID`, or an empty one", Fate.ADDED, (b"date", b"message-id")),
-    Row(
+    HeaderFault("a second `Date` or `Message-ID`", Fate.ONE_STAYS, (b"date", b"message-id")),
+    HeaderFault("no `Date` or `Message-ID`, or an empty one", Fate.ADDED, (b"date", b"message-id")),
+    HeaderFault(
         "no `Date` or `Message-ID`, but a DKIM-Signature of the application names it in `h=`",
         Fate.TOLD,
         (b"dkim-signature",),
     ),
-    Row("`Return-Path`", Fate.REMOVED, (b"return-path",)),
-    Row(
+    HeaderFault("`Return-Path`", Fate.REMOVED, (b"return-path",)),
+    HeaderFault(
         "`Bcc`, `Resent-Bcc`: in any case, empty, folded, with blanks before the colon, signed",
         Fate.REMOVED,
         (b"bcc", b"resent-bcc"),
     ),
-    Row("more than `limits.hops` `Received` fields", Fate.LOOP, (b"received",)),
-    Row("more than `limits.header` octets, or 10,000 fields", Fate.TOO_LARGE),
-    Row("a line over 998 octets", Fate.PASSED),
+    HeaderFault("more than `limits.hops` `Received` fields", Fate.LOOP, (b"received",)),
+    HeaderFault("more than `limits.header` octets, or 10,000 fields", Fate.TOO_LARGE),
+    HeaderFault("a line over 998 octets", Fate.PASSED),
 )
 
 

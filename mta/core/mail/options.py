@@ -26,14 +26,14 @@ def priority(value: str | None) -> int:
     return int(value)
 
 
-def hold_for(value: str | None) -> float:
+def delay_for(value: str | None) -> float:
     """The value of HOLDFOR, in seconds."""
     if value is None or not _INTERVAL.fullmatch(value):
         raise PathError(501, "5.5.4", "HOLDFOR is a number of seconds, at least 1")
     return float(value)
 
 
-def hold_until(value: str | None, now: float) -> float:
+def delay_until(value: str | None, now: float) -> float:
     """The value of HOLDUNTIL, as seconds from now; a time that has passed is no wait."""
     try:
         until = datetime.fromisoformat(value or "")

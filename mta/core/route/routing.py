@@ -22,7 +22,7 @@ from mta.core.limits.throttle import SiteLimits
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
 from mta.core.queue.retry import ANY, Schedule
 from mta.core.route.source import Source
-from mta.core.route.terms import Limit, PathBounds
+from mta.core.route.terms import Limit, PathBounds, Resolved
 
 ROOT = "."
 MAX_HOSTS = 10  # more never help, and a domain must not make us knock at a hundred doors
@@ -59,6 +59,14 @@ class Route(NamedTuple):
     matched: str = ""  # what of the provider's profile fits
     said: tuple[Limit, ...] = ()  # every limit with its origin
     retry: Schedule = ANY  # waits are at least these
+
+    @classmethod
+    def on(cls, site: str, hosts: tuple[Host, ...], terms: Resolved) -> Route:
+        """To this site on these terms."""
+        limits, bounds = terms.limits, terms.bounds
+        return cls(
+            site, hosts, limits, bounds, tls_required=terms.tls_required, said=terms.said, retry=terms.retry
+        )
 
 
 class Status(enum.Enum):

@@ -9,34 +9,34 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mta.core.mail.address import NULL, Path, PathError, a_label, parameters, parse
+from mta.core.mail.address import NULL, EnvelopePath, PathError, a_label, parameters, parse
 
 
 @pytest.mark.parametrize(
     ("argument", "path"),
     [
-        (b"FROM:<a@b.test>", Path("a@b.test", "b.test")),
-        (b"from:<a@b.test>", Path("a@b.test", "b.test")),
-        (b"FROM: <a@b.test>", Path("a@b.test", "b.test")),
-        (b"FROM:\t <a@b.test>", Path("a@b.test", "b.test")),
-        (b"FROM:<A.b+c@B.Test>", Path("A.b+c@B.Test", "b.test")),
-        (b"FROM:<a..b.@b.test>", Path("a..b.@b.test", "b.test")),  # carriers gave such out
-        (b"FROM:<!#$%&'*+/=?^_`{|}~-@b.test>", Path("!#$%&'*+/=?^_`{|}~-@b.test", "b.test")),
-        (b"FROM:<a@_b.test>", Path("a@_b.test", "_b.test")),
-        (b"FROM:<a@localhost>", Path("a@localhost", "localhost")),
-        (b"FROM:<a@[192.0.2.1]>", Path("a@[192.0.2.1]", "[192.0.2.1]")),
-        (b"FROM:<a@[IPv6:2001:DB8::0:1]>", Path("a@[IPv6:2001:DB8::0:1]", "[IPv6:2001:db8::1]")),
-        (b'FROM:<"a b>@"@b.test>', Path('"a b>@"@b.test', "b.test")),
-        (b'FROM:<"a\\"b"@b.test>', Path('"a\\"b"@b.test', "b.test")),
-        (b"FROM:<@x.test:a@b.test>", Path("a@b.test", "b.test")),
-        (b"FROM:<@x.test,@y.test:a@b.test>", Path("a@b.test", "b.test")),
+        (b"FROM:<a@b.test>", EnvelopePath("a@b.test", "b.test")),
+        (b"from:<a@b.test>", EnvelopePath("a@b.test", "b.test")),
+        (b"FROM: <a@b.test>", EnvelopePath("a@b.test", "b.test")),
+        (b"FROM:\t <a@b.test>", EnvelopePath("a@b.test", "b.test")),
+        (b"FROM:<A.b+c@B.Test>", EnvelopePath("A.b+c@B.Test", "b.test")),
+        (b"FROM:<a..b.@b.test>", EnvelopePath("a..b.@b.test", "b.test")),  # carriers gave such out
+        (b"FROM:<!#$%&'*+/=?^_`{|}~-@b.test>", EnvelopePath("!#$%&'*+/=?^_`{|}~-@b.test", "b.test")),
+        (b"FROM:<a@_b.test>", EnvelopePath("a@_b.test", "_b.test")),
+        (b"FROM:<a@localhost>", EnvelopePath("a@localhost", "localhost")),
+        (b"FROM:<a@[192.0.2.1]>", EnvelopePath("a@[192.0.2.1]", "[192.0.2.1]")),
+        (b"FROM:<a@[IPv6:2001:DB8::0:1]>", EnvelopePath("a@[IPv6:2001:DB8::0:1]", "[IPv6:2001:db8::1]")),
+        (b'FROM:<"a b>@"@b.test>', EnvelopePath('"a b>@"@b.test', "b.test")),
+        (b'FROM:<"a\\"b"@b.test>', EnvelopePath('"a\\"b"@b.test', "b.test")),
+        (b"FROM:<@x.test:a@b.test>", EnvelopePath("a@b.test", "b.test")),
+        (b"FROM:<@x.test,@y.test:a@b.test>", EnvelopePath("a@b.test", "b.test")),
         (b"FROM:<>", NULL),
-        ("FROM:<jörg@bücher.test>".encode(), Path("jörg@bücher.test", "xn--bcher-kva.test")),
-        ("FROM:<a@BÜCHER.test>".encode(), Path("a@BÜCHER.test", "xn--bcher-kva.test")),
-        (b"FROM:<" + b"l" * 64 + b"@b.test>", Path("l" * 64 + "@b.test", "b.test")),
+        ("FROM:<jörg@bücher.test>".encode(), EnvelopePath("jörg@bücher.test", "xn--bcher-kva.test")),
+        ("FROM:<a@BÜCHER.test>".encode(), EnvelopePath("a@BÜCHER.test", "xn--bcher-kva.test")),
+        (b"FROM:<" + b"l" * 64 + b"@b.test>", EnvelopePath("l" * 64 + "@b.test", "b.test")),
     ],
 )
-def test_a_path_that_is_read(argument: bytes, path: Path) -> None:
+def test_a_path_that_is_read(argument: bytes, path: EnvelopePath) -> None:
     assert parse(b"FROM", argument) == (path, {})
 
 

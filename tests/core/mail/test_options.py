@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mta.core.mail.address import PathError
-from mta.core.mail.options import hold_for, hold_until, priority
+from mta.core.mail.options import delay_for, delay_until, priority
 
 NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 
@@ -24,20 +24,20 @@ def test_what_is_no_priority(value: str | None) -> None:
 @pytest.mark.parametrize("value", [None, "0", "-5", "1e3", "1000000000", "soon"])
 def test_what_is_no_interval(value: str | None) -> None:
     with pytest.raises(PathError, match="seconds"):
-        hold_for(value)
+        delay_for(value)
 
 
 def test_an_interval() -> None:
-    assert hold_for("999999999") == 999_999_999.0
+    assert delay_for("999999999") == 999_999_999.0
 
 
 def test_a_time() -> None:
-    assert hold_until("2023-11-14T22:13:25Z", NOW) == 5.0
-    assert hold_until("2023-11-14T23:13:25+01:00", NOW) == 5.0
+    assert delay_until("2023-11-14T22:13:25Z", NOW) == 5.0
+    assert delay_until("2023-11-14T23:13:25+01:00", NOW) == 5.0
 
 
 def test_a_time_that_has_passed_is_no_wait() -> None:
-    assert hold_until("2020-01-01T00:00:00Z", NOW) == 0.0
+    assert delay_until("2020-01-01T00:00:00Z", NOW) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_a_time_that_has_passed_is_no_wait() -> None:
 )
 def test_what_is_no_time(value: str | None) -> None:
     with pytest.raises(PathError, match="2026-12-24T18:00:00Z"):
-        hold_until(value, NOW)
+        delay_until(value, NOW)

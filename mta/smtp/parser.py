@@ -22,12 +22,12 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from mta.core.limits.capacity import Share
+from mta.core.limits.room import Share
 from mta.core.mail import message
 from mta.core.mail.address import PathError
 from mta.core.mail.message import Mending
 from mta.core.model import Reply
-from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, Connection, Mode
+from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, ClientConnection, Mode
 
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512, extensions for more
 MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
@@ -43,7 +43,7 @@ _END = b"\r\n.\r\n"
 _QUICK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
-class Stream(Connection):
+class Parser(ClientConnection):
     """The server's end of one connection, below the verbs."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -109,7 +109,7 @@ class Stream(Connection):
         """Go on, and read on, for about so long, when others have had their turn."""
         if not self._has_turn:
             self._has_turn = True
-            self.policy.rests.ask(self.party, self._take_turn, length)
+            self.listener.rests.ask(self.party, self._take_turn, length)
 
     def _take_turn(self) -> bool:
         self._has_turn = False
@@ -130,7 +130,7 @@ class Stream(Connection):
                 if len(self._in) - self._position > MAX_AUTH:
                     self.hang_up(Reply(421, "4.5.2", "The command line does not end"))
                 break
-            now = self.policy.clock.monotonic()
+            now = self.listener.clock.monotonic()
             if not left or now > until or self._choked:
                 if not self._choked:
                     self._yield(TURN_TIME)
@@ -146,7 +146,7 @@ class Stream(Connection):
         if self._mode is Mode.COMMAND and not self._has_turn and not self._choked:  # all is done
             if self._ended:
                 self._close()
-            elif self.policy.draining and self.is_idle:
+            elif self.listener.draining and self.is_idle:
                 self.hang_up(GOING_DOWN)
         if not self._reading and not self._has_turn and self._mode is not Mode.BUSY:
             self._resume_reading()
@@ -162,7 +162,7 @@ class Stream(Connection):
             self.refuse(Reply(500, "5.5.6", "The command line is too long"))
             return
         if not self.is_stranger:
-            self.deadline = now + self.policy.command_timeout
+            self.deadline = now + self.terms.command_timeout
         try:
             self.on_command(verb, argument.strip(b" \t"))
         except PathError as error:
@@ -174,7 +174,7 @@ class Stream(Connection):
         """Let a verb that waits run as a task; commands behind it stay where they are."""
         self._mode = Mode.BUSY
         self._flush()
-        self._task = self.policy.spawn(self._finish(work))
+        self._task = self.listener.spawn(self._finish(work))
 
     async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -190,7 +190,7 @@ class Stream(Connection):
             return
         self._mode = Mode.COMMAND
         if not self.is_stranger:
-            self.deadline = self.policy.clock.monotonic() + self.policy.command_timeout
+            self.deadline = self.listener.clock.monotonic() + self.terms.command_timeout
         self._pump()
 
     async def readline(self) -> bytes:
@@ -220,7 +220,7 @@ class Stream(Connection):
         self._mode = Mode.DATA
         self._dropped = None
         self._dotted = False
-        self.deadline = self.policy.clock.monotonic() + self.policy.data_timeout
+        self.deadline = self.listener.clock.monotonic() + self.terms.data_timeout
         if self._position < len(self._in):
             self._flush()
             self._collect(self._in, self._position)
@@ -264,12 +264,12 @@ class Stream(Connection):
         try:
             said = self._complete(content)
         except Exception as error:
-            self.policy.bug(error)
+            self.listener.bug(error)
             said = BUG
         if isinstance(said, Reply):
             self.answer(said)
         elif said is not None:
-            self.policy.spawn(self._wait_for(said))
+            self.listener.spawn(self._wait_for(said))
 
     def _keep_or_drop(self, held: bytearray, new: int) -> None:
         """A message that is too much is heard to its end, but not held."""
@@ -283,7 +283,7 @@ class Stream(Connection):
             if self._dropped is None:
                 # Of what is held the last octets may be the final dot's line, and no content.
                 size = len(held) - len(b".\r")
-                if size + (0 if self._mending is None else self._mending.size) > self.policy.message_size:
+                if size + (0 if self._mending is None else self._mending.size) > self.terms.message_size:
                     self._dropped = self._too_large()
                 elif not share.has_room(-len(b".\r")):
                     self._dropped = CROWDED
@@ -302,7 +302,7 @@ class Stream(Connection):
             self._pause_reading()  # libuv would read 32 times before anybody else has a turn
             return self._mend(first)
         except Exception as error:
-            self.policy.bug(error)
+            self.listener.bug(error)
             return BUG
         finally:
             self._yield(self.loop.time() - began)  # the next slice takes as long
@@ -311,17 +311,17 @@ class Stream(Connection):
         """Mend the next slice of a large message, or refuse what no message may hold."""
         mending = self._mending
         if mending is None:
-            mending = self._mending = Mending(self.policy.normalise)
+            mending = self._mending = Mending(self.terms.normalise)
         before = mending.size
         mending.feed(data)
         if self._share is not None:
             self._share.take(mending.size - before - len(data))
-        if mending.has_bare_newline and not self.policy.normalise:
+        if mending.has_bare_newline and not self.terms.normalise:
             return BARE_NEWLINE
         return NUL if mending.has_nul else None
 
     def _too_large(self) -> Reply:
-        return Reply(552, "5.3.4", f"The message is larger than {self.policy.message_size} octets")
+        return Reply(552, "5.3.4", f"The message is larger than {self.terms.message_size} octets")
 
     def _find_dot(self, octets: bytes | bytearray, begin: int, start: int) -> int:
         """Where the final dot is; -1 if it is not here yet. Before `start` there is none.
@@ -352,7 +352,7 @@ class Stream(Connection):
         else:
             dotted = self._dotted
             if message.has_bare_newline(content):
-                if not self.policy.normalise:
+                if not self.terms.normalise:
                     return BARE_NEWLINE
                 content, dotted = message.normalise_newlines(content), True
             if b"\0" in content:
@@ -360,13 +360,13 @@ class Stream(Connection):
             if dotted:
                 content = message.unstuff(content)
             pieces, size = [content], len(content)
-        return self._too_large() if size > self.policy.message_size else self.on_message(pieces, dotted)
+        return self._too_large() if size > self.terms.message_size else self.on_message(pieces, dotted)
 
     async def _wait_for(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:
-            self.policy.bug(error)
+            self.listener.bug(error)
             self.answer(BUG)
 
     def answer(self, reply: Reply) -> None:

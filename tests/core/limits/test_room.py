@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mta.core.limits.capacity import MIB, RESERVE_FILES, Free, Quota, Reserve, Share, Size, over_quota
+from mta.core.limits.room import MIB, RESERVE_FILES, Free, Quota, Reserve, Share, Size, over_quota
 
 
 def test_a_disk_below_its_reserve_takes_nothing_until_there_is_clearly_more() -> None:
