@@ -123,7 +123,7 @@ class Weather:
             self.is_slow = False
 
     def slowed(self, now: float, speed: float, mark: float, *, is_probe: bool) -> None:
-        """For a refusal at this speed we go slower now, than a mark; a probe went where it was refused before."""
+        """For a refusal at this speed we go slower now; a probe went where it was refused before."""
         self._gap, self._quiet = self._quiet, 0
         self._is_rare = not is_probe and self._gap >= RARE
         self._is_again = self.is_slow or not is_probe
