@@ -26,15 +26,15 @@ from mta.api import admin
 from mta.cli.main import DEFAULT, main
 from mta.cli.sandbox import OPEN
 from mta.config.load import load
-from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Settings, Spool, Stream
+from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Settings, SpoolSettings, Stream
 from mta.core.limits import guesses, level, proofs, sparing, throttle
 from mta.core.mail.header import MAX_FIELDS
-from mta.delivery import paths
+from mta.delivery import branches
 from mta.intake import authentication, strangers
 from mta.metrics import Metrics
 from mta.ops import certificate, descriptors, findings, logs, notify
 from mta.sandbox.actors import ACTORS
-from mta.smtp import connection, stream
+from mta.smtp import connection, parser
 from mta.spool import queue, slack, wal
 from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
 
@@ -148,8 +148,8 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("strangers.md", f"{guesses.CLIENT.amount:.0f} over all logins"),
     ("strangers.md", f"at once, {authentication.WAITING} wait"),
     ("strangers.md", f"and {MAX_FIELDS:,} fields"),
-    ("strangers.md", f"{stream.TURN} commands or {stream.TURN_TIME * 1000:.0f} ms of one connection"),
-    ("strangers.md", f"a message over {stream.SLICE // 1024} KiB"),
+    ("strangers.md", f"{parser.TURN} commands or {parser.TURN_TIME * 1000:.0f} ms of one connection"),
+    ("strangers.md", f"a message over {parser.SLICE // 1024} KiB"),
     ("strangers.md", f"{connection.MAX_ERRORS}; a message that is taken makes up for"),
     ("strangers.md", f"makes up for {WORDS_FOR[connection.TAKEN // 10]}, an accepted recipient for a tenth"),
     ("strangers.md", f"{admin.CONNECTIONS} connections, {admin.SILENCE:.0f} s without"),
@@ -167,7 +167,7 @@ def test_a_number_of_a_page_is_the_one_in_the_code(page: str, words: str) -> Non
 
 
 def test_numbers_that_the_pages_have_in_words() -> None:
-    assert (sparing.PERIOD, paths.SAVE_INTERVAL) == (MINUTE, MINUTE)  # "a minute", "each minute"
+    assert (sparing.PERIOD, branches.SAVE_INTERVAL) == (MINUTE, MINUTE)  # "a minute", "each minute"
     assert queue.UNWRITABLE_WAIT == HOUR  # "in an hour"
     assert authentication.THREADS == 2  # "two at once"
     assert connection.ACCEPTED == 1  # a tenth of an error
@@ -192,10 +192,10 @@ def test_the_settings_to_go_live_with_are_valid(tmp_path: Path) -> None:
 def test_the_user_and_the_places_of_the_unit_are_those_to_go_live_with() -> None:
     """What is typed there is what the unit, and the settings that are left out, look for."""
     unit = (ROOT / "systemd" / "mta.service").read_text()
-    command = f"useradd --system --home-dir {Spool().path} --shell /usr/sbin/nologin mta"
+    command = f"useradd --system --home-dir {SpoolSettings().path} --shell /usr/sbin/nologin mta"
     assert f"       {command}\n" in section("Go live")
     assert f": {command}\n" in unit
-    assert f"install -d -m 700 -o mta -g mta {Spool().path}\n" in section("Go live")
+    assert f"install -d -m 700 -o mta -g mta {SpoolSettings().path}\n" in section("Go live")
     assert "\nUser=mta\nGroup=mta\nStateDirectory=mta\nStateDirectoryMode=0700\n" in unit
     assert f"--config {DEFAULT} serve\n" in unit
     doors = {(each.bind.port, each.tls) for each in Settings.__dataclass_fields__["listeners"].default}

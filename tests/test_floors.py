@@ -21,7 +21,7 @@ FLOORS = (
     ("delivery.pool", "outbound.expiry", "outbound.strays"),
     (
         "delivery.lane",
-        "delivery.paths",
+        "delivery.branches",
         "delivery.connect",
         "outbound.explanation",
         "intake.submission",

@@ -17,13 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path as File
+from pathlib import Branch as File
 from typing import NamedTuple
 
 import matplotlib
 from matplotlib import pyplot
 
-from mta.core.limits.adaptive import Path
+from mta.core.limits.adaptive import Branch
 from mta.core.limits.level import Bounds
 from tests.fakes.sender import Minute, Sender
 from tests.fakes.sites import Bucket, Fixed, Limit, Site, Sliding, Temper
@@ -99,7 +99,7 @@ def default_cases() -> Iterator[Case]:
 def meet(case: Case) -> Sender:
     limit = case.site.limit
     assert limit is not None
-    path = Path(Bounds(1 / 60, limit.rate * case.start, math.inf), case.window)
+    path = Branch(Bounds(1 / 60, limit.rate * case.start, math.inf), case.window)
     single = case.site.connections or case.is_default
     sender = Sender(path, case.site, batch=1 if single else max(1, int(limit.rate / 20)))
     sender.run(case.hours * HOUR / 2)

@@ -163,6 +163,7 @@ class Verdict(NamedTuple):
     retry: str = ""  # the retry class by name; "" where it is permanent
     wait: float | None = None  # seconds that the peer or the rule names, for the reaction or the retry
     stated: bool = False  # the peer itself named it
+    is_own: bool = False  # the rule is one of the provider's own words
 
     @property
     def is_by_rule(self) -> bool:

@@ -30,7 +30,7 @@ from mta.core.answers.classify import (
 )
 from mta.core.answers.dialogue import Left, Transaction
 from mta.core.limits.throttle import GO, RateLimit
-from mta.core.limits.turns import LOW, Share, Turns
+from mta.core.limits.turns import LOW, LOWEST, Share, Turns
 from mta.core.mail.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.route.routing import Route
@@ -45,9 +45,10 @@ BATCHES_PER_CONNECTION = 8  # so many waiting are worth one more connection; pip
 FULL_WAIT = 60.0  # seconds until mail comes back that found the lane full; room wakes it sooner
 ENOUGH_WAIT = 60.0  # seconds until one more connection is tried where the last was refused
 SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
-HOLD = 1800.0  # seconds that a tenant's mail waits where a rule names no time
+TENANT_SUSPENDED = 1800.0  # seconds, where a rule names no time
 MOMENT = 5.0  # seconds; what took longer leaves an event
 LANE_FULL = "lane full"
+NOBODY: Share = (LOWEST, "")  # waits
 
 
 class LanePool(Others["Lane"], Protocol):
@@ -103,6 +104,12 @@ class Lane:
         self.idle: list[Connection] = []
         self.connections = 0  # being dialled, or open
         self.is_leaving = False  # what is under way ends here, and nothing more begins
+
+    @property
+    def share(self) -> Share:
+        """Whose turn it is here."""
+        head = self._turns.head()
+        return NOBODY if head is None else (head.message.priority, head.message.tenant)
 
     # Mail comes in
 
@@ -348,7 +355,7 @@ class Lane:
     def failed(self, outcome: Outcome, started: float) -> None:
         """No host let us in; with no other connection, what waits is settled."""
         try:
-            if is_refusal(outcome) and self.traffic.connections == 1:
+            if is_refusal(outcome) and self.traffic.is_alone:
                 self._settle_head(outcome)  # the others wait for the path, and lose no attempt
             if self.traffic.dial_failed(started, outcome):
                 return
@@ -531,7 +538,7 @@ class Lane:
                 self.shunned[connection.host] = self._clock.monotonic() + (verdict.wait or SHUN)
                 self._spent.add(connection)
             elif verdict.scope is Scope.TENANT:
-                self.traffic.hold(tenant, verdict.wait or HOLD, f"{verdict.rule}: tenant {tenant}")
+                self.traffic.suspend_tenant(tenant, verdict.wait or TENANT_SUSPENDED, verdict)
 
     def _leave_if_shut(self) -> None:
         """What was put back may be of a path that was shut meanwhile."""

@@ -28,10 +28,10 @@ from mta.core.limits.turns import Share
 from mta.core.model import Batch, Go, Message, Outcome, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
+from mta.delivery.branches import Branches
 from mta.delivery.connect import Connector
 from mta.delivery.contents import Contents
 from mta.delivery.lane import LANE_FULL, Lane
-from mta.delivery.paths import Paths
 from mta.metrics import Metrics
 from mta.outbound.outcome import Settler
 from mta.smtp.client import Connection
@@ -66,7 +66,7 @@ class Pool:
         self._lanes: dict[tuple[str, str], Lane] = {}  # by site and source
         self._leaving: set[Lane] = set()  # no mail comes in; what is under way ends
         self.contents = Contents(spool, current.policy.settings.limits.memory)
-        self._paths = Paths(spool, clock, metrics)
+        self._branches = Branches(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}  # of static routes, by site
         self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
@@ -81,14 +81,14 @@ class Pool:
         """Begin to serve; connections run in `tasks`."""
         self._tasks = tasks
         self.contents.start(tasks)
-        await self._paths.start()
+        await self._branches.start()
         self._spool.on_room = self._feed_starved
         self._sweeping.start()
 
     async def drain(self, grace: float) -> None:
         """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
         self.draining = True
-        self._whatever(self._paths.stop)
+        self._whatever(self._branches.stop)
         self._sweeping.stop()
         await asyncio.sleep(0)  # a task that is cancelled before its first step would end without a word
         for task in self._dialling:
@@ -132,7 +132,7 @@ class Pool:
         if _kind(lane.route) != _kind(route):
             self._leave(lane)
             return False
-        self._paths.rebound(lane.traffic, route.bounds)
+        self._branches.rebound(lane.traffic, route.bounds)
         lane.follow(route, self._judge(route))
         return True
 
@@ -306,18 +306,18 @@ class Pool:
         if lane is not None and (lane.route.bounds is route.bounds or self._goes_on(lane, route)):
             return lane
         lane = self._lane(route, source)
-        self._paths.rebound(lane.traffic, route.bounds)  # others may share the path since before
+        self._branches.rebound(lane.traffic, route.bounds)  # others may share the path since before
         return lane
 
     def _lane(self, route: Route, source: Source) -> Lane:
         key = (route.site, source.name)
         lane = self._lanes.get(key)
         if lane is None:
-            traffic = self._paths.enter(route, source)
+            traffic = self._branches.enter(route, source)
             judge, rate = self._judge(route), self._rate(route)
             lane = Lane(route, source, self, traffic, rate, judge, self._settler, self._clock)
             self._lanes[key] = lane
-            traffic.lanes.add(lane)
+            traffic.enter(lane)
         return lane
 
     def _rate(self, route: Route) -> RateLimit:
@@ -331,7 +331,7 @@ class Pool:
 
     def state(self, route: Route, source: Source) -> dict[str, Any] | None:
         """How fast we send there now, and why; None where nothing is known."""
-        known = self._paths.known(route, source)
+        known = self._branches.known(route, source)
         if known is None:
             return None
         lane = self._lanes.get((route.site, source.name))
@@ -343,7 +343,7 @@ class Pool:
             self._leaving.remove(lane)
         else:
             del self._lanes[lane.route.site, lane.source.name]
-        self._paths.leave(lane, lane.traffic)
+        self._branches.leave(lane, lane.traffic)
 
     async def _serve(self, lane: Lane) -> None:
         """The life of one connection."""
@@ -405,7 +405,7 @@ class Pool:
 def _kind(route: Route) -> tuple[object, ...]:
     """What makes a connection, or whose limits it counts to, another's."""
     hosts = route.hosts if route.static else ()  # else they are the site
-    return route.static, hosts, route.login, route.tls_required, route.provider, route.path
+    return route.static, hosts, route.login, route.tls_required, route.provider, route.above
 
 
 def _state_event(

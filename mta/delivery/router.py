@@ -105,8 +105,8 @@ class Router:
     def of_provider(self, name: str) -> Route:
         """What holds towards a provider: a route without site and hosts."""
         policy = self._current.policy
-        path = "" if policy.providers.by_name[name].per_site else name
-        return Route.on("", (), policy.profiled[name])._replace(provider=name, path=path)
+        above = "" if policy.providers.by_name[name].per_site else name
+        return Route.on("", (), policy.profiled[name])._replace(provider=name, above=above)
 
     def _keep(self, domain: str, plan: Plan | Outcome, seconds: float) -> Route | Outcome:
         answer = plan if isinstance(plan, Outcome) else self._found(domain, plan)
@@ -127,7 +127,7 @@ class Router:
             return route
         alone = match.provider.per_site or (own is not None and not SHARED.isdisjoint(own.said()))
         name = match.provider.name
-        return route._replace(provider=name, matched=match.rule, path="" if alone else name)
+        return route._replace(provider=name, matched=match.rule, above="" if alone else name)
 
     def _port(self, domain: str) -> int:
         destinations = self._current.policy.settings.destinations

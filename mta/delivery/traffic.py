@@ -1,12 +1,16 @@
-"""What flows over one path now: the lanes that share it, their connections, and who waits for room.
+"""What flows over one branch now: the lanes that share it, their connections, and who waits for room.
 
 Between: lanes ask before they dial and before each transaction, and tell how both ended;
     `core.limits.adaptive` decides; each change goes to `told` (for the event log), what was learned out by
     `saved` (for the spool).
-Contract: one for each (source, provider or site). `dial` and `take` answer True or False; whoever was
-    told False is kicked, in turn, when there is room or time. Times are monotonic seconds.
+Contract: one for each branch of the tree source -> provider -> site; a lane has its site's, with the
+    provider's `above` it where sites share that one's limits. Lanes ask the lowest: all on the way are
+    asked, and only then taken from. `dial` and `take` answer True or False; whoever was told False is
+    kicked, in the order of service, when there is room or time. A refusal is charged to one of them. Times
+    are monotonic seconds.
 Raises: nothing.
-Why: a provider sees one sender behind all lanes, so the limits are the path's, and lanes take turns.
+Why: a provider sees one sender behind all lanes, so limits are shared, and lanes take turns; but what one of
+    the provider's customers thinks of us is that customer's.
 """
 
 from __future__ import annotations
@@ -17,19 +21,27 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.limits.adaptive import NO_CONNECTION, OURS, Change, Path, Refusal, Saved
-from mta.core.model import Go, Kind, Outcome, Reaction, Scope, Wait
-from mta.core.route.routing import Route
+from mta.core.limits.adaptive import NO_CONNECTION, OURS, Branch, Change, Refusal, Saved
+from mta.core.limits.blame import Blame
+from mta.core.limits.order import Share
+from mta.core.limits.waiting import Waiting
+from mta.core.model import Kind, Outcome, Reaction, Scope, Verdict, Wait
 
 SLICE = 20  # transactions after which a connection gives way to a lane that waits for one
 SUSPENDING = (Reaction.SUSPEND, Reaction.OTHER_SOURCE)
-NARROW = (Scope.RECIPIENT, Scope.MESSAGE, Scope.TENANT)  # scopes that leave the rest of the path alone
+NARROW = (Scope.RECIPIENT, Scope.MESSAGE, Scope.TENANT)  # scopes that leave the rest of the branch alone
 TELL_INTERVAL = 0.1  # seconds
-SHORT = 60.0  # seconds that mail waits in memory for a path; beyond that it waits on disk
+SHORT = 60.0  # seconds that mail waits in memory for a branch; beyond that it waits on disk
+SOONEST = 0.001  # seconds
 
 
-class Lane(Protocol):
+class Waiter(Protocol):
     """What the traffic needs of a lane."""
+
+    @property
+    def share(self) -> Share:
+        """The priority and the tenant of what goes next."""
+        ...
 
     def kick(self) -> None: ...
 
@@ -43,66 +55,97 @@ class Lane(Protocol):
 
 
 class Traffic:
-    """One path, in use."""
+    """One branch, in use."""
 
     def __init__(
         self,
         name: str,
-        route: Route,
+        place: str,
+        provider: str,
         source: str,
-        path: Path,
+        branch: Branch,
+        above: Traffic | None,
         clock: Clock,
         told: Callable[[Traffic, Change], None],
         bug: Callable[[Exception], None],
     ) -> None:
         self.name = name
-        self.site = route.path or route.site
-        self.provider = route.provider
+        self.place = place  # a site, or a provider
+        self.provider = provider
         self.source = source
-        self.path = path
+        self.branch = branch
+        self.above = above
+        self.way: tuple[Traffic, ...] = (self,) if above is None else (self, above)
         self.connections = 0  # being dialled, or open
-        self.lanes: set[Lane] = set()
+        self.lanes: set[Waiter] = set()
         self.last: Change | None = None  # why it is as it is
-        self.barred_until = 0.0  # monotonic; the peer wants none of this source, another one may do
-        self.messages_per_connection = path.messages_per_connection  # as the peer has shown
+        self._barred_until = 0.0  # monotonic; the peer wants none of this source, another one may do
         self._suspended_at = -math.inf  # monotonic; the last time
-        self._delivered = 0  # recipients that the path has not heard of
+        self._delivered = 0  # recipients that the branch has not heard of
         self._transactions = 0  # theirs
         self._tell_at = 0.0  # monotonic
         self._clock = clock
         self._told = told
         self._bug = bug
-        self._held: dict[str, tuple[float, str]] = {}  # tenant -> not before, because
-        self._open: Counter[Lane] = Counter()  # connections by lane
-        self._waiting: dict[Lane, None] = {}  # in the order they came
-        self._for_connection: set[Lane] = set()
+        self._blame = Blame()
+        self._suspended: dict[str, tuple[float, str]] = {}  # tenant -> not before, because
+        self._open: Counter[Waiter] = Counter()  # connections by lane
+        self._for_rate: Waiting[Waiter] = Waiting()
+        self._for_connection: Waiting[Waiter] = Waiting()
+        self._turn: Waiter | None = None  # whose it is
         self._timer: Timer | None = None
+        self._timer_at = math.inf  # monotonic
         self._kicking = False
 
     # Gates
 
     def shut(self, now: float, tenant: str) -> Wait | None:
         """Closed for so long that mail should not wait for it in memory; wall-clock time."""
+        rest, reason = max(node._shut(tenant) for node in self.way)
+        return Wait(now + rest, reason) if rest > SHORT else None
+
+    def _shut(self, tenant: str) -> tuple[float, str]:
+        """Seconds, and why."""
         monotonic = self._clock.monotonic()
-        rest, reason = self.path.until - monotonic, self.path.reason
-        if tenant in self._held:
-            until, why = self._held[tenant]
+        rest, reason = self.branch.until - monotonic, self.branch.reason
+        if tenant in self._suspended:
+            until, why = self._suspended[tenant]
             if until <= monotonic:
-                del self._held[tenant]
+                del self._suspended[tenant]
             elif until - monotonic > rest:
                 rest, reason = until - monotonic, why
-        return Wait(now + rest, reason) if rest > SHORT else None
+        return rest, reason
+
+    @property
+    def barred_until(self) -> float:
+        """Monotonic; until then the peer wants none of this source."""
+        return max(node._barred_until for node in self.way)
+
+    @property
+    def messages_per_connection(self) -> int | None:
+        """As the peer has shown."""
+        if self.above is None:
+            return self.branch.messages_per_connection
+        known = [node.branch.messages_per_connection for node in self.way]
+        return min((each for each in known if each is not None), default=None)
+
+    @property
+    def is_alone(self) -> bool:
+        """Is there one connection only on the whole branch?"""
+        return self.way[-1].connections == 1
 
     @property
     def holds(self) -> bool:
-        """Does a tenant wait because the peer has had enough of it? That must not be forgotten."""
+        """Is a tenant suspended because the peer has had enough of it? That must not be forgotten."""
         now = self._clock.monotonic()
-        return any(until > now for until, _ in self._held.values())
+        return any(until > now for node in self.way for until, _ in node._suspended.values())
 
-    def hold(self, tenant: str, wait: float, reason: str) -> None:
+    def suspend_tenant(self, tenant: str, wait: float, verdict: Verdict) -> None:
         """The peer has had enough of one tenant, and of nobody else."""
-        self._held[tenant] = (self._clock.monotonic() + wait, reason)
-        self._put_off(wait, reason, tenant)
+        node = self._charged(verdict)
+        reason = f"{verdict.rule}: tenant {tenant}"
+        node._suspended[tenant] = (self._clock.monotonic() + wait, reason)
+        node._put_off(wait, reason, tenant)
 
     def _put_off(self, wait: float, reason: str, tenant: str | None = None) -> None:
         until = Wait(self._clock.now() + wait, reason)
@@ -112,81 +155,107 @@ class Traffic:
             except Exception as error:  # its own: the others leave memory all the same
                 self._bug(error)
 
-    def dial(self, lane: Lane) -> bool:
+    def dial(self, lane: Waiter) -> bool:
         """May the lane open one more connection? It is counted from then on."""
         now = self._clock.monotonic()
-        answer = self.path.dial(now, self.connections)
-        if isinstance(answer, Go):
-            self.connections += 1
-            self._open[lane] += 1
-            return True
-        if answer.reason == NO_CONNECTION:
-            self._for_connection.add(lane)
-            any(other.spare() for other in list(self._open) if other is not lane)
-        self._wait(lane, answer, now)
-        return False
+        for node in self.way:
+            if node._for_connection and node._turn is not lane:
+                node._queue(node._for_connection, lane, now)
+                return False
+            answer = node.branch.ask_dial(now, node.connections)
+            if isinstance(answer, Wait):
+                if answer.reason == NO_CONNECTION:
+                    any(other.spare() for other in list(node._open) if other is not lane)
+                node._wait(node._for_connection, lane, answer.until, now)
+                return False
+        for node in self.way:
+            node.branch.dial(now, node.connections)
+            node.connections += 1
+            node._open[lane] += 1
+        return True
 
-    def take(self, lane: Lane, recipients: int) -> bool:
+    def take(self, lane: Waiter, recipients: int) -> bool:
         """May a transaction begin?"""
-        if self.path.is_free:
+        if self.branch.is_free and self.above is None:
             return True
         now = self._clock.monotonic()
-        answer = self.path.take(now, recipients)
-        if isinstance(answer, Go):
-            return True
-        self._wait(lane, answer, now)
-        return False
+        for node in self.way:
+            if node._for_rate and node._turn is not lane:
+                node._queue(node._for_rate, lane, now)
+                return False
+            answer = node.branch.ask(now, recipients)
+            if isinstance(answer, Wait):
+                node._wait(node._for_rate, lane, answer.until, now)
+                return False
+        for node in self.way:
+            node.branch.take(now, recipients)
+        return True
 
-    def others_wait(self, lane: Lane) -> bool:
+    def others_wait(self, lane: Waiter) -> bool:
         """Does another lane wait for a connection?"""
-        return bool(self._for_connection - {lane}) if self._for_connection else False
+        return any(len(node._for_connection) > (lane in node._for_connection) for node in self.way)
 
     # What became of it
 
     def opened(self) -> None:
         """A dial succeeded."""
-        self.path.opened(self.connections)
+        for node in self.way:
+            node.branch.opened(node.connections)
 
-    def closed(self, lane: Lane) -> None:
+    def closed(self, lane: Waiter) -> None:
         """A connection of the lane, or the attempt at one, is over."""
-        self.connections -= 1
-        self._open[lane] -= 1
-        if not self._open[lane]:
-            del self._open[lane]
-        self._kick()
+        for node in self.way:
+            node.connections -= 1
+            node._open[lane] -= 1
+            if not node._open[lane]:
+                del node._open[lane]
+            node._kick()
 
     def ended(self, started: float, now: float, outcomes: Sequence[Outcome], carried: int) -> None:
         """A transaction was answered, or a connection broke under it; `carried` others before it."""
         first = outcomes[0]
         if first.kind is Kind.DELIVERED and (len(outcomes) == 1 or outcomes.count(first) == len(outcomes)):
-            self._delivered += len(outcomes)
-            self._transactions += 1
-            # Where nothing holds mail back there is nothing to learn from each: many are told as one.
-            if now >= self._tell_at or not self.path.is_free:
-                self._tell_at = now + TELL_INTERVAL
-                self._tell_delivered(started, now)
+            for node in self.way:
+                node._was_delivered(started, now, len(outcomes))
             return
-        if self._delivered:
-            self._tell_delivered(started, now)
         refused = [each for each in outcomes if _is_ours(each)]
-        if len(refused) < len(outcomes):
-            delivered = sum(each.kind is Kind.DELIVERED for each in outcomes)
-            self._tell(self.path.answered(now, started, len(outcomes) - len(refused), delivered))
-        if refused:
-            self._refused(refused[0], started, carried, len(refused))
+        charged = self._charged(refused[0].verdict) if refused else None
+        delivered = sum(each.kind is Kind.DELIVERED for each in outcomes)
+        for node in self.way:
+            if node._delivered:
+                node._tell_delivered(started, now)
+            answered = len(outcomes) - (len(refused) if node is charged else 0)
+            if answered:
+                node._tell(node.branch.answered(now, started, answered, delivered))
+        if charged is not None:
+            charged._refused(refused[0], started, carried, len(refused))
 
     def dial_failed(self, started: float, outcome: Outcome) -> bool:
-        """A peer did not let us in; True if a rule knows that as about us, and the path answers it."""
+        """A peer did not let us in; True if a rule knows that as about us, and a branch answers it."""
         if outcome.verdict is None or not _is_ours(outcome):
             return False
-        self._refused(outcome, started, None, 1)
+        self._charged(outcome.verdict)._refused(outcome, started, None, 1)
         return is_refusal(outcome)
+
+    def _charged(self, verdict: Verdict | None) -> Traffic:
+        """Whose a refusal is."""
+        above = self.above
+        if above is None or not above._blame.climbs(self._clock.monotonic(), self.place, verdict):
+            return self
+        return above
+
+    def _was_delivered(self, started: float, now: float, recipients: int) -> None:
+        self._delivered += recipients
+        self._transactions += 1
+        # Where nothing holds mail back there is nothing to learn from each: many are told as one.
+        if now >= self._tell_at or not self.branch.is_free:
+            self._tell_at = now + TELL_INTERVAL
+            self._tell_delivered(started, now)
 
     def _tell_delivered(self, started: float, now: float) -> None:
         many, self._delivered = self._delivered, 0
         transactions, self._transactions = self._transactions, 0
-        self._tell(self.path.answered(now, started, many, many, transactions))
-        self.messages_per_connection = self.path.messages_per_connection
+        self._tell(self.branch.answered(now, started, many, many, transactions))
 
     def _refused(self, outcome: Outcome, started: float, carried: int | None, recipients: int) -> None:
         now, verdict = self._clock.monotonic(), outcome.verdict
@@ -194,9 +263,9 @@ class Traffic:
             if started <= self._suspended_at:
                 return  # a burst of parallel refusals is one event, and costs the rate once
             self._suspended_at = now
-            change = self.path.suspend(now, now + verdict.wait, f"suspended: {verdict.rule}")
+            change = self.branch.suspend(now, now + verdict.wait, f"suspended: {verdict.rule}")
             if verdict.reaction is Reaction.OTHER_SOURCE:
-                self.barred_until = self.path.until
+                self._barred_until = self.branch.until
             self._tell(change)
         else:
             refusal = Refusal(
@@ -208,75 +277,114 @@ class Traffic:
                 recipients=recipients,
                 again=verdict.wait if verdict is not None and verdict.stated else None,
             )
-            self._tell(self.path.refused(now, refusal))
-        self.messages_per_connection = self.path.messages_per_connection
-        rest = self.path.until - now
+            self._tell(self.branch.refused(now, refusal))
+        rest = self.branch.until - now
         if rest > SHORT:
-            self._put_off(rest, self.path.reason)
+            self._put_off(rest, self.branch.reason)
 
     def _tell(self, change: Change | None) -> None:
         if change is not None:
             self.last = change
             self._told(self, change)
 
+    # Kept, and shown
+
     def saved(self, now: float) -> Saved | None:
         """What to keep of it, now in wall-clock time; None where nothing is to be kept."""
-        rest = self.path.until - self._clock.monotonic()
+        rest = self.branch.until - self._clock.monotonic()
         if rest > SHORT:
-            barred = self.barred_until >= self.path.until
-            return Saved(self.path.snapshot(), now, now + rest, self.path.reason, barred)
-        return Saved(self.path.snapshot(), now) if self.path.has_learned else None
+            barred = self._barred_until >= self.branch.until
+            return Saved(self.branch.snapshot(), now, now + rest, self.branch.reason, barred)
+        return Saved(self.branch.snapshot(), now) if self.branch.has_learned else None
+
+    def begin_with(self, known: Saved) -> None:
+        """Begin with what was kept."""
+        now, branch = self._clock.now(), self.branch
+        branch.restore(known.learned, now - known.at)
+        if known.until > now:
+            branch.until, branch.reason = self._clock.monotonic() + known.until - now, known.reason
+            self._barred_until = branch.until if known.barred else 0.0
 
     @property
     def state(self) -> dict[str, Any]:
-        """What it does now, for the operator; rates are recipients a second, null is no limit."""
-        wait = self.path.until - self._clock.monotonic()
+        """What holds mail back most, for the operator; rates are recipients a second, null is no limit."""
+        node = min(
+            self.way, key=lambda each: (-max(each._rest, 0.0), each.branch.rate, each.branch.connections)
+        )
+        branch, rest = node.branch, node._rest
         return {
-            "connections": self.connections,
-            "window": finite(self.path.connections),
-            "rate": finite(self.path.rate),
-            "messages_per_connection": self.path.messages_per_connection,
-            "shut_for": max(round(wait, 1), 0.0),
-            "reason": self.path.reason if wait > 0 else self._since,
+            "connections": node.connections,
+            "window": finite(branch.connections),
+            "rate": finite(branch.rate),
+            "messages_per_connection": self.messages_per_connection,
+            "shut_for": max(round(rest, 1), 0.0),
+            "reason": branch.reason if rest > 0 else node._since,
         }
+
+    @property
+    def _rest(self) -> float:
+        """Seconds for which nothing goes."""
+        return self.branch.until - self._clock.monotonic()
 
     @property
     def _since(self) -> str:
         if self.last is not None:
             return self.last.reason
-        return "as it was learned before" if self.path.has_learned else "as it began"
+        return "as it was learned before" if self.branch.has_learned else "as it began"
 
     # Who waits
 
-    def leave(self, lane: Lane) -> None:
-        self.lanes.discard(lane)
-        self._waiting.pop(lane, None)
-        self._for_connection.discard(lane)
+    def enter(self, lane: Waiter) -> None:
+        """A lane flows here from now on."""
+        for node in self.way:
+            node.lanes.add(lane)
 
-    def _wait(self, lane: Lane, until: Wait, now: float) -> None:
-        self._waiting[lane] = None
+    def leave(self, lane: Waiter) -> None:
+        """A lane is no more."""
+        for node in self.way:
+            node.lanes.discard(lane)
+            node._for_rate.discard(lane)
+            node._for_connection.discard(lane)
+
+    def _queue(self, row: Waiting[Waiter], lane: Waiter, now: float) -> None:
+        """Others wait: it is not this one's turn."""
+        row.add(lane, lane.share)
         if self._timer is None:
-            self._timer = self._clock.call_later(max(until.until - now, 0.001), self._time_has_come)
+            self._call_at(now, now)
+
+    def _wait(self, row: Waiting[Waiter], lane: Waiter, until: float, now: float) -> None:
+        row.add(lane, lane.share)
+        self._call_at(until, now)
+
+    def _call_at(self, until: float, now: float) -> None:
+        """Kick then, if not before."""
+        until = max(until, now + SOONEST)
+        if until >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = until
+        self._timer = self._clock.call_later(until - now, self._time_has_come)
 
     def _time_has_come(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         self._kick()
 
     def _kick(self) -> None:
-        """Lanes in turn, until one has to wait again."""
+        """Lanes in the order of service, until one has to wait again."""
         if self._kicking:
             return
         self._kicking = True
-        while self._waiting:
-            lane = next(iter(self._waiting))
-            del self._waiting[lane]
-            self._for_connection.discard(lane)
-            try:
-                lane.kick()
-            except Exception as error:
-                self._bug(error)
-            if lane in self._waiting:
-                break
+        for row in (self._for_rate, self._for_connection):
+            while row:
+                self._turn = lane = row.next()
+                try:
+                    lane.kick()
+                except Exception as error:
+                    self._bug(error)
+                self._turn = None
+                if lane in row:
+                    break
         self._kicking = False
 
 
@@ -286,7 +394,7 @@ def finite(value: float) -> float | None:
 
 
 def _is_ours(outcome: Outcome) -> bool:
-    """Is it about how we send, over this path as a whole?"""
+    """Is it about how we send, for all that goes this way?"""
     if outcome.kind is Kind.DELIVERED or outcome.subject not in OURS:
         return False
     return outcome.verdict is None or outcome.verdict.scope not in NARROW

@@ -79,7 +79,7 @@ def _terms(route: Route, sources: Sources, state: State | None) -> dict[str, Any
     return {
         "provider": route.provider or None,
         "matched": route.matched or None,
-        "shared": bool(route.path),  # with the provider's other sites
+        "shared": bool(route.above),  # with the provider's other sites
         "static": route.static,
         "login": route.login.user if route.login else None,
         "limits": [limit._asdict() | {"value": _plain(limit.value)} for limit in route.said],

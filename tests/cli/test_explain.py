@@ -73,7 +73,7 @@ Ann@Cable.test
   host      5   mx1a1.comcast.net:25  2001:db8::1, 192.0.2.1
   host      10  backup.test:25        550 5.4.4 the mail host backup.test has no address \
 (DNS answers NXDOMAIN for backup.test); correct the domain of the address
-  site      backup.test,mx1a1.comcast.net
+  site      mx1a1.comcast.net;backup.test
   provider  comcast, by match comcast.net
   shared    by all sites of comcast
   limit     connections              9         provider comcast: said in the settings

@@ -19,7 +19,7 @@ from mta.core.limits.throttle import Rate, SiteLimits
 from mta.core.model import Kind, Outcome
 from mta.core.route.provider import Provider, Providers
 from mta.core.route.routing import Host, Login, Route
-from mta.core.route.terms import PathBounds, Terms
+from mta.core.route.terms import BranchBounds, Terms
 from mta.delivery import router as module
 from mta.delivery.router import Router
 from mta.dns.resolver import Resolver
@@ -34,7 +34,7 @@ ZONE: Zone = {
     ("trap.test", "A"): ["127.0.0.1"],
 }
 DEFAULT = SiteLimits(20, 100, 50, None)
-UNKNOWN = PathBounds(Bounds(1 / 60, 5.0, math.inf), Bounds(1.0, 2.0, 20.0))
+UNKNOWN = BranchBounds(Bounds(1 / 60, 5.0, math.inf), Bounds(1.0, 2.0, 20.0))
 GIANT = Provider(
     "giant",
     Terms(connections=5, connections_start=3, rate_start=Rate(60, 60.0), tls="required"),
@@ -96,7 +96,7 @@ async def test_a_domain_goes_to_its_mx_hosts() -> None:
         assert router.cached("one.test") is None
         route = await router.route("one.test")
     hosts = (Host("mx1.test", 25, 10), Host("mx2.test", 25, 20))
-    assert unsaid(route) == Route("mx1.test,mx2.test", hosts, DEFAULT, UNKNOWN)
+    assert unsaid(route) == Route("mx1.test;mx2.test", hosts, DEFAULT, UNKNOWN)
     assert router.cached("one.test") is route
 
 
@@ -107,8 +107,8 @@ async def test_a_domain_with_terms_of_its_own_is_a_site_of_its_own() -> None:
         one, two = await router.route("one.test"), await router.route("two.test")
     assert isinstance(one, Route)
     assert isinstance(two, Route)
-    assert (one.site, one.limits) == ("mx1.test,mx2.test", DEFAULT)
-    assert (two.site, two.limits.rate) == ("two.test@mx1.test,mx2.test", Rate(100, 60.0))
+    assert (one.site, one.limits) == ("mx1.test;mx2.test", DEFAULT)
+    assert (two.site, two.limits.rate) == ("two.test@mx2.test;mx1.test", Rate(100, 60.0))
     assert {host.port for host in two.hosts} == {2525}
 
 
@@ -259,7 +259,7 @@ async def test_a_static_route_starts_with_all_that_it_has() -> None:
     free, bound = router.cached("b"), router.cached("a")
     assert isinstance(free, Route)
     assert isinstance(bound, Route)
-    assert free.bounds == PathBounds(Bounds(1 / 60, math.inf, math.inf), Bounds(1.0, 20.0, 20.0))
+    assert free.bounds == BranchBounds(Bounds(1 / 60, math.inf, math.inf), Bounds(1.0, 20.0, 20.0))
     assert bound.bounds == free.bounds  # its rate is a bucket of the lane's
     assert {origin for _, origin in origins(bound).values()} == {"route a"}
 
@@ -288,7 +288,7 @@ async def test_the_best_mx_hosts_tell_the_provider_and_a_backup_does_not_matter(
     async with NameServer(GIANTS) as server:
         route = await routing(server, providers=(GIANT, FILTER)).route(domain)
     assert isinstance(route, Route)
-    assert (route.provider, route.path) == (provider, path)
+    assert (route.provider, route.above) == (provider, path)
     assert route.limits.connections == connections
     assert route.bounds.connections == Bounds(1.0, start, connections)
     assert route.tls_required is (provider == "giant")
@@ -328,7 +328,7 @@ async def test_a_domain_with_limits_of_its_own_does_not_share_the_providers(
         router = routing(server, replace(SETTINGS, destinations={"own.test": own}), providers=(GIANT,))
         route = await router.route("own.test")
     assert isinstance(route, Route)
-    assert (route.site, route.provider, route.path) == ("own.test@mx1.giant.test", "giant", path)
+    assert (route.site, route.provider, route.above) == ("own.test@mx1.giant.test", "giant", path)
 
 
 async def test_all_domains_of_a_provider_share_one_set_of_terms() -> None:

@@ -19,7 +19,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from mta.core.limits.adaptive import Change, Path, Refusal
+from mta.core.limits.adaptive import Branch, Change, Refusal
 from mta.core.model import Go, Subject
 from tests.fakes.sites import Site
 
@@ -46,7 +46,7 @@ class Sender:
     """One source's mail to one site."""
 
     def __init__(
-        self, path: Path, site: Site, seed: int = 1, batch: int = 1, offered: float = math.inf
+        self, path: Branch, site: Site, seed: int = 1, batch: int = 1, offered: float = math.inf
     ) -> None:
         self.path, self.site = path, site
         self.batch = batch  # recipients in a transaction

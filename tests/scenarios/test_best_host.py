@@ -63,7 +63,6 @@ async def sent(house: House, clock: HandClock, *recipients: str) -> None:
         await house.quiet()
 
 
-@pytest.mark.xfail(strict=True, reason="domains with the same hosts are one site, whatever order they want")
 async def test_domains_with_the_same_mx_hosts_in_opposite_order_are_each_served_by_their_own_best(
     tmp_path: Path,
 ) -> None:

@@ -102,7 +102,7 @@ async def test_an_answer_about_one_tenant_holds_that_one_and_nobody_else(tmp_pat
     async with relaying(tmp_path, HELLO + goodbye("RCPT", DOMAIN), mx="aspmx.l.google.com") as relay:
         await relay.house.send("b@dst.test")
         await relay.told(2)
-        traffic = relay.house.daemon.pool._paths.in_use["google"]
+        traffic = relay.house.daemon.pool._branches.in_use["google"]
         assert traffic.shut(0.0, "acme") is not None
         assert traffic.shut(0.0, "other") is None
         await relay.clock.advance(40.0)  # connections end, lanes are forgotten; this is not

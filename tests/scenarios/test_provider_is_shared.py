@@ -67,7 +67,6 @@ async def until_asked(house: House, clock: HandClock, receiver: Receiver, addres
         await house.quiet()
 
 
-@pytest.mark.xfail(strict=True, reason="lanes of one provider are served first come, first served")
 @pytest.mark.parametrize("sites", [30, 100])
 @pytest.mark.parametrize(("origin", "priority"), URGENT)
 async def test_newsletters_to_many_organisations_do_not_stand_before_the_mail_of_others(
@@ -94,7 +93,6 @@ async def test_passwords_without_end_leave_a_tenth_to_a_newsletter(tmp_path: Pat
         assert len(receiver.asked) < 25
 
 
-@pytest.mark.xfail(strict=True, reason="there is one alarm for all, and who waits longer may have set it")
 async def test_who_waits_for_a_connection_does_not_slow_down_who_waits_for_the_rate(tmp_path: Path) -> None:
     async with sharing(tmp_path, 1, Rate(300, 60.0), connections=1) as (house, clock, receiver):
         for number in range(15):
@@ -124,7 +122,6 @@ async def is_taken(house: House, clock: HandClock, receiver: Receiver) -> bool:
     return ANN in receiver.asked
 
 
-@pytest.mark.xfail(strict=True, reason="what one organisation's own rule says shuts its whole provider")
 @pytest.mark.parametrize("sites", [1, 2])
 async def test_what_one_organisation_says_of_us_does_not_shut_out_the_others(
     tmp_path: Path, sites: int
@@ -136,7 +133,6 @@ async def test_what_one_organisation_says_of_us_does_not_shut_out_the_others(
         assert await is_taken(house, clock, receiver)
 
 
-@pytest.mark.xfail(strict=True, reason="what one organisation's own rule says shuts its whole provider")
 async def test_organisations_that_refuse_us_one_after_another_do_not_shut_out_the_others(
     tmp_path: Path,
 ) -> None:

@@ -141,7 +141,7 @@ async def test_one_source_that_is_too_fast_slows_no_other_one(tmp_path: Path) ->
         await relay.house.send(B)
         slow = await relay.house.event(type="limit")
         pool = relay.house.daemon.pool
-        paths = {traffic.source: traffic.path for traffic in pool._paths.in_use.values()}
+        paths = {traffic.source: traffic.branch for traffic in pool._branches.in_use.values()}
         assert paths.keys() == {slow["source"]}  # nobody has come to the other one, and it is as it began
         assert paths[slow["source"]].rate < float("inf")
 

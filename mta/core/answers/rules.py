@@ -259,4 +259,5 @@ def _verdict(rule: Rule, code: int, enhanced: Enhanced | None, stage: str) -> Ve
         scope,
         "" if permanent else rule.retry or status.CLASSES[rule.subject],
         rule.wait if reaction in _LASTING or not permanent else None,
+        is_own=bool(rule.providers),
     )

@@ -1,7 +1,8 @@
-"""How fast, and over how many connections, one path takes mail: learned from its answers.
+"""How fast, and over how many connections, one branch takes mail: learned from its answers.
 
-Between: a lane asks before each dial and each transaction, and tells every answer. A path is one (source,
-    provider or site); its owner saves what it learned, and makes LIMIT events of its `Change`s.
+Between: a lane asks before each dial and each transaction, and tells every answer. A branch is one place
+    of the tree source -> provider -> site; its owner saves what it learned, and makes LIMIT events of its
+    `Change`s.
 Contract: pure; times are seconds of one clock that never goes back. Rates are recipients a second, windows
     are connections; infinity is no limit. A gate answers `Go` or `Wait(until, reason)`.
 Raises: nothing.
@@ -95,7 +96,7 @@ class Change(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What is saved of a path."""
+    """What is saved of a branch."""
 
     rate: float
     rate_mark: float
@@ -105,7 +106,7 @@ class Learned(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What outlives a path's use; times are wall-clock seconds."""
+    """What outlives a branch's use; times are wall-clock seconds."""
 
     learned: Learned
     at: float
@@ -118,7 +119,7 @@ class Saved(NamedTuple):
         return self[0] == other[0] and abs(self.until - other.until) < 1.0
 
 
-class Path:
+class Branch:
     """One source towards one provider or site."""
 
     def __init__(self, rate: Bounds, connections: Bounds) -> None:
@@ -174,8 +175,8 @@ class Path:
 
     # Asked
 
-    def dial(self, now: float, connections: int) -> Go | Wait:
-        """One connection more than these, that are open or being dialled?"""
+    def ask_dial(self, now: float, connections: int) -> Go | Wait:
+        """One connection more than these, that are open or being dialled? Takes nothing."""
         if now < self.until:
             return Wait(self.until, self.reason)
         if self._closures and connections and now < self._closed_until + OPEN_FIRST:
@@ -185,10 +186,19 @@ class Path:
         if connections >= self.connections:
             self._full_at = now
             return Wait(now + ASK_AGAIN, NO_CONNECTION)
-        return self._dials.take(now)
+        return self._dials.ask(now)
+
+    def dial(self, now: float, connections: int) -> Go | Wait:
+        """The same, and `Go` counts as one that is dialled."""
+        answer = self.ask_dial(now, connections)
+        return self._dials.take(now) if isinstance(answer, Go) else answer
+
+    def ask(self, now: float, recipients: int) -> Go | Wait:
+        """A transaction for so many? Takes nothing."""
+        return Wait(self.until, self.reason) if now < self.until else self._pace.ask(now, recipients)
 
     def take(self, now: float, recipients: int) -> Go | Wait:
-        """A transaction for so many? `Go` takes them from the rate."""
+        """The same, and `Go` takes them from the rate."""
         if now < self.until:
             return Wait(self.until, self.reason)
         answer = self._pace.take(now, recipients)

@@ -8,15 +8,15 @@ Raises: nothing.
 Why: one organisation's rule, one bad host or a mood refuses a few in a hundred in words of speed, at any
     speed. Whoever slows down for each of them comes down to a message a minute.
 How:
-    1. A refusal makes us slower, and so slow we stay for as many answers as came before it and some more. Answers
-       and refusals that stood alone (the next transaction passed) are counted by speed. Where two were refused at
-       less than half of a speed, and their share is no smaller than at that one, it is the weather: the speed is
-       what it was, and all marks are forgotten.
-    2. Where a refusal is rare (once in hundreds, at no higher speed), nothing is risked: it is as before at once,
-       and a second one that is as rare is the weather.
-    3. While the weather is known, the log-likelihoods of its share against a larger one are summed up (CUSUM, Page
-       1954). Where that says more, we go slower, wait for as many answers as show whether fewer are refused, and
-       if not, the speed is what it was.
+    1. A refusal makes us slower, and so slow we stay for as many answers as came before it and some more.
+       Answers and refusals that stood alone (the next transaction passed) are counted by speed. Where two
+       were refused at less than half of a speed, and their share is no smaller than at that one, it is the
+       weather: the speed is what it was, and all marks are forgotten.
+    2. Where a refusal is rare (once in hundreds, at no higher speed), nothing is risked: it is as before
+       at once, and a second one that is as rare is the weather.
+    3. While the weather is known, the log-likelihoods of its share against a larger one are summed up
+       (CUSUM, Page 1954). Where that says more, we go slower, wait for as many answers as show whether
+       fewer are refused, and if not, the speed is what it was.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Weather:
             self.is_slow = False
 
     def slowed(self, now: float, speed: float, mark: float, *, is_probe: bool) -> None:
-        """For a refusal at this speed we go slower now, than a mark; a probe went where it was refused before."""
+        """For a refusal at this speed we go slower now; a probe went where it was refused before."""
         self._gap, self._quiet = self._quiet, 0
         self._is_rare = not is_probe and self._gap >= RARE
         self._is_again = self.is_slow or not is_probe

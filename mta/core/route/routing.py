@@ -6,7 +6,9 @@ Contract: pure; dice are handed in; names are lower-case A-labels without the fi
     an `Outcome`, whose one line says what, why and what to do.
 Raises: nothing.
 Standards: RFC 5321 5.1 (MX), 4.1.3 (address literals), RFC 7505 (null MX), RFC 3463 (codes).
-Why: domains with the same MX set are one site, so that limits hold for the provider behind them.
+Why: domains with the same MX hosts in the same order of preference are one site, so that limits hold for
+    the provider behind them. In another order they are another: its mail goes to its own best host (RFC
+    5321 5.1).
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ import enum
 import hashlib
 import ipaddress
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from mta.core.limits.throttle import SiteLimits
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
 from mta.core.queue.retry import ANY, Schedule
 from mta.core.route.source import Source
-from mta.core.route.terms import Limit, PathBounds, Resolved
+from mta.core.route.terms import BranchBounds, Limit, Resolved
 
 ROOT = "."
 MAX_HOSTS = 10  # more never help, and a domain must not make us knock at a hundred doors
@@ -50,12 +52,12 @@ class Route(NamedTuple):
     site: str
     hosts: tuple[Host, ...]
     limits: SiteLimits
-    bounds: PathBounds  # what the path may learn
+    bounds: BranchBounds  # what the path may learn
     static: bool = False  # said by a setting: loopback is allowed
     login: Login | None = None
     tls_required: bool = False
     provider: str = ""  # "" where no provider is known
-    path: str = ""  # what shares limits with others: the provider; "" where the site is alone
+    above: str = ""  # the branch whose limits it shares: the provider's; "" where the site is alone
     matched: str = ""  # what of the provider's profile fits
     said: tuple[Limit, ...] = ()  # every limit with its origin
     retry: Schedule = ANY  # waits are at least these
@@ -203,8 +205,18 @@ def _nearer(records: Sequence[Mx], ours: frozenset[str], port: int) -> tuple[Hos
     return tuple(Host(name, port, preference) for name, preference in best.items())[:MAX_HOSTS]
 
 
+def former_site(site: str) -> str:
+    """What a site was called while the preference of its hosts was no part of its name."""
+    return _cut(",".join(sorted(site.replace(";", ",").split(","))))
+
+
 def _site(hosts: Sequence[Host]) -> str:
-    name = ",".join(sorted(host.name for host in hosts))
+    """The hosts of each preference by name, the best first: `a,b;backup`."""
+    groups = groupby(hosts, key=lambda host: host.preference)
+    return _cut(";".join(",".join(sorted(host.name for host in group)) for _, group in groups))
+
+
+def _cut(name: str) -> str:
     if len(name) <= MAX_SITE:
         return name
     digest = hashlib.blake2s(name.encode(), digest_size=8).hexdigest()

@@ -76,7 +76,7 @@ class Limit(NamedTuple):
     because: str = ""
 
 
-class PathBounds(NamedTuple):
+class BranchBounds(NamedTuple):
     """What a path may learn; in the order in which the controller takes them."""
 
     rate: Bounds
@@ -88,7 +88,7 @@ class Resolved:
     """What holds."""
 
     limits: SiteLimits
-    bounds: PathBounds
+    bounds: BranchBounds
     retry: Schedule  # waits are at least these
     tls_required: bool
     said: tuple[Limit, ...] = field(compare=False)  # for people; two that differ only here are alike
@@ -143,11 +143,11 @@ def _limits(terms: Terms) -> SiteLimits:
     )
 
 
-def _bounds(terms: Terms) -> PathBounds:
+def _bounds(terms: Terms) -> BranchBounds:
     assert terms.connections is not None
     assert terms.connections_start is not None
     start = per_second(terms.rate_start)
-    return PathBounds(
+    return BranchBounds(
         Bounds(min(FLOOR_RATE, start), start, per_second(terms.rate)),
         Bounds(1.0, terms.connections_start, terms.connections),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mta.core.limits.adaptive import Path
+from mta.core.limits.adaptive import Branch
 from mta.core.limits.level import Bounds
 from mta.core.model import Go
 from tests.fakes.sender import Sender
@@ -18,8 +18,8 @@ UNLIMITED = Bounds(1 / 60, math.inf, math.inf)
 ANY_WINDOW = Bounds(1.0, 1.0, 100.0)
 
 
-def path(rate: float, start: float = 1 / 20) -> Path:
-    return Path(Bounds(1 / 60, rate * start, math.inf), ANY_WINDOW)
+def path(rate: float, start: float = 1 / 20) -> Branch:
+    return Branch(Bounds(1 / 60, rate * start, math.inf), ANY_WINDOW)
 
 
 def meet(site: Site, hours: float, start: float = 1 / 20, **sender: float) -> Sender:
@@ -32,7 +32,7 @@ def meet(site: Site, hours: float, start: float = 1 / 20, **sender: float) -> Se
 
 def unasked(site: Site, minutes: float) -> Sender:
     """Mail without end, over a path as it is shipped, to a site that nobody knows."""
-    met = Sender(Path(Bounds(1 / 60, 5.0, math.inf), Bounds(1.0, 2.0, 20.0)), site)
+    met = Sender(Branch(Bounds(1 / 60, 5.0, math.inf), Bounds(1.0, 2.0, 20.0)), site)
     met.run(minutes * 60.0)
     return met
 
@@ -92,7 +92,7 @@ def test_a_site_that_takes_everything_is_not_asked_for_a_hundred_a_second_in_the
 
 
 def test_a_site_that_is_slow_is_not_asked_for_more_than_it_answers() -> None:
-    met = Sender(Path(Bounds(1 / 60, 5.0, math.inf), Bounds(1.0, 2.0, 2.0)), Site(latency=1.0))
+    met = Sender(Branch(Bounds(1 / 60, 5.0, math.inf), Bounds(1.0, 2.0, 2.0)), Site(latency=1.0))
     met.run(600.0)
     assert met.path.rate == 5.0
 
@@ -126,7 +126,7 @@ def test_a_limit_that_changes_is_found_again_in_minutes(kind: str, rate: float, 
 @pytest.mark.parametrize("connections", [1, 5, 20, 50])
 @pytest.mark.parametrize("start", [1.0, 100.0])
 def test_as_many_connections_as_the_site_allows(connections: int, start: float) -> None:
-    sender = Sender(Path(UNLIMITED, Bounds(1.0, start, 100.0)), Site(connections=connections, latency=1.0))
+    sender = Sender(Branch(UNLIMITED, Bounds(1.0, start, 100.0)), Site(connections=connections, latency=1.0))
     sender.run(0.5 * HOUR)
     late = [minute for minute in sender.minutes if minute.time >= 900.0]
     assert sender.path.connections - connections in (0, 1)  # one more at most: a probe
@@ -167,7 +167,7 @@ def test_weather_does_not_slow_it_down(limit: str, rate: float, by_rule: bool) -
 
 def test_where_there_is_no_limit_weather_leaves_it_unlimited() -> None:
     weather = {"defers": 0.07, "says_421": 0.01, "hangs_up": 0.01}
-    sender = Sender(Path(UNLIMITED, Bounds(1.0, 5.0, 5.0)), Site(**weather))
+    sender = Sender(Branch(UNLIMITED, Bounds(1.0, 5.0, 5.0)), Site(**weather))
     sender.run(0.5 * HOUR)
     assert sender.path.rate == math.inf
     assert sender.delivered > 0.88 * sender.attempts
@@ -225,7 +225,7 @@ def test_changes_are_told_but_not_more_than_a_few_a_minute() -> None:
 
 
 def test_a_ceiling_holds() -> None:
-    bounded = Path(Bounds(0.1, 0.1, 0.5), Bounds(1.0, 1.0, 2.0))
+    bounded = Branch(Bounds(0.1, 0.1, 0.5), Bounds(1.0, 1.0, 2.0))
     sender = Sender(bounded, Site(Bucket(1.0, 10.0), latency=5.0))
     sender.run(HOUR)
     assert max(minute.rate for minute in sender.minutes) == 0.5

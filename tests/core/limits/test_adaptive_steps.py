@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mta.core.limits.adaptive import OURS, Change, Path, Refusal
+from mta.core.limits.adaptive import OURS, Branch, Change, Refusal
 from mta.core.limits.level import GROWTH, Bounds, Level
 from mta.core.model import Go, Subject, Wait
 
@@ -14,15 +14,15 @@ DAY = 86400.0
 UNLIMITED = Bounds(1 / 60, math.inf, math.inf)
 
 
-def path(start: float) -> Path:
-    return Path(Bounds(1 / 60, start, math.inf), Bounds(1.0, 1.0, 100.0))
+def path(start: float) -> Branch:
+    return Branch(Bounds(1 / 60, start, math.inf), Bounds(1.0, 1.0, 100.0))
 
 
 def refusal(started: float, subject: Subject = Subject.RATE, **more: object) -> Refusal:
     return Refusal(subject, True, started, 1, 1)._replace(**more)
 
 
-def used(rate: float = 1.0) -> Path:
+def used(rate: float = 1.0) -> Branch:
     """A path that has sent at its rate for a minute."""
     one = path(rate)
     for second in range(60):
@@ -130,7 +130,7 @@ def test_after_a_suspension_it_begins_with_one_connection_and_a_part_of_its_rate
 
 
 def test_refused_dials_that_began_together_leave_as_many_as_were_let_in() -> None:
-    one = Path(UNLIMITED, Bounds(1.0, 10.0, 10.0))
+    one = Branch(UNLIMITED, Bounds(1.0, 10.0, 10.0))
     assert all(isinstance(one.dial(0.0, k), Go) for k in range(10))
     for others in (2, 3, 4):
         one.refused(0.1, Refusal(Subject.CONNECTION, True, 0.0, others))
@@ -142,7 +142,7 @@ def test_refused_dials_that_began_together_leave_as_many_as_were_let_in() -> Non
 
 
 def test_with_none_open_a_refused_dial_shuts_the_path() -> None:
-    one = Path(UNLIMITED, Bounds(1.0, 1.0, 100.0))
+    one = Branch(UNLIMITED, Bounds(1.0, 1.0, 100.0))
     change = one.refused(0.1, Refusal(Subject.CONNECTION, True, 0.0, 0))
     assert change is not None
     assert one.until == change.until == 1.1
@@ -157,13 +157,13 @@ def test_what_was_learned_comes_back_to_the_start_with_the_days(days: float, rat
 
 
 def test_what_was_learned_below_an_unlimited_start_comes_back_too() -> None:
-    one = Path(UNLIMITED, Bounds(1.0, 1.0, 100.0))
+    one = Branch(UNLIMITED, Bounds(1.0, 1.0, 100.0))
     one.restore(used().snapshot(), 3 * DAY)
     assert one.rate == 8.0
 
 
 def test_a_trial_does_not_wait_for_connections_that_are_all_stuck() -> None:
-    one = Path(Bounds(1 / 60, 1.0, math.inf), Bounds(1.0, 4.0, 4.0))
+    one = Branch(Bounds(1 / 60, 1.0, math.inf), Bounds(1.0, 4.0, 4.0))
     one.refused(60.0, refusal(59.9))
     reopens = one.until
     assert isinstance(one.dial(reopens, 1), Wait)  # the open one may take it

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mta.core.limits.adaptive import Path
+from mta.core.limits.adaptive import Branch
 from mta.core.limits.level import Bounds
 from tests.fakes.sender import Sender
 from tests.fakes.sites import Bucket, Fixed, Limit, Site, Sliding
@@ -15,8 +15,8 @@ from tests.fakes.sites import Bucket, Fixed, Limit, Site, Sliding
 MINUTE = 60.0  # seconds
 HOUR = 3600.0
 PATHS = {  # as they are shipped
-    "office365": lambda: Path(Bounds(1 / 60, 80 / 60, math.inf), Bounds(1.0, 5.0, 50.0)),
-    "unlimited": lambda: Path(Bounds(1 / 60, math.inf, math.inf), Bounds(1.0, 20.0, 20.0)),
+    "office365": lambda: Branch(Bounds(1 / 60, 80 / 60, math.inf), Bounds(1.0, 5.0, 50.0)),
+    "unlimited": lambda: Branch(Bounds(1 / 60, math.inf, math.inf), Bounds(1.0, 20.0, 20.0)),
 }
 
 

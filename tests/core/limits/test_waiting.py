@@ -1,0 +1,58 @@
+"""Many wait for the same token: the order of service says whose it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from mta.core.limits.order import IN_A_ROW
+from mta.core.limits.waiting import Waiting
+
+
+def served(waiting: Waiting[str], times: int) -> list[str]:
+    return [waiting.next() for _ in range(times)]
+
+
+def test_who_has_the_higher_priority_goes_before_those_who_came_first() -> None:
+    waiting: Waiting[str] = Waiting()
+    for site in range(50):
+        waiting.add(f"news{site}", (-4, "acme"))
+    waiting.add("password", (4, "acme"))
+    assert waiting.next() == "password"
+
+
+def test_tenants_take_turns_and_within_one_its_sites() -> None:
+    waiting: Waiting[str] = Waiting()
+    for site in "abc":
+        waiting.add(f"acme-{site}", (0, "acme"))
+    waiting.add("shop-a", (0, "shop"))
+    assert served(waiting, 4) == ["acme-a", "shop-a", "acme-b", "acme-c"]
+
+
+def test_every_tenth_turn_is_the_lower_priority_s() -> None:
+    waiting: Waiting[str] = Waiting()
+    waiting.add("news", (-4, "acme"))
+    got = []
+    for turn in range(IN_A_ROW + 1):
+        waiting.add(f"password{turn}", (4, "acme"))
+        got.append(waiting.next())
+    assert got.index("news") == IN_A_ROW
+
+
+def test_who_comes_again_with_better_mail_has_the_better_place_and_only_that() -> None:
+    waiting: Waiting[str] = Waiting()
+    waiting.add("other", (0, "acme"))
+    waiting.add("lane", (-4, "acme"))
+    waiting.add("lane", (4, "acme"))
+    assert served(waiting, 2) == ["lane", "other"]
+    assert not waiting
+
+
+def test_who_has_gone_is_not_served() -> None:
+    waiting: Waiting[str] = Waiting()
+    waiting.add("gone", (4, "acme"))
+    waiting.add("stays", (0, "acme"))
+    waiting.discard("gone")
+    assert "gone" not in waiting
+    assert waiting.next() == "stays"
+    with pytest.raises(IndexError, match="nobody waits"):
+        waiting.next()
