@@ -77,7 +77,7 @@ class Branches:
         if self._bounds[top.name] == bounds:
             return
         self._bounds[top.name] = bounds
-        before, branch = top.branch, Branch(*bounds)
+        before, branch = top.branch, Branch(*bounds, is_known=bool(top.provider))
         if before.has_learned:
             branch.restore(before.snapshot(), 0.0)
         branch.until, branch.reason = before.until, before.reason
@@ -104,7 +104,7 @@ class Branches:
         known = self.in_use.get(name)
         if known is not None:
             return known
-        branch, clock = Branch(*bounds), self._clock
+        branch, clock = Branch(*bounds, is_known=bool(route.provider)), self._clock
         traffic = Traffic(
             name, place, route.provider, source.name, branch, above, clock, self._changed, self._bug
         )

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 from mta.core.limits.evidence import DOUBT, Evidence
 from mta.core.limits.level import AGE, MINUTE, Bounds, Level, Meter
+from mta.core.limits.replytime import ReplyTime
 from mta.core.limits.throttle import Rate, RateLimit
 from mta.core.limits.weather import Say, Weather
 from mta.core.model import Go, Subject, Wait
@@ -122,8 +123,9 @@ class Saved(NamedTuple):
 class Branch:
     """One source towards one provider or site."""
 
-    def __init__(self, rate: Bounds, connections: Bounds) -> None:
-        self._rate = Level(rate, KEEP, 0.0, rate.start)
+    def __init__(self, rate: Bounds, connections: Bounds, *, is_known: bool = True) -> None:
+        """Of a destination that somebody knows the limits of the start is a careful one."""
+        self._rate = Level(rate, KEEP, 0.0, rate.start, is_careful=is_known)
         self._window = Level(connections, 1.0, 1.0, connections.start)
         self._pace = RateLimit(None)
         self._dials = RateLimit(None)
@@ -146,6 +148,7 @@ class Branch:
         self._grown_at = -math.inf
         self._evidence = Evidence()
         self._weather = Weather()
+        self._replies = ReplyTime()
         self._former = (rate.start, math.inf)  # value and mark, before we went slower
         self._before = (rate.start, math.inf)  # the same before the last time
         self._told = {"rate": (-math.inf, rate.start), "connections": (-math.inf, connections.start)}
@@ -231,11 +234,17 @@ class Branch:
             self._reopen(now)
             return self._obey(self._weather.reopened(refusals), now)
         self._weather.answered(now, transactions, min(self._rate.value, LAG * meter.rate(now)))
-        if delivered and not self._weather.is_waiting and meter.rate(now) >= USED * self._rate.value:
-            self._rate.grow(now, delivered / self._rate.value)
+        self._replies.took(now - started)
+        if self._rate.is_probing and self._replies.is_near:
+            self._rate.give_up_probe(now)
+            self._set_pace()
+        elif delivered and not self._weather.is_waiting and meter.rate(now) >= USED * self._rate.value:
+            used, replies = delivered / self._rate.value, self._replies
+            self._rate.grow(now, used, is_flat=replies.is_flat, is_crowded=replies.is_crowded)
             self._set_pace()
         if delivered and self._full_at >= min(started, now - 2 * ASK_AGAIN):
-            self._window.grow(now, min(now - self._grown_at, max(now - started, 2 * ASK_AGAIN)))
+            used = min(now - self._grown_at, max(now - started, 2 * ASK_AGAIN))
+            self._window.grow(now, used, is_crowded=self._replies.is_crowded)
             self._grown_at = now
         what = "rate" if self._rate.value != self._told["rate"][1] else "connections"
         return self._tell(now, what, "mail is delivered", TELL[1])
@@ -322,6 +331,7 @@ class Branch:
             meter.count(now, refusal.recipients, rate.value)
             weather, speed = self._weather, min(rate.value, LAG * meter.rate(now))
             was_slow, was_alone = weather.is_slow, weather.was_alone
+            self._replies.refused()
             self._before = rate.value, rate.mark
             if not was_slow:
                 self._former = self._before

@@ -13,8 +13,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 STEEP = 20.0  # seconds in which it grows by its start, without a mark: 300/min are 1200/min after a minute
+EAGER = 16.0  # the same where nobody knows a limit, up to `FAST_FROM` times the start
+FAST, FAST_FROM = (
+    30.0,
+    4.0,
+)  # seconds in which it grows e-fold from there on, while answers are as fast as ever
 GROWTH = 120.0  # seconds in which it grows e-fold, with a mark, or where that is faster
 NEAR = 600.0  # the same near the mark: a minute's window is then exceeded by a tenth, not by the half
+AGAIN = 120.0  # seconds until the next probe, where one was given up before it was refused
 LEAP = 1.5  # most that one answer may add: at low rates an answer stands for minutes
 REFUTED = 1.6  # times the mark, without a refusal: first marks are up to a third too low
 PATIENCE = (
@@ -45,6 +51,7 @@ class Level:
     value: float
     mark: float = math.inf  # here the site refused
     lesson: float = math.inf  # here it refused although that is below a mark
+    is_careful: bool = True  # where it is new
     patience: float = PATIENCE[0]
     probe_at: float = -math.inf
 
@@ -57,11 +64,12 @@ class Level:
     def is_probing(self) -> bool:
         return self.mark * self.keep * 1.001 < self.value
 
-    def grow(self, now: float, used: float) -> None:
-        """It was in the way for `used` seconds, and mail was delivered."""
+    def grow(self, now: float, used: float, *, is_flat: bool = False, is_crowded: bool = False) -> None:
+        """It was in the way for `used` seconds and mail was delivered, as fast as ever or much slower."""
         rest, top = self.mark * self.keep, self.bounds.ceiling
         is_near = rest <= self.value * 1.001
-        grown = self.value * min(1 + used / (NEAR if is_near else self._growth), LEAP)
+        growth = NEAR if is_near or is_crowded else self._growth(is_flat)
+        grown = self.value * min(1 + used / growth, LEAP)
         if now < self.probe_at:
             top = min(top, rest)
         elif self.step and is_near:
@@ -74,12 +82,21 @@ class Level:
         """The mark was none."""
         self.mark, self.lesson, self.patience = math.inf, math.inf, PATIENCE[0]
 
-    @property
-    def _growth(self) -> float:
+    def _growth(self, is_flat: bool) -> float:
         """Seconds for e-fold, below the mark."""
         start = self.bounds.start
-        is_new = self.mark == math.inf and start <= self.value < math.inf
-        return min(STEEP * self.value / start, GROWTH) if is_new else GROWTH
+        if self.mark < math.inf or not start <= self.value < math.inf:
+            return GROWTH
+        if self.is_careful:
+            return min(STEEP * self.value / start, GROWTH)
+        if self.value < FAST_FROM * start:
+            return EAGER * self.value / start
+        return FAST if is_flat else GROWTH
+
+    def give_up_probe(self, now: float) -> None:
+        """The site is as slow as when it refused: here it stays."""
+        self.mark = self.value / self.keep
+        self.probe_at = now + AGAIN
 
     def fall(self, mark: float, value: float) -> None:
         self.mark = max(mark, self.bounds.floor)
