@@ -23,8 +23,8 @@ from mta.clock import Clock, Every
 from mta.core.answers.classify import OUR_FAULT
 from mta.core.answers.rules import RuleSet
 from mta.core.event import Event, Type, rfc3339
+from mta.core.limits.order import Share
 from mta.core.limits.throttle import RateLimit
-from mta.core.limits.turns import Share
 from mta.core.model import Batch, Go, Message, Outcome, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source, Sources

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from mta.clock import Clock
-from mta.core.limits.turns import Share
+from mta.core.limits.order import Share
 from mta.core.limits.window import Window
 from mta.core.model import Batch, Go, Line, Message, Outcome, Recipient, Wait
 from mta.core.queue.agenda import Agenda

@@ -82,7 +82,6 @@ URGENT = [
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="what is due is looked up in the order of due times, whoever wants it")
 @pytest.mark.parametrize(("priority", "tenant"), URGENT)
 async def test_newsletters_that_were_due_before_do_not_stand_before_the_name_of_others(
     tmp_path: Path, priority: int, tenant: str
@@ -102,7 +101,6 @@ async def test_newsletters_that_were_due_before_do_not_stand_before_the_name_of_
             await house.event(type="bounce")
 
 
-@pytest.mark.xfail(strict=True, reason="what is due is read from disk in the order of due times, whosesoever")
 @pytest.mark.parametrize(("priority", "tenant"), URGENT)
 async def test_newsletters_that_were_due_before_do_not_stand_before_the_mail_of_others(
     tmp_path: Path, priority: int, tenant: str
