@@ -95,8 +95,11 @@ class Settler:
         self.on_notice: Callable[[Message], None] = lambda message: None
         self.clock_moved: Callable[[], bool] = lambda: False  # and the spool does not know it yet
 
-    def settle(self, batch: Batch, outcomes: Sequence[Outcome], trace: Trace) -> None:
-        """Note what became of every recipient of a batch."""
+    def settle(
+        self, batch: Batch, outcomes: Sequence[Outcome], trace: Trace, sooner: float | None = None
+    ) -> None:
+        """Note what became of every recipient of a batch. On disk what is deferred is due at `sooner`, where
+        somebody tells that what keeps it back is over, and has its line parked."""
         message = batch.message
         now = self._clock.now()
         done: list[Recipient] = []
@@ -132,7 +135,8 @@ class Settler:
                     failed.append((recipient, outcome))
             else:
                 assert due is not None
-                updates.append(Update(state, recipient.attempts, due, message.id, recipient.n, last))
+                at = due if sooner is None else min(sooner, due)
+                updates.append(Update(state, recipient.attempts, at, message.id, recipient.n, last))
                 self._tell_due(message, recipient, due)
         self._spool.settle(message, done, updates, events)
         if failed:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mta.config.settings import Dns, Duration
-from mta.dns.resolver import AT_ONCE
+from mta.outbound.lookups import AT_ONCE
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer
 from tests.fakes.house import House, running, settings
@@ -46,14 +46,11 @@ async def flood(house: House, domains: int) -> None:
     await house.quiet()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="one tenant's silent domains put off everybody's first mail by a minute"
-)
 @pytest.mark.parametrize(("origin", "priority"), URGENT)
 async def test_silent_domains_of_one_list_do_not_put_off_what_comes_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, priority: int
 ) -> None:
-    monkeypatch.setattr("mta.outbound.scheduler.RESOLVING", 20)
+    monkeypatch.setattr("mta.outbound.lookups.RESOLVING", 20)
     async with asking(tmp_path, 40) as (house, _clock, _server):
         await flood(house, 40)
         await house.send("ann@good.test", origin=origin, priority=priority)
@@ -61,7 +58,6 @@ async def test_silent_domains_of_one_list_do_not_put_off_what_comes_after_it(
         assert house.of(type="bounce", recipient="ann@good.test")
 
 
-@pytest.mark.xfail(strict=True, reason="look-ups are made in the order of their coming, whoever wants them")
 @pytest.mark.parametrize(("origin", "priority"), URGENT)
 async def test_the_next_question_is_not_one_of_the_longest_list(
     tmp_path: Path, origin: str, priority: int
@@ -75,9 +71,6 @@ async def test_the_next_question_is_not_one_of_the_longest_list(
         assert QUESTION in server.asked
 
 
-@pytest.mark.xfail(
-    strict=True, reason="mail whose look-up failed waits for its next attempt, whatever DNS says"
-)
 async def test_mail_that_met_silence_goes_when_dns_is_back(tmp_path: Path) -> None:
     async with asking(tmp_path, 0, hold=True) as (house, clock, server):
         await house.send("ann@good.test")

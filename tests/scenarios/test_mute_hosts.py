@@ -40,7 +40,6 @@ async def beside_mute_hosts(
                 mute.hang_up()
 
 
-@pytest.mark.xfail(strict=True, reason="hosts that say nothing hold every place that there is for retries")
 @pytest.mark.parametrize(
     ("priority", "tenant"),
     [
@@ -66,7 +65,6 @@ async def test_a_retry_goes_when_it_is_due_however_many_hosts_are_mute(
         assert receiver.asked == ["ann@live.test"]
 
 
-@pytest.mark.xfail(strict=True, reason="one tenant's flood sends everybody's first attempts to the disk")
 async def test_a_tenants_flood_does_not_postpone_the_fresh_mail_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

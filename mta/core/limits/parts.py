@@ -23,6 +23,10 @@ class Parts:
         self.held = 0  # by all
         self._held: dict[Hashable, int] = {}
 
+    def __len__(self) -> int:
+        """Shares that hold anything."""
+        return len(self._held)
+
     def has_room(self, share: Hashable) -> bool:
         """May it take one more?"""
         return self._held.get(share, 0) < self.most - self.held
@@ -31,10 +35,13 @@ class Parts:
         """What it holds."""
         return self._held.get(share, 0)
 
-    def take(self, share: Hashable, amount: int = 1) -> None:
-        """It holds so much more."""
-        self._held[share] = self._held.get(share, 0) + amount
+    def take(self, share: Hashable, amount: int = 1) -> bool:
+        """It holds so much more; False if it had no room before that."""
+        held = self._held.get(share, 0)
+        had_room = held < self.most - self.held
+        self._held[share] = held + amount
         self.held += amount
+        return had_room
 
     def give_back(self, share: Hashable, amount: int = 1) -> None:
         """It holds so much less; who holds nothing is forgotten."""
