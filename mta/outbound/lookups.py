@@ -123,7 +123,7 @@ class Lookups:
 
     def _go_on(self) -> None:
         """Ask, as long as there is room for the next one's question."""
-        while True:
+        while self._asked.held < self._asked.most:
             may = (each for each in self._order.ranked() if self._asked.has_room((each[0], each[1])))
             found = next(may, None)
             if found is None:

@@ -85,7 +85,10 @@ class Retries:
 
     def park(self, route: Route | Outcome, line: Line, wait: Wait) -> None:
         """A line waits for the end of what its gate has said."""
-        self._backlog.park(_lot(route, wait.reason), line, wait.until)
+        lot: Hashable = wait.reason
+        if isinstance(route, Route) and wait.reason == LANE_FULL:
+            lot = _lane_of(route.site, (line.priority, line.tenant))
+        self._backlog.park(lot, line, wait.until)
 
     def released(self, message: Message, recipient: Recipient) -> None:
         """The attempt of one recipient is over."""
@@ -95,7 +98,7 @@ class Retries:
 
     def has_room(self, site: str, share: Share) -> None:
         """A lane of the site may take more of this share, or fewer of its retries are in memory."""
-        self._backlog.wake((LANE_FULL, site), self._room(site, share), share.__eq__)
+        self._backlog.wake(_lane_of(site, share), self._room(site, share))
         self._backlog.wake(NO_PLACE, 1, self._leases.has_place)
 
     def _room(self, site: str, share: Share) -> int:
@@ -163,7 +166,7 @@ class Retries:
                 self._backlog.note(line, max(due.rest, now))  # behind the others that are due
             if isinstance(route, Route) and not isinstance(self._gate.room(route, line, 1), Wait):
                 share = (line.priority, line.tenant)
-                self._backlog.wake((LANE_FULL, route.site), self._room(route.site, share), share.__eq__)
+                self._backlog.wake(_lane_of(route.site, share), self._room(route.site, share))
 
     def _wanted(self, lines: list[tuple[Line, float]], now: float) -> list[tuple[Line, Route | Outcome, int]]:
         """The lines that are open, each with its route and how many recipients to take."""
@@ -286,6 +289,6 @@ class Retries:
         self._metrics.bug("outbound", "a bug in the retries", error)
 
 
-def _lot(route: Route | Outcome, reason: str) -> Hashable:
-    """Where a line is parked that waits for the end of this."""
-    return (reason, route.site) if isinstance(route, Route) and reason == LANE_FULL else reason
+def _lane_of(site: str, share: Share) -> Hashable:
+    """Where lines of a share are parked that wait for room in a lane."""
+    return LANE_FULL, site, share

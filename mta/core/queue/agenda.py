@@ -6,7 +6,7 @@ Contract: pure; times are wall-clock seconds. One entry for each line with mail 
     due time known. What is due leaves in the order of service (`core.limits.order`), within a share the
     oldest first; as a line is a domain's, and comes back behind the others, domains take turns. A parked
     line comes back when `wake` calls it, in the same order, or at its `until`. A line costs O(log lines)
-    when it is noted or taken, and O(shares) when it is woken.
+    when it is noted or taken, and O(shares in its lot) when it is woken.
 Raises: nothing.
 Why: a heap for each share, with entries that moved left in it until they outnumber the others: to look
     for one in its middle, or to put all that is due into an order, would cost time in proportion to it.
