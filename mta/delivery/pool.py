@@ -1,6 +1,6 @@
 """All lanes, and the tasks of their connections.
 
-Between: the scheduler offers batches with their routes; delivery opens connections; the spool says when
+Between: the gate offers batches with their routes; delivery opens connections; the spool says when
     outcomes may be noted again.
 Contract: `gate`, `choose` and `offer` are synchronous; a lane is made when somebody comes to it. One
     task for each connection, and one for each content that has to be read from disk; none for fresh mail.
@@ -113,7 +113,7 @@ class Pool:
             for connection in list(lane.serving):
                 self._whatever(connection.drop, "Our server was stopped in the middle of it")
 
-    # What the scheduler asks
+    # What the gate asks
 
     def gate(self, route: Route, share: Share) -> Go | Wait:
         """May mail of this priority and tenant come in for this route, of whatever stream it is?"""

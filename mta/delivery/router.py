@@ -1,6 +1,6 @@
 """The router: a domain -> its route, and a host -> the addresses to dial.
 
-Between: the scheduler asks for routes, lanes for addresses; `dns.resolver` answers us.
+Between: the scheduler and the look-ups ask for routes, lanes for addresses; `dns.resolver` answers us.
 Contract: domains are lower-case A-labels or address literals. A route holds for the ttl of its MX
     records, at least 60 s and at most 1 h; trouble holds for 30 s, or until `ask_again`; a static route needs
     no DNS and holds for ever. What cannot be routed is an `Outcome`. Its terms come value by value from the

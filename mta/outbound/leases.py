@@ -1,6 +1,6 @@
 """The retries in memory: which they are, and how many more may come.
 
-Between: the scheduler and the expiry take recipients that they have read from the spool; the settler gives
+Between: the retries and the expiry take recipients that they have read from the spool; the settler gives
     them back when their attempt is over.
 Contract: nobody takes a recipient twice. While somebody looks into the spool nobody else does, and what
     was settled since the look began is not free: the rows that are read may be older than its commit.

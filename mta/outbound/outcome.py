@@ -1,6 +1,6 @@
 """What an outcome means for a recipient: state, next attempt, event, notice. All in one commit.
 
-Between: lanes and the scheduler hand in outcomes; the spool commits; the scheduler hears of due times.
+Between: lanes and the scheduler hand in outcomes; the spool commits; the backlog hears of due times.
 Contract: `settle` takes one outcome for each recipient of the batch, `postpone` gives an attempt back.
     Neither waits: the commit follows, within what `Spool.has_room` allows to be unsettled. Neither raises:
     a bug of ours is counted, costs one recipient one attempt, and keeps nothing that was delivered, or whose
