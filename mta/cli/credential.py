@@ -21,8 +21,8 @@ import click
 from mta.config import units
 from mta.config.settings import Settings
 from mta.core.credential import ANY, AuthKind, Credential, check_senders
+from mta.core.limits.order import HIGHEST, LOWEST
 from mta.core.limits.throttle import Rate
-from mta.core.limits.turns import HIGHEST, LOWEST
 from mta.store.credentials import CredentialError, CredentialStore, generate
 
 _json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")

@@ -32,8 +32,8 @@ from mta.config.settings import (
     Size,
     Suffix,
 )
+from mta.core.limits.order import HIGHEST, LOWEST
 from mta.core.limits.throttle import Rate
-from mta.core.limits.turns import HIGHEST, LOWEST
 from mta.core.limits.window import Window
 from mta.core.mail.address import PathError, a_label
 

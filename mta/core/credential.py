@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from mta.core.limits.order import HIGHEST, LOWEST
 from mta.core.limits.throttle import Rate
-from mta.core.limits.turns import HIGHEST, LOWEST
 from mta.core.mail.address import PathError, a_label, parse
 from mta.core.networks import client_address, parse_networks
 

@@ -29,8 +29,9 @@ from mta.core.answers.classify import (
     unsendable,
 )
 from mta.core.answers.dialogue import Left, Transaction
+from mta.core.limits.order import LOWEST, Share
 from mta.core.limits.throttle import GO, RateLimit
-from mta.core.limits.turns import LOW, LOWEST, Share, Turns
+from mta.core.limits.turns import LOW, Turns
 from mta.core.mail.message import header_block, stuff
 from mta.core.model import Batch, Go, Outcome, Reaction, Scope, Wait
 from mta.core.route.routing import Route

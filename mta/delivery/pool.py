@@ -1,6 +1,6 @@
 """All lanes, and the tasks of their connections.
 
-Between: the scheduler offers batches with their routes; delivery opens connections; the spool says when
+Between: the gate offers batches with their routes; delivery opens connections; the spool says when
     outcomes may be noted again.
 Contract: `gate`, `choose` and `offer` are synchronous; a lane is made when somebody comes to it. One
     task for each connection, and one for each content that has to be read from disk; none for fresh mail.
@@ -23,8 +23,8 @@ from mta.clock import Clock, Every
 from mta.config.policy import Current, Policy
 from mta.core.answers.classify import OUR_FAULT, Judge
 from mta.core.event import Event, Type, rfc3339
+from mta.core.limits.order import Share
 from mta.core.limits.throttle import RateLimit
-from mta.core.limits.turns import Share
 from mta.core.model import Batch, Go, Message, Outcome, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
@@ -144,7 +144,7 @@ class Pool:
     def _judge(self, route: Route) -> Judge:
         return partial(self._current.policy.rules.judge, provider=route.provider)
 
-    # What the scheduler asks
+    # What the gate asks
 
     def gate(self, route: Route, share: Share) -> Go | Wait:
         """May mail of this priority and tenant come in for this route, of whatever stream it is?"""

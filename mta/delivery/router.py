@@ -1,10 +1,10 @@
 """The router: a domain -> its route, and a host -> the addresses to dial.
 
-Between: the scheduler asks for routes, lanes for addresses; `dns.resolver` answers us.
+Between: the scheduler and the look-ups ask for routes, lanes for addresses; `dns.resolver` answers us.
 Contract: domains are lower-case A-labels or address literals. A route holds for the ttl of its MX
-    records, at least 60 s and at most 1 h; trouble holds for 30 s; a static route needs no DNS and holds
-    for ever. What cannot be routed is an `Outcome`. Its terms come value by value from the default, the
-    provider and the destination; a static route has its own.
+    records, at least 60 s and at most 1 h; trouble holds for 30 s, or until `ask_again`; a static route needs
+    no DNS and holds for ever. What cannot be routed is an `Outcome`. Its terms come value by value from the
+    default, the provider and the destination; a static route has its own.
 Raises: ValueError when the settings ask for the sandbox and it has no address: nothing may leak out.
 Standards: RFC 5321 5.1.
 """
@@ -37,6 +37,7 @@ class _Known(NamedTuple):
 
     answer: Route | Outcome
     until: float
+    troubles: int | None = None  # so often DNS was back then, where it was in trouble
 
 
 class Router:
@@ -62,6 +63,7 @@ class Router:
         self._sandbox = routes(everything, "sandbox", policy.providers)
         self._static = self._sandbox or policy.routes
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._troubles = 0  # that are over
 
     def adopted(self, old: Policy, new: Policy) -> None:
         """Every route is found anew; the resolver remembers what DNS said."""
@@ -78,7 +80,7 @@ class Router:
         known = self._known.get(domain)
         if known is None:
             return self._static.get(domain) or self._static.get(EVERY_DOMAIN)
-        if known.until <= self._clock.monotonic():
+        if known.until <= self._clock.monotonic() or known.troubles not in (None, self._troubles):
             return None
         self._known.move_to_end(domain)
         return known.answer
@@ -95,7 +97,17 @@ class Router:
         if known is not None:
             return known
         names = frozenset({self._current.policy.settings.hostname.lower()})
-        return self._keep(domain, routing.plan(domain, mx, names, self._port(domain)), _holds(mx))
+        plan = routing.plan(domain, mx, names, self._port(domain))
+        return self._keep(domain, plan, _holds(mx), mx.status is Status.TROUBLE)
+
+    @property
+    def heard_at(self) -> float:
+        """When any name server said anything, the last time; monotonic."""
+        return self._resolver.heard_at
+
+    def ask_again(self) -> None:
+        """DNS is back: what was in trouble is asked for again, whoever wants it next."""
+        self._troubles += 1
 
     async def addresses(self, host: Host, route: Route) -> list[str] | Outcome:
         """The numeric addresses of a host in the order to try them."""
@@ -108,9 +120,12 @@ class Router:
         above = "" if policy.providers.by_name[name].per_site else name
         return Route.on("", (), policy.profiled[name])._replace(provider=name, above=above)
 
-    def _keep(self, domain: str, plan: Plan | Outcome, seconds: float) -> Route | Outcome:
+    def _keep(
+        self, domain: str, plan: Plan | Outcome, seconds: float, is_trouble: bool = False
+    ) -> Route | Outcome:
         answer = plan if isinstance(plan, Outcome) else self._found(domain, plan)
-        self._known[domain] = _Known(answer, self._clock.monotonic() + seconds)
+        until = self._clock.monotonic() + seconds
+        self._known[domain] = _Known(answer, until, self._troubles if is_trouble else None)
         self._known.move_to_end(domain)
         if len(self._known) > CACHE:
             self._known.popitem(last=False)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,9 +59,10 @@ class _Found(NamedTuple):
 class _Servers(Nameserver):
     """Several name servers as one: when one fails or is silent the next is asked; the first answer counts."""
 
-    def __init__(self, servers: Sequence[Do53Nameserver], clock: Clock) -> None:
+    def __init__(self, servers: Sequence[Do53Nameserver], clock: Clock, heard: Callable[[], None]) -> None:
         self._servers = tuple(servers)
         self._clock = clock
+        self._heard = heard
         self._asking: set[asyncio.Task[Message | Exception]] = set()
 
     def __str__(self) -> str:
@@ -127,6 +128,8 @@ class _Servers(Nameserver):
             timer.cancel()
             for task in [each for each in under_way if each.done()]:
                 failed, found = under_way.pop(task), task.result()
+                if isinstance(found, Message):
+                    self._heard()
                 if isinstance(found, Message) and found.rcode() in (NOERROR, NO_NAME):
                     return found
                 problems[failed] = found
@@ -142,6 +145,7 @@ class Resolver:
 
     def __init__(self, dns: settings.Dns, clock: Clock) -> None:
         self._clock = clock
+        self.heard_at = -math.inf  # monotonic; when a server said anything, the last time
         self._stub = asyncresolver.Resolver(configure=False)
         self._stub.cache = self._cache = LRUCache(CACHE)
         self._hear(dns)
@@ -227,7 +231,10 @@ class Resolver:
         self._read = is_now
 
     def _use(self, servers: Sequence[Do53Nameserver]) -> None:
-        self._stub.nameservers = [_Servers(servers, self._clock)] if servers else []
+        self._stub.nameservers = [_Servers(servers, self._clock, self._heard)] if servers else []
+
+    def _heard(self) -> None:
+        self.heard_at = self._clock.monotonic()
 
     def _left(self, answer: Answer | None) -> float:
         """The cache keeps an answer's end in wall time; a clock that jumps must not prolong it."""

@@ -1,1 +1,1 @@
-"""What is due: scheduler, retries, leases, expiry, and what an outcome means."""
+"""What is due: fresh mail, retries, look-ups, leases, the gate, expiry, and what an outcome means."""

@@ -1,7 +1,8 @@
 """The machine's clock was set: what waits is treated as if it had not been.
 
 Between: the expiry and the retries ask before each look, a timer of its own in between; the spool rewrites,
-    slice by slice; the scheduler hears of it first for what is in memory, and then that due times changed.
+    slice by slice; the scheduler hears of it first for what is in memory, and then the backlog that due times
+    changed.
 Contract: set ahead (or asleep), every message lives on for as long as it had left; what came due meanwhile
     is tried, in the lanes' own measure. Set back, no retry waits longer from now than the longest wait of
     the policy, and no message lives shorter. `look` answers False, and `is_behind` True, until all of that
@@ -50,7 +51,7 @@ class ClockWatch:
         self.on_set_back: Callable[[], Awaitable[None]] | None = None
 
     async def start(self) -> None:
-        """From now on; the scheduler has read no due time yet."""
+        """From now on; nobody has read a due time yet."""
         self._drift = Drift(self._clock.now() - self._clock.monotonic())
         try:
             await self._spool.bring_forward(self._clock.now(), self._longest)

@@ -1,6 +1,6 @@
 """What an outcome means for a recipient: state, next attempt, event, notice. All in one commit.
 
-Between: lanes and the scheduler hand in outcomes; the spool commits; the scheduler hears of due times.
+Between: lanes and the scheduler hand in outcomes; the spool commits; the backlog hears of due times.
 Contract: `settle` takes one outcome for each recipient of the batch, `postpone` gives an attempt back.
     Neither waits: the commit follows, within what `Spool.has_room` allows to be unsettled. Neither raises:
     a bug of ours is counted, costs one recipient one attempt, and keeps nothing that was delivered, or whose
@@ -90,8 +90,11 @@ class Settler:
         self.on_notice: Callable[[Message], None] = lambda message: None
         self.clock_moved: Callable[[], bool] = lambda: False  # and the spool does not know it yet
 
-    def settle(self, batch: Batch, outcomes: Sequence[Outcome], trace: Trace) -> None:
-        """Note what became of every recipient of a batch."""
+    def settle(
+        self, batch: Batch, outcomes: Sequence[Outcome], trace: Trace, sooner: float | None = None
+    ) -> None:
+        """Note what became of every recipient of a batch. On disk what is deferred is due at `sooner`, where
+        somebody tells that what keeps it back is over, and has its line parked."""
         message = batch.message
         now = self._clock.now()
         done: list[Recipient] = []
@@ -127,7 +130,8 @@ class Settler:
                     failed.append((recipient, outcome))
             else:
                 assert due is not None
-                updates.append(Update(state, recipient.attempts, due, message.id, recipient.n, last))
+                at = due if sooner is None else min(sooner, due)
+                updates.append(Update(state, recipient.attempts, at, message.id, recipient.n, last))
                 self._tell_due(message, recipient, due)
         self._spool.settle(message, done, updates, events)
         if failed:

@@ -1,6 +1,6 @@
 """The spool: what we own until it is delivered or given up.
 
-Between: admission puts messages in, outcome settles recipients, the scheduler leases and reads.
+Between: admission puts messages in, outcome settles recipients, the retries lease and read.
 Contract: `put`, `settle`, `lease` and `report` only note (`spool.notes`); `run` commits what is noted, and
     calls back. Reads are coroutines on a connection of their own. Times are wall-clock seconds.
 Raises: SpoolError at `open`; a commit that fails reaches each `done`, and what it settled stays noted. What

@@ -1,6 +1,6 @@
 """Reading the queue, beside the writer.
 
-Between: the scheduler asks what is due, delivery asks for contents, operators ask what there is.
+Between: the retries ask what is due, delivery asks for contents, operators ask what there is.
 Contract: a read-only connection in a thread of its own (WAL: it never waits for the writer). Messages
     come without their content and with the recipients that were asked for.
 Raises: SpoolError where a content is missing, which must not be, or where the disk cannot be read.

@@ -15,7 +15,7 @@ from mta.core.model import Batch, Message, Option, Recipient
 from mta.core.queue.lifecycle import State
 from mta.metrics import Metrics
 from mta.outbound.expiry import INTERVAL, PAGE, Expiry
-from mta.outbound.leases import Leases
+from mta.outbound.leases import Leases, Lot
 from mta.outbound.outcome import Settler
 from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
@@ -23,6 +23,7 @@ from mta.spool.queue import Spool
 from tests.fakes.clock import HandClock
 
 POLICY = Current(build(Settings(HostName("mta.test"), listeners=())))
+LOT = Lot("site", "", 0, "acme")
 HEADER = b"From: a@src.test\r\nSubject: late\r\n\r\n"
 
 
@@ -102,7 +103,7 @@ async def test_mail_under_way_does_not_hide_what_expires_behind_it(tmp_path: Pat
     async with rigged(tmp_path) as rig:
         under_way = await rig.waiting(count=2 * PAGE)
         for message in under_way:
-            rig.leases.take(message, message.recipients[0], ("site", "", 0))
+            rig.leases.take(message, message.recipients[0], LOT)
         await rig.waiting()
         await rig.clock.advance(INTERVAL)
         await until(rig, lambda: rig.spool.tally.recipients == 2 * PAGE)
@@ -136,11 +137,11 @@ async def test_what_was_settled_while_the_expiry_reads_is_not_given_up_again(tmp
     async with rigged(tmp_path) as rig:
         (message,) = await rig.waiting()
         (recipient,) = message.recipients
-        rig.leases.take(message, recipient, ("site", "", 0))
+        rig.leases.take(message, recipient, LOT)
         async with rig.leases.looking(lambda: rig.spool.lease([])):
             (found,) = await rig.spool.reader.expired((0.0, 0), rig.clock.now(), PAGE)
             assert rig.leases.free(found) == []
-            assert rig.leases.give_back(message, recipient) == ("site", "", 0)
+            assert rig.leases.give_back(message, recipient) == LOT
             assert rig.leases.free(found) == []
         async with rig.leases.looking(lambda: rig.spool.lease([])):
             assert rig.leases.free(found) == found.recipients

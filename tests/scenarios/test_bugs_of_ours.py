@@ -168,7 +168,7 @@ ANYWHERE = [
     "mta.delivery.pool.Pool.choose",
     "mta.delivery.pool.Pool.open",
     "mta.outbound.leases.Leases.give_back",
-    "mta.outbound.scheduler.Scheduler._hours",
+    "mta.outbound.gate.Gate.hours",
     "mta.core.answers.dialogue.envelope_lines",
     "mta.core.answers.dialogue.Dialogue.begin",
     "mta.core.answers.dialogue.Dialogue.feed",
@@ -188,8 +188,10 @@ READING = [
 ]
 RETRYING = [
     "mta.outbound.outcome.Settler.next_due",
-    "mta.outbound.scheduler.Scheduler._wanted",
-    "mta.outbound.scheduler.Scheduler._lot",
+    "mta.outbound.gate.Gate.room",
+    "mta.outbound.gate.Gate.source",
+    "mta.outbound.retries.Retries._wanted",
+    "mta.outbound.retries.Retries._lot",
     "mta.outbound.leases.Leases.room",
     "mta.outbound.leases.Leases.take",
     "mta.outbound.leases.Leases.free",
@@ -383,13 +385,13 @@ async def test_a_bug_over_one_of_those_that_wait_for_a_route_is_not_the_others(
             context.setattr(scheduler._router, "route", slow)
             for _ in range(3):
                 await rig.house.send(B)
-            assert scheduler._unrouted == 3
+            assert scheduler._lookups.unrouted == 3
             context.setattr(scheduler._router, "cached", known)
             met = once(monkeypatch, "mta.outbound.scheduler.Scheduler._dispatch")
             go.set()
             await rig.house.event(2, type="delivery")
         assert met()
-        assert scheduler._unrouted == 0
+        assert scheduler._lookups.unrouted == 0
         await rig.until(rig.is_empty, 900.0)
 
 

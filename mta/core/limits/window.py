@@ -1,6 +1,6 @@
 """The hours in which a stream may be delivered.
 
-Between: the settings hold one for each stream that has hours; the scheduler asks before it sends.
+Between: the settings hold one for each stream that has hours; the gate asks before anything goes.
 Contract: pure; `ask` answers Go, or Wait until the next opening (wall-clock seconds). Days count from
     Monday, 0; minutes from midnight by the zone's clock. A window whose end is not after its begin ends
     on the day after.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from mta.core.limits.turns import HIGHEST, LOWEST
+from mta.core.limits.order import HIGHEST, LOWEST
 from mta.core.mail.address import PathError
 
 _PRIORITY = re.compile(r"-?[0-9]")

@@ -1,6 +1,6 @@
 """When to try again, and when to give up.
 
-Between: `outbound.outcome` asks after a deferral; the scheduler asks when it leases.
+Between: `outbound.outcome` asks after a deferral; the retries ask when they lease.
 Contract: pure; times are wall-clock seconds, dice is in [0, 1).
 Standards: RFC 5321 4.5.4.1 (retry for 4 to 5 days).
 Why: doubling alone leaves the last third of the lifetime unused (the next wait would pass the end);

@@ -7,7 +7,8 @@ from itertools import count
 
 import pytest
 
-from mta.core.limits.turns import CAPACITY, SHARE, Turns
+from mta.core.limits.order import IN_A_ROW
+from mta.core.limits.turns import CAPACITY, Turns
 from mta.core.model import Batch, Message, Recipient
 
 ids = count(1)
@@ -48,9 +49,9 @@ def test_a_password_goes_before_a_thousand_newsletters() -> None:
 def test_a_flood_of_high_priority_leaves_every_tenth_turn_to_the_lower() -> None:
     turns = pushed(*(batch(4) for _ in range(90)), *(batch(-4) for _ in range(20)))
     order = [each.message.priority for each in popped(turns)]
-    assert order[:SHARE] == [4] * SHARE
+    assert order[:IN_A_ROW] == [4] * IN_A_ROW
     assert Counter(order[:100]) == {4: 90, -4: 10}
-    assert all(order[start : start + SHARE + 1].count(-4) == 1 for start in range(0, 100, SHARE + 1))
+    assert all(order[start : start + IN_A_ROW + 1].count(-4) == 1 for start in range(0, 100, IN_A_ROW + 1))
 
 
 def test_the_lowest_of_three_is_not_starved_by_the_other_two() -> None:

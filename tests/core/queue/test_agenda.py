@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mta.core.model import Line
 from mta.core.queue.agenda import SLACK, Agenda
 
@@ -40,7 +38,8 @@ def test_a_line_that_moves_all_the_time_does_not_fill_the_heap() -> None:
     agenda = Agenda()
     for n in range(10 * SLACK):
         agenda.note(A, float(-n))
-    assert len(agenda._heap) <= SLACK + 3
+    for times in (agenda._later, *agenda._shares.values()):
+        assert len(times._heap) <= SLACK + 3
     assert agenda.take(0.0, 10) == [(A, 1.0 - 10 * SLACK)]
 
 
@@ -94,14 +93,12 @@ def backlog(lines: int) -> Agenda:
     return agenda
 
 
-@pytest.mark.xfail(strict=True, reason="lines come in the order of their due times, whatever their priority")
 def test_a_password_that_is_due_is_in_the_next_round_however_much_was_due_before() -> None:
     agenda, password = backlog(20 * ROUND), Line("shop.test", 4, "news")
     agenda.note(password, 100.0)
     assert password in [each for each, _ in agenda.take(100.0, ROUND)]
 
 
-@pytest.mark.xfail(strict=True, reason="lines come in the order of their due times, whosesoever they are")
 def test_the_line_of_another_tenant_is_in_the_next_round_however_much_was_due_before() -> None:
     agenda, other = backlog(20 * ROUND), Line("shop.test", -4, "other")
     agenda.note(other, 100.0)
@@ -121,3 +118,45 @@ def test_what_is_not_due_yet_is_not_taken_whatever_its_priority() -> None:
     agenda.note(Line("shop.test", 4, "shop"), 101.0)
     assert [each.domain for each, _ in agenda.take(100.0, ROUND)] == ["d0.test"]
     assert agenda.next() == 101.0
+
+
+def test_a_line_that_comes_back_goes_behind_the_others_of_its_tenant() -> None:
+    agenda = backlog(10)
+    (first, _), *_ = agenda.take(100.0, 1)
+    agenda.note(first, 100.0)
+    assert [each for each, _ in agenda.take(100.0, ROUND)][-1] == first
+
+
+def test_tenants_take_turns_from_round_to_round() -> None:
+    agenda = backlog(20)
+    for n in range(20):
+        agenda.note(Line(f"o{n}.test", -4, "other"), 99.5)
+    taken = [agenda.take(100.0, 1)[0][0].tenant for _ in range(6)]
+    assert taken == ["news", "other"] * 3
+
+
+def test_a_clock_that_is_set_back_brings_nothing_before_its_time() -> None:
+    agenda = backlog(3)
+    assert len(agenda.take(100.0, 1)) == 1
+    assert agenda.take(50.0, ROUND) == []
+    assert agenda.next() == 99.0
+    assert len(agenda.take(100.0, ROUND)) == 2
+    assert len(agenda) == 0
+
+
+def test_what_is_woken_is_woken_in_order_and_only_of_those_that_may_go() -> None:
+    agenda = Agenda()
+    lines = [
+        Line("a.test", -4, "news"),
+        Line("b.test", -4, "news"),
+        Line("c.test", -4, "other"),
+        Line("d.test", 4, "x"),
+    ]
+    for each in lines:
+        agenda.park(SITE, each, 100.0)
+    assert agenda.wake(SITE, 1, 10.0)
+    assert agenda.take(10.0, ROUND) == [(lines[3], 10.0)]
+    agenda.wake(SITE, ROUND, 11.0, lambda share: share == (-4, "other"))
+    assert agenda.take(11.0, ROUND) == [(lines[2], 11.0)]
+    agenda.wake(SITE, ROUND, 12.0)
+    assert [each for each, _ in agenda.take(12.0, ROUND)] == lines[:2]
