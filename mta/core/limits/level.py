@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 STEEP = 20.0  # seconds in which it grows by its start, without a mark: 300/min are 1200/min after a minute
-EAGER = 16.0  # the same where nobody knows a limit, up to `FAST_FROM` times the start
+EAGER = 13.0  # the same where nobody knows a limit, up to `FAST_FROM` times the start
 FAST, FAST_FROM = (
     30.0,
     4.0,
