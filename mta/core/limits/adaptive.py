@@ -412,7 +412,11 @@ class Branch:
             if said is Say.FOUND:
                 rate.forget()  # it may be the weather's, too
         self._set_pace()
-        return self._tell(now, "rate", said.value, TELL[0])
+        if said is not Say.FOUND:
+            return self._tell(now, "rate", "as before: it was not refused for our speed", TELL[0])
+        old, self._told["rate"] = self._told["rate"][1], (now, rate.value)
+        reason = f"{self._weather.share:.1%} are refused at any speed: it is not about ours"
+        return Change("rate", old, rate.value, reason)
 
     def _set_pace(self) -> None:
         self._pace.rate = _paced(self._rate.value, BURST)

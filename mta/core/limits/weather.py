@@ -45,11 +45,11 @@ MEMORY = 20_000  # transactions after which the rest is forgotten
 class Say(enum.Enum):
     """What is to be done."""
 
-    SLOW_DOWN = "it is about speed"
-    NOTHING = "nothing"
-    AS_BEFORE = "undo the last reaction"
-    FOUND = "it is the weather: undo all reactions, forget all marks"
-    STILL = "it is the weather: undo the reactions"
+    SLOW_DOWN = enum.auto()  # it is about speed
+    NOTHING = enum.auto()
+    AS_BEFORE = enum.auto()  # undo the last reaction
+    FOUND = enum.auto()  # it is the weather: undo all reactions, forget all marks
+    STILL = enum.auto()  # it is the weather, as was known: undo the reactions
 
 
 @dataclass(slots=True)

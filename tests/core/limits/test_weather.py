@@ -51,3 +51,18 @@ def test_a_limit_is_found_in_bad_weather_too(kind: str, limit: str) -> None:
     met.run(HOUR)
     assert met.throughput(HOUR / 2, HOUR) >= 0.8
     assert met.refusals(HOUR / 2, HOUR) <= 0.02
+
+
+@pytest.mark.parametrize("weather", [0.01, 0.1])
+def test_the_share_that_is_refused_at_any_speed_is_told_once(weather: float) -> None:
+    met = Sender(PATHS["unlimited"](), Site(weather=weather, latency=0.3), offered=10.0)
+    met.run(HOUR)
+    told = [change.reason for _, change in met.changes if "at any speed" in change.reason]
+    assert len(told) == 1
+    assert told[0].endswith("are refused at any speed: it is not about ours")
+
+
+def test_what_is_refused_about_once_in_a_thousand_leaves_no_mark() -> None:
+    met = Sender(PATHS["office365"](), Site(weather=0.001, latency=0.3), offered=5.0)
+    met.run(2 * HOUR)
+    assert met.delivered >= 0.97 * 2 * HOUR * 5.0
