@@ -39,7 +39,7 @@ help:
 	@echo 'make bench-scale          a queue of up to a million: cost, start, latency, memory; 10 minutes'
 	@echo 'make bench-attacks          hostile clients and peers: what does each cost the others? 7 minutes'
 	@echo 'make soak [MINUTES=n]     a steady load: does anything grow?'
-	@echo 'make bench-fleet          a dozen servers with hidden limits, as root; MINUTES=$(MINUTES)'
+	@echo 'make bench-fleet          seventeen servers with hidden limits, as root; MINUTES=$(MINUTES)'
 	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
 
 run: venv

@@ -123,7 +123,7 @@ def test_an_installed_package_brings_the_command() -> None:
     assert {name: pkgutil.resolve_name(target) for name, target in scripts.items()} == {"mta": main}
 
 
-WORDS_FOR = {3: "three", 5: "five", 6: "six", 12: "a dozen", 20: "twenty"}
+WORDS_FOR = {3: "three", 5: "five", 6: "six", 17: "seventeen", 20: "twenty"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NUMBERS = [  # each figure of a page that stands in the code, or in a setting's default
     ("README.md", f"Python {PROJECT['project']['requires-python'][2:]} or newer"),
