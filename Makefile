@@ -35,11 +35,11 @@ help:
 	@echo 'make bench                every workload, and our floors as pass or FAIL; 12 to 15 minutes'
 	@echo 'make bench-quick          has it become slower? 2 minutes'
 	@echo 'make bench-memory         memory with many clients, many connections, large messages'
-	@echo 'make bench-throttle       hostile sites in virtual time: is their limit found? plots; 4 minutes'
+	@echo 'make bench-throttle       hostile sites in virtual time: is their limit found? plots; 8 minutes'
 	@echo 'make bench-scale          a queue of up to a million: cost, start, latency, memory; 10 minutes'
 	@echo 'make bench-attacks          hostile clients and peers: what does each cost the others? 7 minutes'
 	@echo 'make soak [MINUTES=n]     a steady load: does anything grow?'
-	@echo 'make bench-fleet          a dozen servers with hidden limits, as root; MINUTES=$(MINUTES)'
+	@echo 'make bench-fleet          seventeen servers with hidden limits, as root; MINUTES=$(MINUTES)'
 	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
 
 run: venv

@@ -1,6 +1,7 @@
 """A network of its own for servers: a namespace behind a pair of virtual cables.
 
-Between: `fleet` starts the receiving servers in it; the daemon stays where it is, and dials them.
+Between: `fleet` starts the receiving servers in it, `situations` listens in it; the daemon stays where it is,
+    and dials them.
 Contract: `network` makes both and takes both away, addresses included. Root, and iproute2.
 Raises: Broken, with what `ip` said.
 Standards: RFC 2544 C.2.2 (198.18.0.0/15 is for benchmarks).
@@ -9,16 +10,21 @@ Why: a mail server must not send to addresses of its own machine, however DNS na
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.process import Broken
 
 PATIENCE = 20.0  # seconds, for each command
+CLONE_NEWNET = 0x40000000  # sched.h
 
 
 class Network(NamedTuple):
@@ -30,6 +36,17 @@ class Network(NamedTuple):
     def argv(self, command: list[str]) -> list[str]:
         """The command, in it."""
         return ["ip", "netns", "exec", self.name, *command]
+
+    def listening(self, address: str, port: int = 25, backlog: int = 4096) -> socket.socket:
+        """A socket that listens in it, for a process that is not; who never accepts is mute."""
+        with ThreadPoolExecutor(1) as thread:  # a namespace is a thread's, and this one ends
+            return thread.submit(self._listening, address, port, backlog).result(PATIENCE)
+
+    def _listening(self, address: str, port: int, backlog: int) -> socket.socket:
+        with Path("/run/netns", self.name).open() as inside:
+            if ctypes.CDLL(None, use_errno=True).setns(inside.fileno(), CLONE_NEWNET):
+                raise Broken(f"setns: {os.strerror(ctypes.get_errno())}")
+        return socket.create_server((address, port), backlog=backlog)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from prometheus_client import generate_latest
 
 from benchmarks.load.hostile import ATTACKS
+from benchmarks.peers.hidden import cases
 from benchmarks.peers.limits import FLEET
 from mta import __version__
 from mta.api import admin
@@ -122,7 +123,7 @@ def test_an_installed_package_brings_the_command() -> None:
     assert {name: pkgutil.resolve_name(target) for name, target in scripts.items()} == {"mta": main}
 
 
-WORDS_FOR = {3: "three", 5: "five", 6: "six", 12: "a dozen", 20: "twenty"}
+WORDS_FOR = {3: "three", 5: "five", 6: "six", 17: "seventeen", 20: "twenty"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NUMBERS = [  # each figure of a page that stands in the code, or in a setting's default
     ("README.md", f"Python {PROJECT['project']['requires-python'][2:]} or newer"),
@@ -137,6 +138,7 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("README.md", f"plays {WORDS_FOR[len(ATTACKS.keys() - {'nothing'})]} hostile clients and peers"),
     ("destinations.md", f"by their start every {level.STEEP:.0f} seconds"),
     ("destinations.md", f"up to {throttle.LONGEST / MINUTE:.0f} minutes"),
+    ("destinations.md", f"{len([*cases()])} kinds of hidden limits"),
     ("destinations.md", f"{WORDS_FOR[len(FLEET)]} real servers"),
     ("disk.md", f"from {wal.WAL_LIMIT // 2**20} MiB on"),
     ("headers.md", f"or {MAX_FIELDS:,} fields"),

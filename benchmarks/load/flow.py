@@ -35,11 +35,12 @@ TICK = 0.01  # seconds
 DEEPEST = 5000  # messages that may wait here; a daemon that is slower than the rate gets no more
 
 
-def credentials(home: Path) -> None:
-    """One for each stream, in the store of a daemon that is about to start."""
+def credentials(home: Path, urgent: str = "tenant") -> None:
+    """One for each stream, in the store of a daemon that is about to start; `urgent` sends passwords."""
     with CredentialStore(home / "credentials.db") as store:
         for stream, client in CLIENTS.items():
-            store.add(Credential(stream, "tenant", stream, networks=(f"{client}/32",), kind="network"))
+            tenant = urgent if stream == "transactional" else "tenant"
+            store.add(Credential(stream, tenant, stream, networks=(f"{client}/32",), kind="network"))
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""What receiving servers allow and do not tell, and the dozen of them that `fleet` sends to.
+"""What receiving servers allow and do not tell, and those that `fleet` sends to.
 
 Between: `receiver` asks at each connection and recipient; `fleet` sends to `FLEET` and counts.
 Contract: seconds of one clock, never decreasing; rates are recipients a second. `take` is asked for each
     recipient. `Terms.capacity` is what a perfect sender would get through, with as much mail as `offered`.
-Why: the numbers are such that two cores carry all of them together, at about 250 messages a second.
+Why: the numbers are such that two cores carry all of them together, at about 320 messages a second.
 """
 
 from __future__ import annotations
@@ -111,19 +111,32 @@ class Terms:
     halves: bool = False  # its limit, in the middle of the run
     full: float = 0.0  # share of recipients whose mailbox is full now
     goodbye: float = 0.0  # share of recipients that are answered with a 421, for no reason of ours
+    weather: float = 0.0  # share of recipients that are refused as too fast, whatever the speed
+    slows: float = 1.0  # near the limit a message is answered up to so many times as late
+    hosts: int = 1  # addresses, each with a limit of its own
+    tenants: int = 0  # a hosted provider: so many domains, each with an MX name of its own
+    deaf: int = 0  # the first so many of them refuse everything
     plenty: float = 40.0  # messages a second that are offered where nothing limits
     refusal: bytes = b"450 4.7.1 Rate limit exceeded, slow down"
 
     @property
     def domains(self) -> list[str]:
         """Whose MX it is."""
-        return [f"{self.name}{n}.test" for n in range(3)]
+        return [f"{self.name}{n}.test" for n in range(self.tenants or 3)]
+
+    def exchange(self, domain: str) -> str:
+        """The name of a domain's MX."""
+        return f"{domain.partition('.')[0] if self.tenants else 'mx'}.{self.name}.test"
+
+    def hears(self, recipient: bytes) -> bool:
+        """Is it for a domain that takes mail at all?"""
+        return not any(b"@%s%d.test>" % (self.name.encode(), n) in recipient for n in range(self.deaf))
 
     def takes(self, second_half: bool) -> float | None:
         """Messages a second; None where nothing limits."""
         bounds = []
         if self.limit is not None:
-            bounds.append(self.limit().per_second / (2 if self.halves and second_half else 1))
+            bounds.append(self.limit().per_second * self.hosts / (2 if self.halves and second_half else 1))
         if self.connections is not None:
             # A transaction is four answers: MAIL, RCPT, DATA and the dot.
             bounds.append(self.connections / (self.latency + 4 * self.tarpit))
@@ -138,7 +151,9 @@ class Terms:
     def capacity(self, second_half: bool) -> float:
         """Messages a second that a perfect sender delivers."""
         takes = self.takes(second_half)
-        return self.offered if takes is None else takes
+        if takes is None:
+            return self.offered * (1.0 - self.deaf / len(self.domains))
+        return takes
 
 
 FLEET = (
@@ -162,5 +177,10 @@ FLEET = (
     Terms("temper", "20/s; 30 refusals: shut for 60 s", lambda: Bucket(20.0), temper=Temper(30, 60.0)),
     Terms("free", "nothing"),
     Terms("halves", "30/s, then 15/s", lambda: Bucket(30.0), halves=True),
+    Terms("weather", "1 % is refused at random", weather=0.01, plenty=20.0),
+    Terms("storm", "10/s, and 1 % at random", lambda: Bucket(10.0), weather=0.01),
+    Terms("slow", "15/s, before that 10 times as slow", lambda: Bucket(15.0), slows=10.0),
+    Terms("hosted", "100 tenants, one takes nothing", tenants=100, deaf=1, plenty=20.0),
+    Terms("hosts", "6/s at each of two hosts", lambda: Bucket(6.0), hosts=2),
     Terms("noise", "20/s; 3 % full, 2 % random 421", lambda: Bucket(20.0), full=0.03, goodbye=0.02),
 )  # fmt: skip

@@ -1,11 +1,12 @@
 """The receiving servers of `fleet`: real SMTP, each with limits of its own that it does not tell.
 
 Between: `fleet` starts `python -m benchmarks.peers.receiver SECONDS ADDRESS...` in a network of its own, one
-    address for each of `limits.FLEET`, port 25; mail comes in over TCP.
+    address for each host of `limits.FLEET`, port 25; mail comes in over TCP.
 Contract: says `ready` on stdout; a line on stdin begins the run; after SECONDS one JSON object a server, and
     the end. An attempt is a recipient, or a connection or a MAIL that was refused; a refusal is one of these
-    for a limit. Greylisting, full mailboxes and random 421s are `other`. Ages are seconds from the
-    submission, which the sender's address tells (`<t.SECONDS@...>`, monotonic), to the answer here.
+    for a limit. Greylisting, full mailboxes, weather, deaf tenants and random 421s are `other`. Ages are
+    seconds from the submission, which the sender's address tells (`<t.SECONDS@...>`, monotonic), to the
+    answer here.
 Standards: RFC 5321, RFC 2920.
 Why: one process and no task for a connection: it must not be what limits the MTA.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -40,6 +42,7 @@ FULL = b"452 4.2.2 Mailbox full"
 TROUBLE = b"421 4.3.0 Temporary system problem, try again later"
 URGENT = b"<t."
 END = b"\r\n.\r\n"
+BUSY = 10.0  # seconds over which a server's load is measured
 PATIENCE = 5.0  # seconds until a client that was told 421 is cut off
 
 
@@ -56,7 +59,9 @@ class Server:
 
     def __init__(self, terms: Terms, began: float, seconds: float) -> None:
         self.terms = terms
-        self._limit = None if terms.limit is None else terms.limit()
+        self._limits = [] if terms.limit is None else [terms.limit() for _ in range(terms.hosts)]
+        self._load = 0.0  # recipients that were taken, of late
+        self._load_at = 0.0
         self._began = began
         self._seconds = seconds
         self._halved = False
@@ -91,9 +96,11 @@ class Server:
             return self._refuse(BLOCKED)
         return self._refuse(USED_UP) if most is not None and carried >= most else b""
 
-    def recipient(self, line: bytes) -> bytes:
-        """Why a recipient is refused."""
+    def recipient(self, line: bytes, host: int) -> bytes:
+        """Why a recipient is refused at one of the hosts."""
         terms, now = self.terms, self._now()
+        if random.random() < terms.weather or not terms.hears(line):
+            return self._other(terms.refusal)
         if terms.greylist and now - self._known.setdefault(line, now) < terms.greylist:
             return self._other(GREYLISTED)
         dice = random.random()
@@ -101,14 +108,28 @@ class Server:
             return self._other(FULL)
         if dice < terms.full + terms.goodbye:
             return self._other(TROUBLE)
-        if self._limit is not None:
-            if terms.halves and not self._halved and now >= self._seconds / 2:
-                self._halved = True
-                self._limit.halve()
-            if not self._limit.take(now):
-                return self._refuse(terms.refusal)
+        if terms.halves and not self._halved and now >= self._seconds / 2:
+            self._halved = True
+            for limit in self._limits:
+                limit.halve()
+        if self._limits and not self._limits[host].take(now):
+            return self._refuse(terms.refusal)
+        self._load, self._load_at = self._of_late(now) + 1, now
         self.count("attempts")
         return b""
+
+    @property
+    def latency(self) -> float:
+        """Seconds to the answer to a message, as busy as it is now."""
+        terms = self.terms
+        if terms.slows == 1.0:
+            return terms.latency
+        most = sum(limit.per_second for limit in self._limits)
+        idle = 1.0 - self._of_late(self._now()) / (BUSY * most)
+        return terms.latency * min(1.0 / max(idle, 1e-9), terms.slows)
+
+    def _of_late(self, now: float) -> float:
+        return self._load * math.exp((self._load_at - now) / BUSY)
 
     def delivered(self, sent: float | None) -> None:
         """A message has come; if it was transactional, it was submitted at `sent`."""
@@ -172,8 +193,9 @@ class Server:
 class Connection(asyncio.Protocol):
     """One sender."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, host: int) -> None:
         self._server = server
+        self._host = host
         self._in = b""
         self._is_counted = False
         self._is_over = False  # nothing it says counts any more
@@ -239,7 +261,7 @@ class Connection(asyncio.Protocol):
             self._carried += 1
             for _ in range(self._recipients):
                 self._server.delivered(self._sent)
-            return Reply(OK, terms.latency + terms.tarpit)
+            return Reply(OK, self._server.latency + terms.tarpit)
         line, end, rest = self._in.partition(b"\r\n")
         if not end:
             return None
@@ -261,7 +283,7 @@ class Connection(asyncio.Protocol):
             self._sent = _sent(line)
             refusal = self._server.mail(self._carried)
         elif verb == b"RCPT":
-            refusal = self._server.recipient(line)
+            refusal = self._server.recipient(line, self._host)
             self._recipients += not refusal
         return Reply(refusal + b"\r\n" if refusal else OK, closes=refusal.startswith(b"421"))
 
@@ -279,8 +301,9 @@ async def serve(seconds: float, addresses: list[str]) -> None:
     began = time.monotonic()
     servers = [Server(terms, began, seconds) for terms in FLEET]
     async with AsyncExitStack() as stack:
-        for server, address in zip(servers, addresses, strict=True):
-            made = partial(Connection, server)
+        doors = [(server, host) for server in servers for host in range(server.terms.hosts)]
+        for door, address in zip(doors, addresses, strict=True):
+            made = partial(Connection, *door)
             await stack.enter_async_context(await loop.create_server(made, address, 25, backlog=1000))
         print("began", flush=True)
         await asyncio.sleep(seconds)

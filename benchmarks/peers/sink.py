@@ -2,8 +2,8 @@
 
 Between: `load.Sink` starts it where smtp-sink does not do: it counts messages, and cannot be told to go on.
 Contract: every line `rcpt=N` counts the deliveries so far: a message is one for each of its recipients. With
-    `--hold` no message is answered until SIGUSR1, and `held=N` counts those that wait. Listens on all
-    of 127.0.0.0/8, so that one sink can be many sites.
+    `--hold` no message is answered until SIGUSR1, and `held=N` counts those that wait. Listens
+    everywhere unless told where, so that one sink can be many sites.
 Why: it parses as little as it may: it must not be what limits the MTA.
 """
 
@@ -124,22 +124,23 @@ class Connection(asyncio.Protocol):
                 self._commands(rest)
 
 
-async def serve(port: int, hold: bool) -> None:
+async def serve(address: str, port: int, hold: bool) -> None:
     count = Count(hold)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGUSR1, count.release)
-    await loop.create_server(lambda: Connection(count), "0.0.0.0", port, backlog=2000)
+    await loop.create_server(lambda: Connection(count), address, port, backlog=2000)
     await stopping.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("port", type=int)
+    parser.add_argument("--address", default="0.0.0.0")
     parser.add_argument("--hold", action="store_true")
     args = parser.parse_args()
-    uvloop.run(serve(args.port, args.hold))
+    uvloop.run(serve(args.address, args.port, args.hold))
 
 
 if __name__ == "__main__":

@@ -161,6 +161,7 @@ class Traffic:
         for node in self.way:
             if node._for_connection and node._turn is not lane:
                 node._queue(node._for_connection, lane, now)
+                node._make_room(lane)
                 return False
             answer = node.branch.ask_dial(now, node.connections)
             if isinstance(answer, Wait):
@@ -345,6 +346,13 @@ class Traffic:
             node.lanes.discard(lane)
             node._for_rate.discard(lane)
             node._for_connection.discard(lane)
+
+    def _make_room(self, lane: Waiter) -> None:
+        """Whoever has less urgent mail gives an idle connection up, or the lane would wait for a slice."""
+        priority, _ = lane.share
+        for other in list(self._open):
+            if other is not lane and other.share[0] < priority and other.spare():
+                return
 
     def _queue(self, row: Waiting[Waiter], lane: Waiter, now: float) -> None:
         """Others wait: it is not this one's turn."""

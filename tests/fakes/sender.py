@@ -77,9 +77,9 @@ class Sender:
     # What came of it
 
     def throughput(self, start: float, end: float) -> float:
-        """Delivered, as a share of the limit, between two times."""
+        """Delivered, as a share of the limit, or of what was offered, between two times."""
         rows = [row for row in self.minutes if start <= row.time <= end]
-        took = sum((two.time - one.time) * one.limit for one, two in pairwise(rows))
+        took = sum((two.time - one.time) * min(one.limit, self.offered) for one, two in pairwise(rows))
         return (rows[-1].delivered - rows[0].delivered) / took
 
     def refusals(self, start: float, end: float) -> float:
@@ -165,7 +165,7 @@ class Sender:
         if not goodbye and not weather:
             taken = site.mail(self.now, self.batch)
         answer = partial(self._answered, connection, self.now, taken, goodbye, hangs_up, weather)
-        self._at(self.now + site.latency * (0.75 + 0.5 * self._dice.random()), answer)
+        self._at(self.now + site.patience(self.now) * (0.75 + 0.5 * self._dice.random()), answer)
 
     def _answered(
         self, connection: Connection, started: float, taken: int, goodbye: bool, hangs_up: bool, weather: bool

@@ -8,9 +8,13 @@ Raises: nothing.
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+BUSY = 10.0  # seconds over which a site's load is measured
 
 
 class Limit(Protocol):
@@ -77,6 +81,24 @@ class Sliding:
         return taken
 
 
+@dataclass
+class Hosts:
+    """Each host has a limit of its own, and chance says whose turn it is; the site may have one for all."""
+
+    each: Sequence[Limit]
+    site: Limit | None = None
+    dice: random.Random = field(default_factory=lambda: random.Random(1))
+    rate: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        hosts = sum(limit.rate for limit in self.each)
+        self.rate = hosts if self.site is None else min(hosts, self.site.rate)
+
+    def take(self, now: float, amount: int) -> int:
+        taken = self.dice.choice(self.each).take(now, amount)
+        return taken if self.site is None else self.site.take(now, taken)
+
+
 class Temper(NamedTuple):
     """So many refusals within so long, and nothing is taken for so long."""
 
@@ -93,6 +115,7 @@ class Site:
     connections: int | None = None
     per_connection: int | None = None  # messages, then 421
     latency: float = 0.2  # seconds to the answer
+    slows: float = 1.0  # near its limit it takes up to so many times as long
     by_rule: bool = True  # a rule knows what it says
     temper: Temper | None = None
     defers: float = 0.0  # share of mail: greylisting, full mailboxes
@@ -102,6 +125,8 @@ class Site:
     blocks: int = 0
     _refusals: deque[float] = field(default_factory=deque)
     _blocked_until: float = -1.0
+    _taken: float = 0.0  # recipients, of late
+    _taken_at: float = 0.0
 
     def dial(self, now: float, others: int) -> bool:
         if now < self._blocked_until or (self.connections is not None and others >= self.connections):
@@ -115,7 +140,19 @@ class Site:
         taken = amount if self.limit is None else self.limit.take(now, amount)
         if taken < amount:
             self._refused(now)
+        self._taken = self._of_late(now) + taken
+        self._taken_at = now
         return taken
+
+    def patience(self, now: float) -> float:
+        """Seconds to the answer, as busy as it is now."""
+        if self.limit is None or self.slows == 1.0:
+            return self.latency
+        idle = 1.0 - self._of_late(now) / (BUSY * self.limit.rate)
+        return self.latency * min(1.0 / idle if idle > 0 else math.inf, self.slows)
+
+    def _of_late(self, now: float) -> float:
+        return self._taken * math.exp((self._taken_at - now) / BUSY)
 
     def _refused(self, now: float) -> None:
         if self.temper is None or now < self._blocked_until:

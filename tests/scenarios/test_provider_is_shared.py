@@ -171,3 +171,19 @@ async def test_what_the_provider_says_of_us_shuts_all_its_organisations(tmp_path
         receiver.said["d0.test"] = PROVIDERS_WORDS
         await refused(house, clock, receiver, 0)
         assert not await is_taken(house, clock, receiver)
+
+
+async def test_a_password_does_not_wait_until_a_connection_has_carried_its_slice(tmp_path: Path) -> None:
+    async with sharing(tmp_path, 3, A_MINUTE, connections=2) as (house, clock, receiver):
+        for site in range(3):
+            for message in range(25):
+                await house.send(f"n{message}@d{site}.test", origin=FROM_OTHER)
+        await house.quiet()
+        for _ in range(4):
+            await clock.advance(1.0)
+            await house.quiet()
+        before = len(receiver.asked)
+        await house.send(ANN)
+        await until_asked(house, clock, receiver, ANN, 3 * TOKENS)
+        assert ANN in receiver.asked
+        assert receiver.asked.index(ANN) <= before + TOKENS
