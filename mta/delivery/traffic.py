@@ -163,14 +163,14 @@ class Traffic:
                 node._queue(node._for_connection, lane, now)
                 node._make_room(lane)
                 return False
-            answer = node.branch.ask_dial(now, node.connections)
+            answer = node.branch.ask_dial(now, node.connections, is_first=not node._open[lane])
             if isinstance(answer, Wait):
                 if answer.reason == NO_CONNECTION:
                     any(other.spare() for other in list(node._open) if other is not lane)
                 node._wait(node._for_connection, lane, answer.until, now)
                 return False
         for node in self.way:
-            node.branch.dial(now, node.connections)
+            node.branch.dial(now, node.connections, is_first=not node._open[lane])
             node.connections += 1
             node._open[lane] += 1
         return True

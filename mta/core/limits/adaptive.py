@@ -178,22 +178,24 @@ class Branch:
 
     # Asked
 
-    def ask_dial(self, now: float, connections: int) -> Go | Wait:
-        """One connection more than these, that are open or being dialled? Takes nothing."""
+    def ask_dial(self, now: float, connections: int, *, is_first: bool = False) -> Go | Wait:
+        """One connection more than these, that are open or being dialled? Takes nothing. Who has none of them
+        needs one, even where the rate is reached and more would not bring more.
+        """
         if now < self.until:
             return Wait(self.until, self.reason)
         if self._closures and connections and now < self._closed_until + OPEN_FIRST:
             return Wait(now + ASK_AGAIN, self.reason)
-        if connections and self._meter.rate(now) > REACHED * self._rate.value:
+        if connections and not is_first and self._meter.rate(now) > REACHED * self._rate.value:
             return Wait(now + ASK_AGAIN, "rate")
         if connections >= self.connections:
             self._full_at = now
             return Wait(now + ASK_AGAIN, NO_CONNECTION)
         return self._dials.ask(now)
 
-    def dial(self, now: float, connections: int) -> Go | Wait:
+    def dial(self, now: float, connections: int, *, is_first: bool = False) -> Go | Wait:
         """The same, and `Go` counts as one that is dialled."""
-        answer = self.ask_dial(now, connections)
+        answer = self.ask_dial(now, connections, is_first=is_first)
         return self._dials.take(now) if isinstance(answer, Go) else answer
 
     def ask(self, now: float, recipients: int) -> Go | Wait:
