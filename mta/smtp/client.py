@@ -256,7 +256,7 @@ class Connection:
     def _write(self, pieces: list[bytes]) -> None:
         if self._transport.is_closing():
             return  # `gone` is on its way; uvloop raises on a write now
-        if self._backlog or any(len(piece) > BLOCK for piece in pieces):
+        if self._backlog or max(map(len, pieces)) > BLOCK:
             for piece in pieces:
                 view = memoryview(piece)
                 self._backlog.extend(view[at : at + BLOCK] for at in range(0, len(view), BLOCK))
@@ -295,10 +295,10 @@ class Connection:
         finally:  # what was answered is not sent again
             for transaction in step.finished:
                 self.feeder.finished(self, transaction)
-        if dialogue.is_bug:
-            assert dialogue.fault is not None
-            self.feeder.bug(dialogue.fault)
         if over:
+            if dialogue.is_bug:
+                assert dialogue.fault is not None
+                self.feeder.bug(dialogue.fault)
             self.drop()
             return
         if step.write or step.finished or dialogue.awaited != awaited:

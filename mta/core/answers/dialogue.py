@@ -55,6 +55,10 @@ class Stage(enum.Enum):
     __hash__ = object.__hash__  # enum's own hashes the name, in Python, at every look-up
 
 
+# Looked up once: in Python 3.11 a member by its enum's name costs as much as ten other names, 150 ns.
+_RSET, _MAIL, _RCPT, _DATA, _DOT = Stage
+
+
 class Desync(Exception):
     """The peer and we no longer speak of the same command."""
 
@@ -152,18 +156,18 @@ class Dialogue:
         expected = self._expected
         if not self._pipelining:
             # A RSET goes alone; its reply is followed by MAIL.
-            first = Stage.RSET if self._reset_first else Stage.MAIL
+            first = _RSET if self._reset_first else _MAIL
             self._reset_first = False
             expected.append((first, transaction))
-            return b"RSET\r\n" if first is Stage.RSET else envelope[0]
+            return b"RSET\r\n" if first is _RSET else envelope[0]
         reset = b""
         if self._reset_first:
             reset = b"RSET\r\n"
-            expected.append((Stage.RSET, transaction))
+            expected.append((_RSET, transaction))
             self._reset_first = False
-        expected.append((Stage.MAIL, transaction))
-        expected.extend((Stage.RCPT, transaction) for _ in transaction.recipients)
-        expected.append((Stage.DATA, transaction))
+        expected.append((_MAIL, transaction))
+        expected.extend([(_RCPT, transaction)] * len(transaction.recipients))
+        expected.append((_DATA, transaction))
         return b"".join((reset, *envelope, b"DATA\r\n"))
 
     def feed(self, replies: Iterable[Reply], take: Take) -> Step:
@@ -189,7 +193,7 @@ class Dialogue:
             stage, transaction = self._expected.popleft()
             if reply.code == 421:
                 self.closing = reply
-                if stage is Stage.DOT:
+                if stage is _DOT:
                     transaction.dot_reply = reply
                     step.finished.append(transaction)
                 else:
@@ -208,7 +212,7 @@ class Dialogue:
         why = self._fault_in_words() or why
         for stage, transaction in self._expected:
             transaction.ended_by = self.closing
-            after_dot = stage is Stage.DOT and transaction.accepted > 0 and transaction is not self._withheld
+            after_dot = stage is _DOT and transaction.accepted > 0 and transaction is not self._withheld
             left.setdefault(id(transaction), Left(transaction, after_dot, stage, why))
         self._expected.clear()
         return list(left.values())
@@ -227,14 +231,14 @@ class Dialogue:
         if reply.code >= 300:
             raise Desync(f"RSET was answered with {_shown(reply)}")
         if not self._pipelining:
-            self._say(Stage.MAIL, transaction, transaction.envelope[0], step)
+            self._say(_MAIL, transaction, transaction.envelope[0], step)
 
     def _on_mail(self, transaction: Transaction, reply: Reply, step: Step, take: Take) -> None:
         transaction.mail_reply = reply
         if self._pipelining:
             return
         if transaction.mail_accepted:
-            self._say(Stage.RCPT, transaction, transaction.envelope[1], step)
+            self._say(_RCPT, transaction, transaction.envelope[1], step)
         else:
             self._finish(transaction, step, take)
 
@@ -245,9 +249,9 @@ class Dialogue:
         if self._pipelining:
             return
         if len(replies) < len(transaction.recipients):
-            self._say(Stage.RCPT, transaction, transaction.envelope[1 + len(replies)], step)
+            self._say(_RCPT, transaction, transaction.envelope[1 + len(replies)], step)
         elif transaction.accepted:
-            self._say(Stage.DATA, transaction, b"DATA\r\n", step)
+            self._say(_DATA, transaction, b"DATA\r\n", step)
         else:
             self._reset_first = True
             self._finish(transaction, step, take)
@@ -264,7 +268,7 @@ class Dialogue:
         body = transaction.body if transaction.accepted else b""
         self._withheld = transaction
         step.write.append(body)
-        self._say(Stage.DOT, transaction, _END, step)
+        self._say(_DOT, transaction, _END, step)
         if self._pipelining and len(body) <= MERGE_LIMIT:
             following = take()
             if following is not None:
@@ -291,11 +295,11 @@ class Dialogue:
 
 
 _HANDLERS = {
-    Stage.RSET: Dialogue._on_rset,
-    Stage.MAIL: Dialogue._on_mail,
-    Stage.RCPT: Dialogue._on_rcpt,
-    Stage.DATA: Dialogue._on_data,
-    Stage.DOT: Dialogue._on_dot,
+    _RSET: Dialogue._on_rset,
+    _MAIL: Dialogue._on_mail,
+    _RCPT: Dialogue._on_rcpt,
+    _DATA: Dialogue._on_data,
+    _DOT: Dialogue._on_dot,
 }
 
 
