@@ -17,6 +17,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from mta.clock import Clock
 from mta.config.policy import Current
 from mta.core.answers.classify import OUR_FAULT
@@ -51,7 +53,7 @@ OF_STREAM = ("", "connection", "unknown")  # retry classes that know nothing bet
 log = logging.getLogger(__name__)
 
 
-class Trace(NamedTuple):
+class Trace(msgspec.Struct, frozen=True):
     """How an attempt was made, for its events."""
 
     route: Route | None = None

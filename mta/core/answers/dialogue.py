@@ -20,6 +20,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from mta.core.answers.reply import MAX_QUOTED, ReplyError
 from mta.core.mail.address import ascii_address
 from mta.core.mail.message import header_block, needs_smtputf8
@@ -63,30 +65,22 @@ class Desync(Exception):
     """The peer and we no longer speak of the same command."""
 
 
-class Transaction:
+class Transaction(msgspec.Struct, eq=False):
     """One message to some of its recipients over one connection, and what was answered."""
 
-    __slots__ = (
-        "accepted", "body", "carrier", "data_reply", "dot_reply", "ended_at", "ended_by", "envelope",
-        "mail_reply", "message", "rcpt_replies", "recipients", "started",
-    )  # fmt: skip
-
-    def __init__(
-        self, message: Message, recipients: list[Recipient], body: bytes, carrier: object = None
-    ) -> None:
-        self.message = message
-        self.recipients = recipients
-        self.body = body  # stuffed
-        self.carrier = carrier  # the connection that it goes over
-        self.envelope: list[bytes] = []  # MAIL, each RCPT; DATA is understood
-        self.started = 0.0  # seconds, on the caller's clock
-        self.mail_reply: Reply | None = None
-        self.rcpt_replies: list[Reply] = []
-        self.accepted = 0
-        self.data_reply: Reply | None = None
-        self.dot_reply: Reply | None = None
-        self.ended_by: Reply | None = None  # a 421 that cut it short ...
-        self.ended_at: Stage | None = None  # ... and what that answered, if anything of it
+    message: Message
+    recipients: list[Recipient]
+    body: bytes  # stuffed
+    carrier: object = None  # the connection that it goes over
+    envelope: list[bytes] = []  # MAIL, each RCPT; DATA is understood
+    started: float = 0.0  # seconds, on the caller's clock
+    mail_reply: Reply | None = None
+    rcpt_replies: list[Reply] = []
+    accepted: int = 0
+    data_reply: Reply | None = None
+    dot_reply: Reply | None = None
+    ended_by: Reply | None = None  # a 421 that cut it short ...
+    ended_at: Stage | None = None  # ... and what that answered, if anything of it
 
     @property
     def mail_accepted(self) -> bool:
@@ -111,7 +105,7 @@ class Left(NamedTuple):
 Take = Callable[[], Transaction | None]  # the next transaction, where one may follow
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct):
     """What to do after some replies."""
 
     write: list[bytes]  # not after a fault or a 421
