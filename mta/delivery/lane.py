@@ -141,7 +141,12 @@ class Lane:
 
     def kick(self, stalled: bool = False) -> None:
         """Give idle connections work, and ask for more connections where that is not enough."""
+        if not self._turns.batches:
+            return
         try:
+            if not self._pool.may_take:
+                self._pool.starved(self)
+                return
             while self.idle and self._turns.batches:
                 connection = self.idle.pop()
                 try:

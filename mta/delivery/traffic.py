@@ -102,7 +102,9 @@ class Traffic:
 
     def shut(self, now: float, tenant: str) -> Wait | None:
         """Closed for so long that mail should not wait for it in memory; wall-clock time."""
-        rest, reason = max(node._shut(tenant) for node in self.way)
+        rest, reason = self._shut(tenant)
+        if self.above is not None:
+            rest, reason = max((rest, reason), self.above._shut(tenant))
         return Wait(now + rest, reason) if rest > SHORT else None
 
     def _shut(self, tenant: str) -> tuple[float, str]:

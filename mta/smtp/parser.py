@@ -125,10 +125,13 @@ class Parser(ClientConnection):
             return  # a message was answered at once: the loop below goes on, not deeper
         self._pumping = True
         clock, left, until = self.listener.clock, TURN, 0.0
-        while self._mode is COMMAND and self._position < len(self._in):
-            end = self._in.find(b"\n", self._position) + 1
+        while self._mode is COMMAND:
+            octets, begin = self._in, self._position
+            if begin == len(octets):
+                break
+            end = octets.find(b"\n", begin) + 1
             if not end:
-                if len(self._in) - self._position > MAX_AUTH:
+                if len(octets) - begin > MAX_AUTH:
                     self.hang_up(Reply(421, "4.5.2", "The command line does not end"))
                 break
             now = clock.monotonic()
@@ -138,9 +141,8 @@ class Parser(ClientConnection):
                     self._yield(TURN_TIME)
                 break
             left -= 1
-            line = self._in[self._position : end]
             self._position = end
-            self._command(line, now)
+            self._command(octets[begin:end], now)
         self._pumping = False
         if self._out:
             self._flush()

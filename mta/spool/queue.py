@@ -304,8 +304,8 @@ class Spool(Notes):
             self._outbox.add(result.committed)
         self._unsettled -= group.outcomes
         self._safely(self.tally.went, group.fresh, result.gone, result.left)
+        self.tally.came([put.message for put in group.puts])
         for put in group.puts:
-            self.tally.came(put.message)
             self._keep(put.message)
             self._safely(put.done, None)
         for waiter in group.waiters:
@@ -333,9 +333,10 @@ class Spool(Notes):
 
     def _keep(self, message: Message) -> None:
         assert message.content is not None
-        fits = self._memory_used + len(message.content) <= self._memory_budget
-        if fits and len(message.content) < ASIDE:  # larger ones are made ready for their peer in a thread
-            self._memory_used += len(message.content)
+        size = len(message.content)
+        used = self._memory_used + size
+        if used <= self._memory_budget and size < ASIDE:  # larger ones are made ready in a thread
+            self._memory_used = used
         else:
             message.content = None
 

@@ -63,11 +63,12 @@ class PathError(Exception):
 def parse(keyword: bytes, argument: bytes) -> tuple[EnvelopePath, Parameters]:
     """Read the argument of MAIL (keyword FROM) or RCPT (keyword TO)."""
     plain = _PLAIN.fullmatch(argument)
-    if plain is not None and plain[1].upper() == keyword:
-        domain = a_label(plain[3].decode())
-        rest = plain[4]
-        path = EnvelopePath(f"{plain[2].decode()}@{plain[3].decode()}", domain)
-        return path, parameters(rest.decode("utf-8", "replace")) if rest else _NONE
+    if plain is not None:
+        word, local, name, rest = plain.groups()
+        if word.upper() == keyword:
+            domain = name.decode()
+            path = EnvelopePath(f"{local.decode()}@{domain}", a_label(domain))
+            return path, parameters(rest.decode("utf-8", "replace")) if rest else _NONE
     return _parse_any(keyword, argument)
 
 
