@@ -268,6 +268,7 @@ class Lane:
         if batch is None:
             return  # after a bug it may be told twice
         now = self._clock.monotonic()
+        is_lent = batch.message.content is None
         extra: set[int] = set()
         try:
             if self.reach.is_doubtful:
@@ -292,7 +293,7 @@ class Lane:
         finally:
             if apart is not None:
                 self._turns.put_back(apart)
-            if batch.message.content is None:
+            if is_lent:
                 self._pool.contents.give_back(batch)
 
     def idle_again(self, connection: Connection) -> None:

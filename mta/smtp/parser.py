@@ -61,7 +61,8 @@ class Parser(ClientConnection):
     # Commands
 
     def data_received(self, data: bytes) -> None:
-        if self._mode is DATA:
+        mode = self._mode
+        if mode is DATA:
             self._collect(data)
             if self._mode is BUSY:
                 return  # there is nothing to say until the message is on disk
@@ -69,11 +70,11 @@ class Parser(ClientConnection):
                 self._acknowledge()
             self._pump()
             return
-        if self._mode is CLOSED:
+        if mode is CLOSED:
             return
         self._in = self._in[self._position :] + data
         self._position = 0
-        if self._mode is COMMAND and not self._has_turn:
+        if mode is COMMAND and not self._has_turn:
             self._pump()
         elif self._line is not None:
             self._offer_line()
@@ -376,7 +377,8 @@ class Parser(ClientConnection):
     def answer(self, reply: Reply) -> None:
         """The reply to a message; the transaction is over."""
         self._is_asked = False
-        self._let_go()
+        if self._share is not None or self._mending is not None:
+            self._let_go()
         self._set_rset_state()
         if self._mode is CLOSED:
             return

@@ -38,14 +38,10 @@ class Put(msgspec.Struct):
     """A message to own. `done` hears of the commit, or of its failure."""
 
     message: Message
+    content: bytes
     events: list[Event]
     done: Done
     written: bool = False  # its content is on disk already, in a file of its own
-
-    @property
-    def content(self) -> bytes:
-        assert self.message.content is not None
-        return self.message.content
 
 
 class Update(NamedTuple):

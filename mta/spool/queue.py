@@ -136,21 +136,22 @@ class Spool(Notes):
             shut = OSError(errno.EIO, "the spool takes no new mail")  # `complaints` say why
             self._clock.call_later(RETRY_AFTER_FAILURE, partial(self._safely, done, shut))
         elif len(message.content) < ASIDE:
-            self._put(Put(message, events, done))
+            self._put(Put(message, message.content, events, done))
         else:
             self._writing += 1
             self._tasks.create_task(self._put_large(message, events, done))
 
     async def _put_large(self, message: Message, events: list[Event], done: Done) -> None:
         """To write and sync it takes its time, in which the others' commits go on."""
-        assert message.content is not None
+        content = message.content
+        assert content is not None
         try:
             async with self._large:
-                await asyncio.to_thread(self._bodies.write, [(message.id, message.content)])
+                await asyncio.to_thread(self._bodies.write, [(message.id, content)])
         except Exception as error:
             self._safely(done, error)
         else:
-            self._put(Put(message, events, done, written=True))
+            self._put(Put(message, content, events, done, written=True))
         finally:
             self._writing -= 1
             self._wake.set()

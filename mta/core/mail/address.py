@@ -15,9 +15,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from typing import NamedTuple
 
 import idna
+import msgspec
 
 from mta.core.mail.text import UNFIT
 from mta.core.model import Reply
@@ -40,7 +40,7 @@ _WORD = re.compile(r"[^ \t]++")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~\u0080-\U0010ffff]++))?+")
 
 
-class EnvelopePath(NamedTuple):
+class EnvelopePath(msgspec.Struct, frozen=True):
     """One mailbox of the envelope."""
 
     address: str
