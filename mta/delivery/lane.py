@@ -144,7 +144,7 @@ class Lane:
         if not self._turns.batches:
             return
         try:
-            if not self._pool.may_take:
+            if self.idle and not self._pool.may_take:
                 self._pool.starved(self)
                 return
             while self.idle and self._turns.batches:
@@ -173,9 +173,6 @@ class Lane:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
         if not self._turns.batches or self.is_leaving or self._clock.monotonic() < self._granted_at:
             return False
-        if not self._pool.may_take:
-            self._pool.starved(self)
-            return False
         if self.connections:
             if self._clock.monotonic() < self._enough_until:
                 return False
@@ -186,6 +183,9 @@ class Lane:
         if stalled and not self.idle and self.connections == len(self.serving):
             wanted = max(wanted, self.connections + min(self.connections, waiting))
         if self.connections >= min(wanted, self.route.limits.connections):
+            return False
+        if not self._pool.may_take:
+            self._pool.starved(self)
             return False
         return self.traffic.dial(self)
 

@@ -36,7 +36,7 @@ from mta.spool.commit import Unwritable, Update
 from mta.spool.queue import Spool
 
 # What every delivery asks for is looked up once: in Python 3.11 a member by its enum's name takes 150 ns.
-_DELIVERED, _FRESH, _DEFERRED = Kind.DELIVERED, State.FRESH, State.DEFERRED
+_DELIVERED, _FRESH, _DEFERRED, _GONE = Kind.DELIVERED, State.FRESH, State.DEFERRED, State.DELIVERED
 _TYPES = {
     Kind.DELIVERED: Type.DELIVERY,
     Kind.DEFERRED: Type.DEFERRAL,
@@ -127,7 +127,7 @@ class Settler:
                 events.append(event)
             if state in FINAL:
                 done.append(recipient)
-                if state is not State.DELIVERED:
+                if state is not _GONE:
                     failed.append((recipient, outcome))
             else:
                 assert due is not None

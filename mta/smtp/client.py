@@ -288,12 +288,13 @@ class Connection:
         dialogue = self._dialogue
         awaited = dialogue.awaited
         step = dialogue.feed(self._parser.feed(data), self._take)
+        write, finished = step.write, step.finished
         over = dialogue.closing is not None or dialogue.fault is not None
         try:
-            if step.write and not over:
-                self._write(step.write)
+            if write and not over:
+                self._write(write)
         finally:  # what was answered is not sent again
-            for transaction in step.finished:
+            for transaction in finished:
                 self.feeder.finished(self, transaction)
         if over:
             if dialogue.is_bug:
@@ -301,7 +302,7 @@ class Connection:
                 self.feeder.bug(dialogue.fault)
             self.drop()
             return
-        if step.write or step.finished or dialogue.awaited != awaited:
+        if write or finished or dialogue.awaited != awaited:
             self._set_deadline()  # a reply was whole: one that drips wins no time
         if dialogue.idle and not self.ended.done():
             self.idle_since = self._clock.monotonic()

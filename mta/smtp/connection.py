@@ -18,8 +18,9 @@ import asyncio
 import enum
 import ssl
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, Protocol, Self, cast
 
+import msgspec
 from aiosmtpd.smtp import SMTP, Session
 
 from mta.clock import Clock
@@ -53,7 +54,7 @@ class Mode(enum.Enum):
 COMMAND, DATA, BUSY, CLOSED = Mode
 
 
-class ClientTerms(NamedTuple):
+class ClientTerms(msgspec.Struct, frozen=True):
     """What a client may take; a transaction ends on those on which it began."""
 
     message_size: int  # octets

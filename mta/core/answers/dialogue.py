@@ -31,7 +31,7 @@ MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would
 _END = b".\r\n"
 
 
-class Capabilities(NamedTuple):
+class Capabilities(msgspec.Struct, frozen=True):
     """What EHLO said."""
 
     pipelining: bool = False
@@ -176,7 +176,8 @@ class Dialogue:
         return step
 
     def _feed(self, replies: Iterable[Reply], step: Step, take: Take) -> None:
-        asked = len(self._expected)  # what is said in this step is not written yet, so nobody can answer it
+        expected = self._expected
+        asked = len(expected)  # what is said in this step is not written yet, so nobody can answer it
         for reply in replies:
             if not asked:
                 if reply.code != 421:
@@ -184,7 +185,7 @@ class Dialogue:
                 self.closing = reply
                 return  # nothing after a 421 counts
             asked -= 1
-            stage, transaction = self._expected.popleft()
+            stage, transaction = expected.popleft()
             if reply.code == 421:
                 self.closing = reply
                 if stage is _DOT:
@@ -192,12 +193,12 @@ class Dialogue:
                     step.finished.append(transaction)
                 else:
                     transaction.ended_at = stage
-                    self._expected.appendleft((stage, transaction))
+                    expected.appendleft((stage, transaction))
                 return
             try:
                 _HANDLERS[stage](self, transaction, reply, step, take)
             except Exception:
-                self._expected.appendleft((stage, transaction))  # it has no final reply
+                expected.appendleft((stage, transaction))  # it has no final reply
                 raise
 
     def abandon(self, why: str = "") -> list[Left]:
