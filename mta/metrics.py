@@ -2,18 +2,24 @@
 
 Between: `daemon` makes one `Metrics` and sets the gauges' functions; services count through the attributes
     they were given; `api.admin` shows the registry.
-Contract: children exist from construction, so a series starts at 0 and `inc` is a lock and an addition.
+Contract: children exist from construction, so a series starts at 0 and `inc` is a lock and an addition;
+    what every message counts is counted in the loop only, without the lock.
     Durations are seconds, sizes octets. No label's value ever comes from the internet. A gauge's function
     runs in the loop at every scrape: it looks at a number, it does not ask the spool.
 Raises: nothing.
 Standards: Prometheus text format and OpenMetrics (units and suffixes of the names).
+Why: the library's counter makes five calls (0.5 us), its histogram ten (1 us): for each message that was one
+    part in a hundred of all its work.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from bisect import bisect_left
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Final, Generic, Literal, TypeVar, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,6 +31,9 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from mta.core.model import Kind
 
@@ -44,6 +53,62 @@ log = logging.getLogger(__name__)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
+class Count:
+    """A child of `Counts`."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def inc(self, many: int = 1) -> None:
+        """So many more."""
+        self.value += many
+
+
+Value = TypeVar("Value", bound=Hashable)
+
+
+class Counts(Collector, Generic[Value]):
+    """A counter by one label, of what every message counts."""
+
+    def __init__(
+        self, name: str, help: str, label: str, values: Mapping[Value, str], registry: CollectorRegistry
+    ) -> None:
+        self._family = partial(CounterMetricFamily, name, help, labels=[label])
+        self._values = values
+        self.children: Mapping[Value, Count] = {value: Count() for value in values}
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        family = self._family()
+        for value, child in self.children.items():
+            family.add_metric([self._values[value]], child.value)
+        yield family
+
+
+class Durations(Collector):
+    """A histogram of what every message measures."""
+
+    def __init__(self, name: str, help: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        self._family = partial(HistogramMetricFamily, name, help)
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, seconds: float) -> None:
+        """One more."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        family = self._family()
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        family.add_metric([], list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+        yield family
+
+
 class Metrics:
     """The daemon's metrics; the attributes are what services count with."""
 
@@ -58,12 +123,11 @@ class Metrics:
 
     def _intake(self) -> None:
         registry = self.registry
-        receptions = Counter(
-            "mta_receptions", "Messages that we answered 250 and own.", ["listener"], registry=registry
-        )
-        self.receptions: Mapping[ListenerName, Counter] = {
-            name: receptions.labels(name) for name in get_args(ListenerName)
-        }
+        names: Sequence[ListenerName] = get_args(ListenerName)
+        self.receptions = Counts(
+            "mta_receptions", "Messages that we answered 250 and own.", "listener",
+            {name: name for name in names}, registry,
+        ).children  # fmt: skip
         rejections = Counter(
             "mta_rejections",
             "Commands and messages of clients that we refused, by class of our reply.",
@@ -108,20 +172,20 @@ class Metrics:
 
     def _outbound(self) -> None:
         registry = self.registry
-        outcomes = Counter(
-            "mta_outcomes", "Recipients by what became of an attempt.", ["kind"], registry=registry
-        )
-        self.outcomes: Mapping[Kind, Counter] = {kind: outcomes.labels(kind.value) for kind in Kind}
+        self.outcomes = Counts(
+            "mta_outcomes", "Recipients by what became of an attempt.", "kind",
+            {kind: kind.value for kind in Kind}, registry,
+        ).children  # fmt: skip
         self.delivered = self.outcomes[Kind.DELIVERED]
         self.deferred = self.outcomes[Kind.DEFERRED]
         self.bounced = self.outcomes[Kind.BOUNCED]
         self.expired = self.outcomes[Kind.EXPIRED]
         self.ambiguous = self.outcomes[Kind.AMBIGUOUS]
-        self.delivery_seconds = Histogram(
+        self.delivery_seconds = Durations(
             "mta_delivery_seconds",
             "From our 250 to the peer's, per delivered recipient.",
-            buckets=DELIVERY_SECONDS,
-            registry=registry,
+            DELIVERY_SECONDS,
+            registry,
         )
         self.lanes = Gauge("mta_lanes", "Lanes that hold mail or a connection.", registry=registry)
         self.memory_sending_bytes = Gauge(

@@ -118,6 +118,9 @@ def _mend(record: msgspec.Struct) -> None:
             _mend(value)
 
 
+_MILLISECONDS = tuple(f".{each:03d}Z" for each in range(1000))
+
+
 @lru_cache(maxsize=256)
 def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -126,4 +129,4 @@ def _second(second: int) -> str:
 def rfc3339(at: float) -> str:
     """Seconds since the epoch -> "2026-11-21T21:10:00.123Z"."""
     second = int(at)
-    return f"{_second(second)}.{int((at - second) * 1000):03d}Z"
+    return _second(second) + _MILLISECONDS[int((at - second) * 1000)]

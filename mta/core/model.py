@@ -5,13 +5,16 @@ Contract: plain values. Times are wall-clock seconds since the epoch (float), si
     The null sender is "". Domains are lower-case A-labels; addresses are str, UTF-8 on the wire.
 Raises: nothing.
 Standards: RFC 5321 (envelope, replies), RFC 3463 (enhanced status codes).
+Why: what is made for each message is a struct of msgspec's, made in C: a dataclass takes twice the time and
+    a named tuple three times.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 
 class Option:
@@ -23,8 +26,7 @@ class Option:
     RETURN = 8  # it has 8-bit content, and is returned where a peer does not offer 8BITMIME
 
 
-@dataclass(slots=True, eq=False)
-class Recipient:
+class Recipient(msgspec.Struct, eq=False):
     """One RCPT of a message; state belongs to it."""
 
     n: int  # position in the envelope; (message, n) is its key for ever
@@ -34,8 +36,7 @@ class Recipient:
     last: str | None = None  # of the try before (`core.queue.last`), where it was read from the spool
 
 
-@dataclass(slots=True, eq=False)
-class Message:
+class Message(msgspec.Struct, eq=False):
     """One spooled content with its envelope. `content` is None while it is only on disk."""
 
     id: int
@@ -47,7 +48,7 @@ class Message:
     size: int
     message_id: str
     options: int  # Option's bits
-    recipients: list[Recipient] = field(default_factory=list)
+    recipients: list[Recipient] = []  # each message's own
     content: bytes | None = None
     whole: bool = False  # `recipients` are all that the spool still holds of this message
     dotless: bool = False  # no line of the content starts with a dot: it needs no stuffing
@@ -69,8 +70,7 @@ class Line(NamedTuple):
     tenant: str
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
+class Batch(msgspec.Struct, eq=False):
     """A message for some of its recipients at one site: what waits in a lane and goes in one transaction."""
 
     message: Message

@@ -20,6 +20,7 @@ Network = IPv4Network | IPv6Network
 _WIDEST = {4: 8, 6: 16}  # a shorter prefix is the whole internet, by mistake or by ::ffff:0:0/96
 
 
+@lru_cache(4096)
 def client_address(ip: str) -> IPv4Address | IPv6Address:
     """A peer's numeric address; an IPv4 client of an IPv6 socket is what it is, a zone is of our side."""
     address = ipaddress.ip_address(ip.partition("%")[0])
@@ -62,6 +63,7 @@ class Networks:
                 yield found
 
 
+@lru_cache(4096)
 def _network(text: str) -> Network:
     try:
         network = ipaddress.ip_network(text)

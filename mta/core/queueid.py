@@ -9,6 +9,8 @@ Why: the id is the primary key, so fresh mail is appended to the tables and neve
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
@@ -37,6 +39,7 @@ def first_id(when: float) -> int:
     return int(when * 1000) << _COUNTER_BITS
 
 
+@lru_cache(1024)  # it stands in the Received field, in the reply and in each event of the message
 def text(queue_id: int) -> str:
     """As it is read aloud."""
     return (

@@ -142,7 +142,12 @@ class Lane:
 
     def kick(self, stalled: bool = False) -> None:
         """Give idle connections work, and ask for more connections where that is not enough."""
+        if not self._turns.batches:
+            return
         try:
+            if self.idle and not self._pool.may_take:
+                self._pool.starved(self)
+                return
             while self.idle and self._turns.batches:
                 connection = self.idle.pop()
                 try:
@@ -169,9 +174,6 @@ class Lane:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
         if not self._turns.batches or self.is_leaving or self._clock.monotonic() < self._granted_at:
             return False
-        if not self._pool.may_take:
-            self._pool.starved(self)
-            return False
         if self.connections:
             if self._clock.monotonic() < self._enough_until:
                 return False
@@ -182,6 +184,9 @@ class Lane:
         if stalled and not self.idle and self.connections == len(self.serving):
             wanted = max(wanted, self.connections + min(self.connections, waiting))
         if self.connections >= min(wanted, self.route.limits.connections):
+            return False
+        if not self._pool.may_take:
+            self._pool.starved(self)
             return False
         return self.traffic.dial(self)
 
@@ -264,6 +269,7 @@ class Lane:
         if batch is None:
             return  # after a bug it may be told twice
         now = self._clock.monotonic()
+        is_lent = batch.message.content is None
         extra: set[int] = set()
         try:
             if self.reach.is_doubtful:
@@ -288,7 +294,7 @@ class Lane:
         finally:
             if apart is not None:
                 self._turns.put_back(apart)
-            if batch.message.content is None:
+            if is_lent:
                 self._pool.contents.give_back(batch)
 
     def idle_again(self, connection: Connection) -> None:

@@ -19,7 +19,9 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from mta.clock import Clock
 from mta.config.policy import Current, Policy
@@ -37,6 +39,7 @@ from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool
 
+_RECEPTION = Type.RECEPTION  # looked up once: in Python 3.11 by its enum's name it takes 150 ns
 MAX_MESSAGE_ID = 4096  # octets that are looked at; an event keeps fewer
 MAX_TEXT = 1000  # characters of a reply or a reason in an event
 MAX_SHOWN = 100  # characters of an address in a reply
@@ -48,7 +51,7 @@ Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
 FULL = Reply(452, "4.3.1", "The spool cannot take the message now; it was not kept, please try again")
 
 
-class Submitted(NamedTuple):
+class Submitted(msgspec.Struct):
     """A transaction that is complete."""
 
     credential: Credential
@@ -64,7 +67,7 @@ class Submitted(NamedTuple):
     delay: float = 0.0  # seconds until it may go
 
 
-class _Owned(NamedTuple):
+class _Owned(msgspec.Struct):
     """A message that is accepted, by the policy of the moment in which its content was here."""
 
     policy: Policy
@@ -123,7 +126,7 @@ class Admission:
     def _own(self, owned: _Owned, content: bytes, left: str, is_converted: bool) -> None:
         if left:
             told = f"left in 8 bits: {left}"
-            owned = owned._replace(reason=f"{owned.reason}; {told}" if owned.reason else told)
+            owned.reason = f"{owned.reason}; {told}" if owned.reason else told
         message = self._message(owned, content, is_converted)
         receptions = self._receptions(message, owned)
         self._spool.put(message, receptions, partial(self._committed, message, owned.answer))
@@ -166,9 +169,13 @@ class Admission:
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
         now = owned.now
-        events = [about(Type.RECEPTION, message, recipient, now) for recipient in message.recipients]
+        events = [about(_RECEPTION, message, recipient, now) for recipient in message.recipients]
         window = owned.policy.windows.get(message.stream)
         start, reason, told = now, "", owned.reason
+        if message.release is None and window is None and not told:  # nearly all mail
+            for event in events:
+                event.client = owned.submission.client
+            return events
         if message.release is not None:
             start, reason = message.release, "delayed, as the client asked"
         if window is not None and isinstance(answer := window.ask(start), Wait):

@@ -187,6 +187,8 @@ class Submission(Server):
             self.count(NO_NETWORK)
             self.note(NO_NETWORK, f"no credential is bound to {self.client}", cause="no credential")
             return NO_NETWORK
+        if self.credential is not None:  # as it was at the look just now
+            self.revision = intake.authenticator.revision
         known = not self.is_stranger or intake.authenticator.has_proved(self.client)
         arrival = intake.places.arrive(self, client_network(self.client), is_known=known)
         if arrival.is_refused:

@@ -17,6 +17,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from mta.clock import Clock
 from mta.config.policy import Current
 from mta.core.answers.classify import OUR_FAULT
@@ -33,6 +35,8 @@ from mta.metrics import Metrics
 from mta.spool.commit import Unwritable, Update
 from mta.spool.queue import Spool
 
+# What every delivery asks for is looked up once: in Python 3.11 a member by its enum's name takes 150 ns.
+_DELIVERED, _FRESH, _DEFERRED, _GONE = Kind.DELIVERED, State.FRESH, State.DEFERRED, State.DELIVERED
 _TYPES = {
     Kind.DELIVERED: Type.DELIVERY,
     Kind.DEFERRED: Type.DEFERRAL,
@@ -49,7 +53,7 @@ OF_STREAM = ("", "connection", "unknown")  # retry classes that know nothing bet
 log = logging.getLogger(__name__)
 
 
-class Trace(NamedTuple):
+class Trace(msgspec.Struct, frozen=True):
     """How an attempt was made, for its events."""
 
     route: Route | None = None
@@ -109,16 +113,16 @@ class Settler:
             cause: Kind | Cause = outcome.kind
             kind = outcome.kind
             try:
-                if kind is not Kind.DELIVERED:
+                if kind is not _DELIVERED:
                     outcome, due = self._next(message, recipient, outcome, now, trace.route)
                     kind = outcome.kind
                     cause = Cause.DOUBT if kind is Kind.AMBIGUOUS and due is None else kind
                     last = None if due is None else written(outcome, trace.tls, now)
                     _log(message, recipient, outcome, due)
-                state = move(State.FRESH if message.fresh else State.DEFERRED, cause)
+                state = move(_FRESH if message.fresh else _DEFERRED, cause)
                 event: Event | None = self._event(message, recipient, outcome, due, now, trace)
                 self._metrics.outcomes[kind].inc()
-                if kind is Kind.DELIVERED:
+                if kind is _DELIVERED:
                     self._metrics.delivery_seconds.observe(now - created(message.id))
             except Exception as error:
                 outcome, state, due, event = self._despite(error, message, recipient, outcome, now)
@@ -126,7 +130,7 @@ class Settler:
                 events.append(event)
             if state in FINAL:
                 done.append(recipient)
-                if state is not State.DELIVERED:
+                if state is not _GONE:
                     failed.append((recipient, outcome))
             else:
                 assert due is not None
@@ -273,7 +277,7 @@ class Settler:
             event.reason = trace.note
         if outcome.verdict is not None:
             event.rule = outcome.verdict.rule
-        if outcome.kind is not Kind.DELIVERED:
+        if outcome.kind is not _DELIVERED:
             event.subject = outcome.subject.value
             event.permanent = due is None
             if due is not None:

@@ -256,7 +256,7 @@ class Connection:
     def _write(self, pieces: list[bytes]) -> None:
         if self._transport.is_closing():
             return  # `gone` is on its way; uvloop raises on a write now
-        if self._backlog or any(len(piece) > BLOCK for piece in pieces):
+        if self._backlog or max(map(len, pieces)) > BLOCK:
             for piece in pieces:
                 view = memoryview(piece)
                 self._backlog.extend(view[at : at + BLOCK] for at in range(0, len(view), BLOCK))
@@ -288,20 +288,21 @@ class Connection:
         dialogue = self._dialogue
         awaited = dialogue.awaited
         step = dialogue.feed(self._parser.feed(data), self._take)
+        write, finished = step.write, step.finished
         over = dialogue.closing is not None or dialogue.fault is not None
         try:
-            if step.write and not over:
-                self._write(step.write)
+            if write and not over:
+                self._write(write)
         finally:  # what was answered is not sent again
-            for transaction in step.finished:
+            for transaction in finished:
                 self.feeder.finished(self, transaction)
-        if dialogue.is_bug:
-            assert dialogue.fault is not None
-            self.feeder.bug(dialogue.fault)
         if over:
+            if dialogue.is_bug:
+                assert dialogue.fault is not None
+                self.feeder.bug(dialogue.fault)
             self.drop()
             return
-        if step.write or step.finished or dialogue.awaited != awaited:
+        if write or finished or dialogue.awaited != awaited:
             self._set_deadline()  # a reply was whole: one that drips wins no time
         if dialogue.idle and not self.ended.done():
             self.idle_since = self._clock.monotonic()

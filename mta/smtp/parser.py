@@ -16,7 +16,6 @@ Why: aiosmtpd's stream reader goes line by line through DATA (35 MB/s), so octet
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -27,7 +26,7 @@ from mta.core.mail import message
 from mta.core.mail.address import PathError
 from mta.core.mail.message import Mending
 from mta.core.model import Reply
-from mta.smtp.connection import BUG, GOING_DOWN, TAKEN, ClientConnection, Mode
+from mta.smtp.connection import BUG, BUSY, CLOSED, COMMAND, DATA, GOING_DOWN, TAKEN, ClientConnection
 
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512, extensions for more
 MAX_AUTH = 12288 + 16  # octets, RFC 4954 4
@@ -62,17 +61,20 @@ class Parser(ClientConnection):
     # Commands
 
     def data_received(self, data: bytes) -> None:
-        if self._mode is Mode.DATA:
+        mode = self._mode
+        if mode is DATA:
             self._collect(data)
-            if self._mode is Mode.DATA:
+            if self._mode is BUSY:
+                return  # there is nothing to say until the message is on disk
+            if self._mode is DATA:
                 self._acknowledge()
             self._pump()
             return
-        if self._mode is Mode.CLOSED:
+        if mode is CLOSED:
             return
         self._in = self._in[self._position :] + data
         self._position = 0
-        if self._mode is Mode.COMMAND and not self._has_turn:
+        if mode is COMMAND and not self._has_turn:
             self._pump()
         elif self._line is not None:
             self._offer_line()
@@ -82,12 +84,12 @@ class Parser(ClientConnection):
     def eof_received(self) -> bool:
         """A client that shuts its side after the dot, or behind many commands, still gets its answers."""
         self._ended = True
-        works = self._mode is Mode.BUSY or (self._mode is Mode.COMMAND and self._has_turn)
+        works = self._mode is BUSY or (self._mode is COMMAND and self._has_turn)
         return works and self._tls_protocol is None
 
     def resume_writing(self) -> None:
         self._choked = False
-        if self._mode is Mode.COMMAND:
+        if self._mode is COMMAND:
             self._yield(0.0)  # commands that wait come before more is read
         else:
             self._resume_reading()
@@ -113,7 +115,7 @@ class Parser(ClientConnection):
 
     def _take_turn(self) -> bool:
         self._has_turn = False
-        if self._mode is Mode.CLOSED:
+        if self._mode is CLOSED:
             return False
         self._pump()
         return True
@@ -123,42 +125,45 @@ class Parser(ClientConnection):
         if self._pumping:
             return  # a message was answered at once: the loop below goes on, not deeper
         self._pumping = True
-        left, until = TURN, math.inf
-        while self._mode is Mode.COMMAND:
-            end = self._in.find(b"\n", self._position) + 1
+        clock, left, until = self.listener.clock, TURN, 0.0
+        while self._mode is COMMAND:
+            octets, begin = self._in, self._position
+            if begin == len(octets):
+                break
+            end = octets.find(b"\n", begin) + 1
             if not end:
-                if len(self._in) - self._position > MAX_AUTH:
+                if len(octets) - begin > MAX_AUTH:
                     self.hang_up(Reply(421, "4.5.2", "The command line does not end"))
                 break
-            now = self.listener.clock.monotonic()
+            now = clock.monotonic()
+            until = until or now + TURN_TIME
             if not left or now > until or self._choked:
                 if not self._choked:
                     self._yield(TURN_TIME)
                 break
-            if left == TURN:
-                until = now + TURN_TIME
             left -= 1
-            line = self._in[self._position : end]
             self._position = end
-            self._command(line, now)
+            self._command(octets[begin:end], now)
         self._pumping = False
-        self._flush()
-        if self._mode is Mode.COMMAND and not self._has_turn and not self._choked:  # all is done
+        if self._out:
+            self._flush()
+        if self._mode is COMMAND and not self._has_turn and not self._choked:  # all is done
             if self._ended:
                 self._close()
             elif self.listener.draining and self.is_idle:
                 self.hang_up(GOING_DOWN)
-        if not self._reading and not self._has_turn and self._mode is not Mode.BUSY:
+        if not self._reading and not self._has_turn and self._mode is not BUSY:
             self._resume_reading()
 
     def _command(self, line: bytes, now: float) -> None:
-        if line[-2:] != b"\r\n" or line.find(b"\r") != len(line) - 2:
+        text, _, end = line.partition(b"\r")
+        if end != b"\n":
             # Who ends lines otherwise may have been made to by somebody else (smuggling).
             self.hang_up(Reply(500, "5.5.2", "A command ends with CRLF (RFC 5321 2.3.8)"))
             return
-        verb, _, argument = line[:-2].partition(b" ")
+        verb, _, argument = text.partition(b" ")
         verb = verb.upper()
-        if len(line) > (MAX_AUTH if verb == b"AUTH" else MAX_COMMAND):
+        if len(line) > MAX_COMMAND and (verb != b"AUTH" or len(line) > MAX_AUTH):
             self.refuse(Reply(500, "5.5.6", "The command line is too long"))
             return
         if not self.is_stranger:
@@ -172,7 +177,7 @@ class Parser(ClientConnection):
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Let a verb that waits run as a task; commands behind it stay where they are."""
-        self._mode = Mode.BUSY
+        self._mode = BUSY
         self._flush()
         self._task = self.listener.spawn(self._finish(work))
 
@@ -186,9 +191,9 @@ class Parser(ClientConnection):
 
     def _go_on(self) -> None:
         """A busy connection is free again."""
-        if self._mode is not Mode.BUSY:
+        if self._mode is not BUSY:
             return
-        self._mode = Mode.COMMAND
+        self._mode = COMMAND
         if not self.is_stranger:
             self.deadline = self.listener.clock.monotonic() + self.terms.command_timeout
         self._pump()
@@ -217,7 +222,7 @@ class Parser(ClientConnection):
 
     def _await_message(self) -> None:
         """What comes now is a message, as far as it is not here yet."""
-        self._mode = Mode.DATA
+        self._mode = DATA
         self._dropped = None
         self._dotted = False
         self.deadline = self.listener.clock.monotonic() + self.terms.data_timeout
@@ -258,7 +263,7 @@ class Parser(ClientConnection):
         elif new > SMALL:
             self._share = self.open_share()
             self._share.take(new)
-        self._mode = Mode.BUSY
+        self._mode = BUSY
         self.deadline = float("inf")  # from here on it is our turn
         self._is_asked = True
         try:
@@ -372,9 +377,10 @@ class Parser(ClientConnection):
     def answer(self, reply: Reply) -> None:
         """The reply to a message; the transaction is over."""
         self._is_asked = False
-        self._let_go()
+        if self._share is not None or self._mending is not None:
+            self._let_go()
         self._set_rset_state()
-        if self._mode is Mode.CLOSED:
+        if self._mode is CLOSED:
             return
         if self._errors and reply.code == 250:
             self.forgive(TAKEN)

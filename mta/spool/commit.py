@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from mta import disk
 from mta.core.event import Event, encode_lines
 from mta.core.limits.adaptive import Saved
@@ -32,18 +34,14 @@ T = TypeVar("T")
 Done = Callable[[Exception | None], None]
 
 
-class Put(NamedTuple):
+class Put(msgspec.Struct):
     """A message to own. `done` hears of the commit, or of its failure."""
 
     message: Message
+    content: bytes
     events: list[Event]
     done: Done
     written: bool = False  # its content is on disk already, in a file of its own
-
-    @property
-    def content(self) -> bytes:
-        assert self.message.content is not None
-        return self.message.content
 
 
 class Update(NamedTuple):

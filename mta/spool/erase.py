@@ -15,9 +15,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from mta.core.event import Type, about
 from mta.core.mail.erasure import ERASED, Erasure

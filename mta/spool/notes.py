@@ -82,7 +82,8 @@ class Notes:
         else:
             message.whole = False
             group.done.extend((message.id, recipient.n) for recipient in done)
-        group.updates.extend(updates)
+        if updates:
+            group.updates.extend(updates)
         group.events.extend(events)
         if not group.outcomes:
             group.since = self._clock.monotonic()

@@ -136,21 +136,22 @@ class Spool(Notes):
             shut = OSError(errno.EIO, "the spool takes no new mail")  # `complaints` say why
             self._clock.call_later(RETRY_AFTER_FAILURE, partial(self._safely, done, shut))
         elif len(message.content) < ASIDE:
-            self._put(Put(message, events, done))
+            self._put(Put(message, message.content, events, done))
         else:
             self._writing += 1
             self._tasks.create_task(self._put_large(message, events, done))
 
     async def _put_large(self, message: Message, events: list[Event], done: Done) -> None:
         """To write and sync it takes its time, in which the others' commits go on."""
-        assert message.content is not None
+        content = message.content
+        assert content is not None
         try:
             async with self._large:
-                await asyncio.to_thread(self._bodies.write, [(message.id, message.content)])
+                await asyncio.to_thread(self._bodies.write, [(message.id, content)])
         except Exception as error:
             self._safely(done, error)
         else:
-            self._put(Put(message, events, done, written=True))
+            self._put(Put(message, content, events, done, written=True))
         finally:
             self._writing -= 1
             self._wake.set()
@@ -304,8 +305,8 @@ class Spool(Notes):
             self._outbox.add(result.committed)
         self._unsettled -= group.outcomes
         self._safely(self.tally.went, group.fresh, result.gone, result.left)
+        self.tally.came([put.message for put in group.puts])
         for put in group.puts:
-            self.tally.came(put.message)
             self._keep(put.message)
             self._safely(put.done, None)
         for waiter in group.waiters:
@@ -333,9 +334,10 @@ class Spool(Notes):
 
     def _keep(self, message: Message) -> None:
         assert message.content is not None
-        fits = self._memory_used + len(message.content) <= self._memory_budget
-        if fits and len(message.content) < ASIDE:  # larger ones are made ready for their peer in a thread
-            self._memory_used += len(message.content)
+        size = len(message.content)
+        used = self._memory_used + size
+        if used <= self._memory_budget and size < ASIDE:  # larger ones are made ready in a thread
+            self._memory_used = used
         else:
             message.content = None
 

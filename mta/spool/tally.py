@@ -39,18 +39,20 @@ class Tally:
         self.recipients = recipients
         self._tenants = {tenant: [messages, octets] for tenant, messages, octets in held}
 
-    def came(self, message: Message) -> None:
-        """A message is on disk."""
-        count = len(message.recipients)
-        if message.fresh:
-            self.fresh += count
-        self.recipients += count
-        held = self._tenants.get(message.tenant)
-        if held is None:
-            self._tenants[message.tenant] = [1, message.size]
-        else:
-            held[0] += 1
-            held[1] += message.size
+    def came(self, messages: Iterable[Message]) -> None:
+        """These are on disk."""
+        tenants = self._tenants
+        for message in messages:
+            count = len(message.recipients)
+            if message.fresh:
+                self.fresh += count
+            self.recipients += count
+            held = tenants.get(message.tenant)
+            if held is None:
+                tenants[message.tenant] = [1, message.size]
+            else:
+                held[0] += 1
+                held[1] += message.size
 
     def went(self, fresh: int, gone: int, left: Iterable[Held]) -> None:
         """So many first attempts are over, so many recipients are gone, and these messages with them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 from mta.core.model import Message
@@ -15,7 +14,8 @@ from tests.spool.test_spool import message, opened
 
 
 async def put(spool: Spool, tenant: str, *addresses: str) -> Message:
-    made = replace(message(spool, *addresses), tenant=tenant)
+    made = message(spool, *addresses)
+    made.tenant = tenant
     told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
     spool.put(made, [], told.set_result)
     assert await told is None

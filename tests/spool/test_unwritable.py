@@ -309,8 +309,8 @@ async def test_a_bug_behind_a_commit_takes_nothing_away_that_is_on_disk(
         poisoned.sender = "octets \udcff"
         await asyncio.to_thread(spool._bodies.write, [(large.id, large.content or b"")])
         monkeypatch.delattr(spool.tally, "_tenants")
-        spool._put(Put(poisoned, [], lambda error: None))
-        spool._put(Put(large, [], heard.append, written=True))
+        spool._put(Put(poisoned, poisoned.content or b"", [], lambda error: None))
+        spool._put(Put(large, large.content or b"", [], heard.append, written=True))
         async with asyncio.timeout(10):
             await asyncio.Event().wait()
 

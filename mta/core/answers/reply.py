@@ -14,7 +14,7 @@ Standards: RFC 5321 4.2 (replies), 4.5.3.1.5 (512 octets; real peers send more),
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from mta.core.mail.text import heard
@@ -25,6 +25,8 @@ MAX_REPLY = 64 * 1024  # octets; generous over any EHLO, and a bound on what a p
 MAX_TEXT = 2048  # characters
 MAX_QUOTED = 200  # octets of what cannot be understood
 _LINE = re.compile(rb"([2-5]\d\d)(?:[ -](.*+))?+\r?", re.S)
+# Whole replies of one line each, and nothing else: nearly all that peers say behind EHLO.
+_SINGLE = re.compile(rb"(?:[2-5]\d\d [^\n]*+\n)++")
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]++|$)")
 
 
@@ -42,9 +44,13 @@ class ReplyParser:
         self._lines: list[bytes] = []  # of a reply that goes on
         self._size = 0
 
-    def feed(self, data: bytes) -> Iterator[Reply]:
+    def feed(self, data: bytes) -> Iterable[Reply]:
         """The replies that are complete now."""
-        data = self._rest + data
+        if not self._rest and not self._size and len(data) <= MAX_LINE and _SINGLE.fullmatch(data):
+            return map(_single, data[:-1].split(b"\n"))
+        return self._feed(self._rest + data)
+
+    def _feed(self, data: bytes) -> Iterator[Reply]:
         is_short = len(data) <= MAX_LINE
         *lines, self._rest = data.split(b"\n")
         for line in lines:

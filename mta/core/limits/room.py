@@ -70,6 +70,8 @@ class Reserve:
     def ask(self, size: int, *, is_file: bool = False) -> str | None:
         """May a message of this size come? A file of its own finds no room in the database."""
         free = self.free
+        if self.short is None and free.size >= self.size + size and not is_file:
+            return None  # nearly always
         lacks = free.room < self.size + size or (is_file and free.pages and free.size < WAL_ROOM + size)
         if self.short is None and lacks:
             return f"{(free.size if is_file else free.room) // MIB} MiB are free, too few for {size} octets"

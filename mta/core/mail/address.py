@@ -15,9 +15,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from typing import NamedTuple
 
 import idna
+import msgspec
 
 from mta.core.mail.text import UNFIT
 from mta.core.model import Reply
@@ -40,7 +40,7 @@ _WORD = re.compile(r"[^ \t]++")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~\u0080-\U0010ffff]++))?+")
 
 
-class EnvelopePath(NamedTuple):
+class EnvelopePath(msgspec.Struct, frozen=True):
     """One mailbox of the envelope."""
 
     address: str
@@ -63,11 +63,12 @@ class PathError(Exception):
 def parse(keyword: bytes, argument: bytes) -> tuple[EnvelopePath, Parameters]:
     """Read the argument of MAIL (keyword FROM) or RCPT (keyword TO)."""
     plain = _PLAIN.fullmatch(argument)
-    if plain is not None and plain[1].upper() == keyword:
-        domain = a_label(plain[3].decode())
-        rest = plain[4]
-        path = EnvelopePath(f"{plain[2].decode()}@{plain[3].decode()}", domain)
-        return path, parameters(rest.decode("utf-8", "replace")) if rest else _NONE
+    if plain is not None:
+        word, local, name, rest = plain.groups()
+        if word.upper() == keyword:
+            domain = name.decode()
+            path = EnvelopePath(f"{local.decode()}@{domain}", a_label(domain))
+            return path, parameters(rest.decode("utf-8", "replace")) if rest else _NONE
     return _parse_any(keyword, argument)
 
 

@@ -19,6 +19,8 @@ import enum
 import re
 from typing import NamedTuple
 
+import msgspec
+
 from mta.core.mail.text import fit
 from mta.core.model import Reply
 
@@ -108,7 +110,7 @@ _SIGNED = re.compile(rb"(?:\A|;)\s*+h\s*+=([^;]*+)")
 Places = dict[bytes, list[re.Match[bytes]]]
 
 
-class Header(NamedTuple):
+class Header(msgspec.Struct, frozen=True):
     """What admission asks of a header block."""
 
     authors: list[

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mta.core.mail.header import (
     MAX_FIELDS,
@@ -256,7 +257,7 @@ def test_what_was_judged_once_has_nothing_more_to_take_out(head: bytes, more: by
         return
     stamped = b"".join(stamp([content], header, b""))
     again = scan(stamped, LIMIT)
-    assert again == header._replace(out=[])
+    assert again == replace(header, out=[])
     assert stamped.endswith(content[len(header_block(content)) :])  # the body, byte for byte
     left = fields_of(header_block(stamped))
     assert not {b"bcc", b"resent-bcc", b"return-path"} & set(left)
