@@ -57,7 +57,8 @@ providers:
     {{match: [healthy.test], examples: [mx.healthy.test], connections_start: 20, rate_start: 60000/min}}
   bulk: {{match: [bulk.test], examples: [mx.bulk.test], connections_start: 20, rate_start: 600000/min}}
   hosted:
-    {{match: [hosted.test], examples: [mx0.hosted.test], connections_start: 20, rate: 1200/min, rate_start: 1200/min}}
+    {{match: [hosted.test], examples: [mx0.hosted.test],
+      rate: 1200/min, rate_start: 1200/min, connections_start: 20}}
 """
 COLUMNS = {
     "situation": "",
