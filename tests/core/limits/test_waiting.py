@@ -56,3 +56,14 @@ def test_who_has_gone_is_not_served() -> None:
     assert waiting.next() == "stays"
     with pytest.raises(IndexError, match="nobody waits"):
         waiting.next()
+
+
+def test_who_comes_again_and_again_with_other_mail_costs_no_memory_and_leaves_nothing_behind() -> None:
+    waiting: Waiting[str] = Waiting()
+    waiting.add("first", (4, "acme"))
+    for turn in range(10_000):
+        waiting.add("lane", (-4, f"tenant{turn % 2}"))
+    assert sum(map(len, waiting._order)) == len(waiting) == 2
+    waiting.discard("lane")
+    waiting.discard("first")
+    assert not list(waiting._order)
