@@ -92,7 +92,7 @@ class Traffic:
         self._open: Counter[Waiter] = Counter()  # connections by lane
         self._for_rate: Waiting[Waiter] = Waiting()
         self._for_connection: Waiting[Waiter] = Waiting()
-        self._turn: Waiter | None = None  # whose it is
+        self._turn: tuple[Waiting[Waiter], Waiter] | None = None  # whose it is, and for what
         self._timer: Timer | None = None
         self._timer_at = math.inf  # monotonic
         self._kicking = False
@@ -159,7 +159,7 @@ class Traffic:
         """May the lane open one more connection? It is counted from then on."""
         now = self._clock.monotonic()
         for node in self.way:
-            if node._for_connection and node._turn is not lane:
+            if node._for_connection and node._turn != (node._for_connection, lane):
                 node._queue(node._for_connection, lane, now)
                 return False
             answer = node.branch.ask_dial(now, node.connections)
@@ -180,7 +180,7 @@ class Traffic:
             return True
         now = self._clock.monotonic()
         for node in self.way:
-            if node._for_rate and node._turn is not lane:
+            if node._for_rate and node._turn != (node._for_rate, lane):
                 node._queue(node._for_rate, lane, now)
                 return False
             answer = node.branch.ask(now, recipients)
@@ -226,7 +226,7 @@ class Traffic:
                 node._tell_delivered(started, now)
             answered = len(outcomes) - (len(refused) if node is charged else 0)
             if answered:
-                node._tell(node.branch.answered(now, started, answered, delivered))
+                node._answered(now, started, answered, delivered)
         if charged is not None:
             charged._refused(refused[0], started, carried, len(refused))
 
@@ -255,7 +255,15 @@ class Traffic:
     def _tell_delivered(self, started: float, now: float) -> None:
         many, self._delivered = self._delivered, 0
         transactions, self._transactions = self._transactions, 0
-        self._tell(self.branch.answered(now, started, many, many, transactions))
+        self._answered(now, started, many, many, transactions)
+
+    def _answered(
+        self, now: float, started: float, recipients: int, delivered: int, transactions: int = 1
+    ) -> None:
+        until = self.branch.until
+        self._tell(self.branch.answered(now, started, recipients, delivered, transactions))
+        if self.branch.until < until:
+            self.wake()  # it is open, before those who wait were told that it would be
 
     def _refused(self, outcome: Outcome, started: float, carried: int | None, recipients: int) -> None:
         now, verdict = self._clock.monotonic(), outcome.verdict
@@ -300,6 +308,7 @@ class Traffic:
     def begin_with(self, known: Saved) -> None:
         """Begin with what was kept."""
         now, branch = self._clock.now(), self.branch
+        now = max(now, known.at)  # else the clock was set back: what was saved is as of now
         branch.restore(known.learned, now - known.at)
         if known.until > now:
             branch.until, branch.reason = self._clock.monotonic() + known.until - now, known.reason
@@ -346,6 +355,12 @@ class Traffic:
             node._for_rate.discard(lane)
             node._for_connection.discard(lane)
 
+    def wake(self) -> None:
+        """Who waits is asked again now: there may be room sooner than was said."""
+        if self._for_rate or self._for_connection:
+            now = self._clock.monotonic()
+            self._call_at(now, now)
+
     def _queue(self, row: Waiting[Waiter], lane: Waiter, now: float) -> None:
         """Others wait: it is not this one's turn."""
         row.add(lane, lane.share)
@@ -377,7 +392,8 @@ class Traffic:
         self._kicking = True
         for row in (self._for_rate, self._for_connection):
             while row:
-                self._turn = lane = row.next()
+                lane = row.next()
+                self._turn = row, lane
                 try:
                     lane.kick()
                 except Exception as error:
