@@ -80,7 +80,9 @@ class Branches:
         before, branch = top.branch, Branch(*bounds, is_known=bool(top.provider))
         if before.has_learned:
             branch.restore(before.snapshot(), 0.0)
-        branch.until, branch.reason = before.until, before.reason
+        now = self._clock.monotonic()
+        if before.until > now:
+            branch.shut(now, before.until, before.reason)
         top.branch = branch
         top.wake()
 

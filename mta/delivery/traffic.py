@@ -311,7 +311,8 @@ class Traffic:
         now = max(now, known.at)  # else the clock was set back: what was saved is as of now
         branch.restore(known.learned, now - known.at)
         if known.until > now:
-            branch.until, branch.reason = self._clock.monotonic() + known.until - now, known.reason
+            monotonic = self._clock.monotonic()
+            branch.shut(monotonic, monotonic + known.until - now, known.reason)
             self._barred_until = branch.until if known.barred else 0.0
 
     @property

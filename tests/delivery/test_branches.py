@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from mta.core.limits.adaptive import Learned, Saved
 from mta.core.limits.level import Bounds
 from mta.core.limits.order import Share
@@ -122,3 +124,21 @@ async def test_branches_of_lanes_that_are_gone_are_gone(tmp_path: Path) -> None:
         for lane, traffic in lanes:
             branches.leave(lane, traffic)
         assert not branches.in_use
+
+
+@pytest.mark.parametrize("is_reload", [False, True])
+async def test_who_blocked_us_is_asked_by_one_transaction_after_a_restart_or_a_reload_too(
+    tmp_path: Path, is_reload: bool
+) -> None:
+    clock = HandClock()
+    kept = {ROUTE.site: Saved(LEARNED, clock.now(), clock.now() + 3600.0, "suspended")}
+    async with remembering(tmp_path, clock, kept) as branches:
+        traffic = branches.enter(ROUTE, SOURCE)
+        if is_reload:
+            branches.rebound(traffic, FAST)
+        lane = Sender(traffic, 3)
+        lane.kick()
+        await clock.advance(3590.0)
+        assert lane.batches == 3
+        await clock.advance(30.0)
+        assert lane.batches == 2

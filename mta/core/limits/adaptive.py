@@ -294,6 +294,14 @@ class Branch:
         self._told["rate"] = (now, rate.value)
         return change
 
+    def shut(self, now: float, until: float, reason: str) -> None:
+        """So it was left: nothing goes before `until`, and then one transaction tries."""
+        self.until = self._closed_until = until
+        self.reason = reason
+        self._closures = max(self._closures, 1)
+        self._reacted_at = now
+        self._refused_at, self._is_guess = until, True
+
     # Saved
 
     def snapshot(self) -> Learned:
