@@ -93,6 +93,8 @@ class Traffic:
         self._for_rate: Waiting[Waiter] = Waiting()
         self._for_connection: Waiting[Waiter] = Waiting()
         self._turn: tuple[Waiting[Waiter], Waiter] | None = None  # whose it is, and for what
+        self._has_got = False  # something, in this turn
+        self._goes_on = False  # to wait, after it
         self._timer: Timer | None = None
         self._timer_at = math.inf  # monotonic
         self._kicking = False
@@ -172,6 +174,7 @@ class Traffic:
             node.branch.dial(now, node.connections)
             node.connections += 1
             node._open[lane] += 1
+            node._has_got = True
         return True
 
     def take(self, lane: Waiter, recipients: int) -> bool:
@@ -189,6 +192,7 @@ class Traffic:
                 return False
         for node in self.way:
             node.branch.take(now, recipients)
+            node._has_got = True
         return True
 
     def others_wait(self, lane: Waiter) -> bool:
@@ -370,6 +374,7 @@ class Traffic:
 
     def _wait(self, row: Waiting[Waiter], lane: Waiter, until: float, now: float) -> None:
         row.add(lane, lane.share)
+        self._goes_on |= self._turn == (row, lane)
         self._call_at(until, now)
 
     def _call_at(self, until: float, now: float) -> None:
@@ -387,20 +392,27 @@ class Traffic:
         self._kick()
 
     def _kick(self) -> None:
-        """Lanes in the order of service, until one has to wait again."""
+        """Lanes in the order of service, until one has to wait again.
+
+        Whose turn has brought nothing yet goes first the next time, too: else what is large would always
+        find that small ones have just taken what it waits for.
+        """
         if self._kicking:
             return
         self._kicking = True
         for row in (self._for_rate, self._for_connection):
             while row:
-                lane = row.next()
+                lane = row.head()
                 self._turn = row, lane
+                self._has_got = self._goes_on = False
                 try:
                     lane.kick()
                 except Exception as error:
                     self._bug(error)
                 self._turn = None
-                if lane in row:
+                if self._has_got or not self._goes_on:
+                    row.served(lane, stays=self._goes_on)
+                if self._goes_on:
                     break
         self._kicking = False
 

@@ -104,3 +104,15 @@ async def test_what_was_saved_before_the_clock_was_set_back_is_not_from_the_futu
     shut = traffic.shut(clock.now(), "acme")
     assert shut is not None
     assert shut.until == pytest.approx(clock.now() + 3600.0)
+
+
+async def test_a_large_message_has_its_turn_among_small_ones_without_end() -> None:
+    clock = HandClock()
+    traffic = branch(clock, Bounds(1.0, 10.0, 10.0))
+    small, large = Sender(traffic, clock, batches=1000), Sender(traffic, clock, recipients=50)
+    small.share, large.share = (0, "acme"), (0, "shop")
+    small.kick()
+    large.batches = 1
+    large.kick()
+    await clock.advance(5.0)
+    assert len(large.sent) == 1

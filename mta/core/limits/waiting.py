@@ -3,7 +3,7 @@
 Between: `delivery.traffic` keeps its lanes in it that wait for the rate, or for a connection.
 Contract: pure. An item waits at one priority and for one tenant; whoever comes again with another share has
     only that one. Within a row items take turns. Each call costs O(priorities), in the mean.
-Raises: IndexError from `next` where nobody waits.
+Raises: IndexError from `head` where nobody waits.
 """
 
 from __future__ import annotations
@@ -50,12 +50,21 @@ class Waiting(Generic[Item]):
             if not row:
                 self._order.drop(*share)
 
-    def next(self) -> Item:
-        """Whose turn it is: it leaves."""
+    def head(self) -> Item:
+        """Whose turn it is: it keeps its place until it was served."""
         if not self._shares:
             raise IndexError("nobody waits")
-        priority, tenant, row = next(self._order.ranked())
-        item, _ = row.popitem(last=False)
-        del self._shares[item]
-        self._order.served(priority, tenant, stays=bool(row))
-        return item
+        _, _, row = next(self._order.ranked())
+        return next(iter(row))
+
+    def served(self, item: Item, *, stays: bool) -> None:
+        """It had its turn: it waits behind the others again, or no more."""
+        share = self._shares.get(item)
+        row = None if share is None else self._order.get(*share)
+        if share is None or row is None:
+            return
+        row.move_to_end(item)
+        if not stays:
+            row.popitem()
+            del self._shares[item]
+        self._order.served(*share, stays=bool(row))
