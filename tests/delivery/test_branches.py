@@ -142,3 +142,12 @@ async def test_who_blocked_us_is_asked_by_one_transaction_after_a_restart_or_a_r
         assert lane.batches == 3
         await clock.advance(30.0)
         assert lane.batches == 2
+
+
+async def test_what_has_been_in_use_for_days_without_a_change_is_not_days_old(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with remembering(tmp_path, clock, {ROUTE.site: Saved(LEARNED, clock.now())}) as branches:
+        Sender(branches.enter(ROUTE, SOURCE), 0)
+        await clock.advance(2 * 86400.0)
+    async with remembering(tmp_path, clock, {}) as branches:
+        assert branches.enter(ROUTE, SOURCE).branch.rate > 0.9 * LEARNED.rate
