@@ -80,8 +80,11 @@ class Branches:
         before, branch = top.branch, Branch(*bounds, is_known=bool(top.provider))
         if before.has_learned:
             branch.restore(before.snapshot(), 0.0)
-        branch.until, branch.reason = before.until, before.reason
+        now = self._clock.monotonic()
+        if before.until > now:
+            branch.shut(now, before.until, before.reason)
         top.branch = branch
+        top.wake()
 
     def known(self, route: Route, source: Source) -> Traffic | None:
         """The branch, if it or the one above it is in use or was; for people."""
@@ -111,7 +114,8 @@ class Branches:
         learned = self._learned.get(name)
         if learned is None and key == route.site:
             former = _name(former_site(route.site), source.name)
-            learned = self._learned.pop(former, None) if former != name else None
+            if former != name and former in self._learned:  # renamed: it may be a look only
+                learned = self._learned[name] = self._learned.pop(former)
         if learned is not None:
             traffic.begin_with(learned)
         return traffic

@@ -93,7 +93,9 @@ class Traffic:
         self._open: Counter[Waiter] = Counter()  # connections by lane
         self._for_rate: Waiting[Waiter] = Waiting()
         self._for_connection: Waiting[Waiter] = Waiting()
-        self._turn: Waiter | None = None  # whose it is
+        self._turn: tuple[Waiting[Waiter], Waiter] | None = None  # whose it is, and for what
+        self._has_got = False  # something, in this turn
+        self._goes_on = False  # to wait, after it
         self._timer: Timer | None = None
         self._timer_at = math.inf  # monotonic
         self._kicking = False
@@ -162,7 +164,7 @@ class Traffic:
         """May the lane open one more connection? It is counted from then on."""
         now = self._clock.monotonic()
         for node in self.way:
-            if node._for_connection and node._turn is not lane:
+            if node._for_connection and node._turn != (node._for_connection, lane):
                 node._queue(node._for_connection, lane, now)
                 node._make_room(lane)
                 return False
@@ -176,6 +178,7 @@ class Traffic:
             node.branch.dial(now, node.connections, is_first=not node._open[lane])
             node.connections += 1
             node._open[lane] += 1
+            node._has_got = True
         return True
 
     def take(self, lane: Waiter, recipients: int) -> bool:
@@ -184,7 +187,7 @@ class Traffic:
             return True
         now = self._clock.monotonic()
         for node in self.way:
-            if node._for_rate and node._turn is not lane:
+            if node._for_rate and node._turn != (node._for_rate, lane):
                 node._queue(node._for_rate, lane, now)
                 return False
             answer = node.branch.ask(now, recipients)
@@ -193,6 +196,7 @@ class Traffic:
                 return False
         for node in self.way:
             node.branch.take(now, recipients)
+            node._has_got = True
         return True
 
     def others_wait(self, lane: Waiter) -> bool:
@@ -234,7 +238,7 @@ class Traffic:
                 node._tell_delivered(started, now)
             answered = len(outcomes) - (len(refused) if node is charged else 0)
             if answered:
-                node._tell(node.branch.answered(now, started, answered, delivered))
+                node._answered(now, started, answered, delivered)
         if charged is not None:
             charged._refused(refused[0], started, carried, len(refused))
 
@@ -263,7 +267,15 @@ class Traffic:
     def _tell_delivered(self, started: float, now: float) -> None:
         many, self._delivered = self._delivered, 0
         transactions, self._transactions = self._transactions, 0
-        self._tell(self.branch.answered(now, started, many, many, transactions))
+        self._answered(now, started, many, many, transactions)
+
+    def _answered(
+        self, now: float, started: float, recipients: int, delivered: int, transactions: int = 1
+    ) -> None:
+        until = self.branch.until
+        self._tell(self.branch.answered(now, started, recipients, delivered, transactions))
+        if self.branch.until < until:
+            self.wake()  # it is open, before those who wait were told that it would be
 
     def _refused(self, outcome: Outcome, started: float, carried: int | None, recipients: int) -> None:
         now, verdict = self._clock.monotonic(), outcome.verdict
@@ -308,9 +320,11 @@ class Traffic:
     def begin_with(self, known: Saved) -> None:
         """Begin with what was kept."""
         now, branch = self._clock.now(), self.branch
+        now = max(now, known.at)  # else the clock was set back: what was saved is as of now
         branch.restore(known.learned, now - known.at)
         if known.until > now:
-            branch.until, branch.reason = self._clock.monotonic() + known.until - now, known.reason
+            monotonic = self._clock.monotonic()
+            branch.shut(monotonic, monotonic + known.until - now, known.reason)
             self._barred_until = branch.until if known.barred else 0.0
 
     @property
@@ -361,6 +375,12 @@ class Traffic:
             if other is not lane and other.share[0] < priority and other.spare():
                 return
 
+    def wake(self) -> None:
+        """Who waits is asked again now: there may be room sooner than was said."""
+        if self._for_rate or self._for_connection:
+            now = self._clock.monotonic()
+            self._call_at(now, now)
+
     def _queue(self, row: Waiting[Waiter], lane: Waiter, now: float) -> None:
         """Others wait: it is not this one's turn."""
         row.add(lane, lane.share)
@@ -369,6 +389,7 @@ class Traffic:
 
     def _wait(self, row: Waiting[Waiter], lane: Waiter, until: float, now: float) -> None:
         row.add(lane, lane.share)
+        self._goes_on |= self._turn == (row, lane)
         self._call_at(until, now)
 
     def _call_at(self, until: float, now: float) -> None:
@@ -386,19 +407,27 @@ class Traffic:
         self._kick()
 
     def _kick(self) -> None:
-        """Lanes in the order of service, until one has to wait again."""
+        """Lanes in the order of service, until one has to wait again.
+
+        Whose turn has brought nothing yet goes first the next time, too: else what is large would always
+        find that small ones have just taken what it waits for.
+        """
         if self._kicking:
             return
         self._kicking = True
         for row in (self._for_rate, self._for_connection):
             while row:
-                self._turn = lane = row.next()
+                lane = row.head()
+                self._turn = row, lane
+                self._has_got = self._goes_on = False
                 try:
                     lane.kick()
                 except Exception as error:
                     self._bug(error)
                 self._turn = None
-                if lane in row:
+                if self._has_got or not self._goes_on:
+                    row.served(lane, stays=self._goes_on)
+                if self._goes_on:
                     break
         self._kicking = False
 

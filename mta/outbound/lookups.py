@@ -153,10 +153,13 @@ class Lookups:
                 for line, due in question.lines.items():
                     self._backlog.note(line, self._clock.now() + BUSY_WAIT if route is None else due)
                 self.on_routed(route, question.batches)
-                self._go_on()
             except Exception as error:
                 self._bug(error)
                 self._backlog.lacks = True
+            try:  # all the same, or nobody would ask for those who wait
+                self._go_on()
+            except Exception as error:
+                self._bug(error)
 
     def _leave(self, domain: str, question: _Question) -> None:
         del self._questions[domain]

@@ -71,6 +71,7 @@ BURST = 0.2  # seconds' worth may go at once: timers are late, buckets are small
 DIALS = 2.0  # connections for each message that the rate allows: where each takes one, some are under way
 ASK_AGAIN = 1.0  # seconds until a dial is asked for again; answers change the window
 TELL = (15.0, 60.0)  # seconds between changes that are told: after refusals, while growing
+REFRESH = 3600.0  # seconds after which what is as it was is saved again
 WORTH_TELLING = 0.1  # of the value that was last told
 
 
@@ -116,8 +117,9 @@ class Saved(NamedTuple):
     barred: bool = False  # the peer wants none of this source
 
     def is_like(self, other: Saved) -> bool:
-        """Does it say the same, whenever it was saved?"""
-        return self[0] == other[0] and abs(self.until - other.until) < 1.0
+        """Does it say the same, of about the same time? What is in use must not grow old."""
+        is_recent = abs(self.at - other.at) < REFRESH
+        return self.learned == other.learned and abs(self.until - other.until) < 1.0 and is_recent
 
 
 class Branch:
@@ -295,6 +297,14 @@ class Branch:
         change = Change("rate", self._told["rate"][1], rate.value, reason, until)
         self._told["rate"] = (now, rate.value)
         return change
+
+    def shut(self, now: float, until: float, reason: str) -> None:
+        """So it was left: nothing goes before `until`, and then one transaction tries."""
+        self.until = self._closed_until = until
+        self.reason = reason
+        self._closures = max(self._closures, 1)
+        self._reacted_at = now
+        self._refused_at, self._is_guess = until, True
 
     # Saved
 

@@ -35,8 +35,10 @@ class Blame:
             return verdict.scope not in OWN
         rule = "" if verdict is None else verdict.rule
         said = self._said.pop(rule, {})
+        said.pop(site, None)
         said[site] = now
-        self._said[rule] = {each: at for each, at in said.items() if at > now - WITHIN}  # the latest is last
+        latest = list(said.items())[-SITES:]  # no others matter
+        self._said[rule] = {each: at for each, at in latest if at > now - WITHIN}
         if len(self._said) > REMEMBERED:
             del self._said[next(iter(self._said))]
         return len(self._said[rule]) >= SITES

@@ -128,12 +128,14 @@ class Meter:
         self.at, self.answers, self.seconds = now, 0.0, 0.0
 
     def count(self, now: float, many: int, expected: float) -> None:
+        self.total += many
+        if now < self.at:
+            return  # what was under way when it began anew: that is in the future, and a power of e
         span = self.span * max(1.0, 1 / expected)
         left = math.exp((self.at - now) / span)
         self.answers = self.answers * left + many
         self.seconds = self.seconds * left + span * (1 - left)
         self.at = now
-        self.total += many
 
     def rate(self, now: float) -> float:
         return self.answers / (self.seconds + now - self.at + LEAST)

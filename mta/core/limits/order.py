@@ -5,7 +5,7 @@ Between: whatever keeps mail waiting keeps a row for each tenant at each priorit
 Contract: pure. The higher priority first (-9 to 9, RFC 6710); while both wait, every tenth turn of those
     that it could have had is the lower's. Within a priority rows take turns. What goes first in a row is the
     row's own affair: it keeps its sites apart, and serves them in turn. Each call costs O(priorities).
-Raises: KeyError from `served` for one that is not here.
+Raises: KeyError from `served` and `drop` for one that is not here.
 Standards: RFC 6710 4.1 (a higher priority is served first; starvation is the receiver's to prevent).
 Why: one queue for all would let one tenant's newsletter stand before everybody's passwords, and each place
     with an order of its own would be the one where it does.
@@ -97,6 +97,12 @@ class Order(Generic[Who, Row]):
                 band.passed = 0
             elif band.priority < priority and band.rows:
                 band.passed += 1
+
+    def drop(self, priority: int, tenant: Who) -> None:
+        """One row leaves without a turn."""
+        for band in self._bands:
+            if band.priority == priority:
+                del band.rows[tenant]
 
     def leave(self, tenant: Who) -> list[Row]:
         """The rows of a tenant, of every priority, leave without a turn."""

@@ -3,12 +3,12 @@
 Between: `delivery.traffic` keeps its lanes in it that wait for the rate, or for a connection.
 Contract: pure. An item waits at one priority and for one tenant; whoever comes again with another share has
     only that one. Within a row items take turns. Each call costs O(priorities), in the mean.
-Raises: IndexError from `next` where nobody waits.
+Raises: IndexError from `head` where nobody waits.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from mta.core.limits.order import Order, Share
@@ -20,8 +20,8 @@ class Waiting(Generic[Item]):
     """Items, each once."""
 
     def __init__(self) -> None:
-        self._order: Order[str, deque[Item]] = Order()
-        self._shares: dict[Item, Share] = {}  # of those that wait; a row may name others, which have gone
+        self._order: Order[str, OrderedDict[Item, None]] = Order()
+        self._shares: dict[Item, Share] = {}  # of those that wait
 
     def __len__(self) -> int:
         return len(self._shares)
@@ -33,28 +33,38 @@ class Waiting(Generic[Item]):
         """It waits behind the others of this share; where it does already, nothing changes."""
         if self._shares.get(item) == share:
             return
+        self.discard(item)
         self._shares[item] = share
-        priority, tenant = share
-        row = self._order.get(priority, tenant)
+        row = self._order.get(*share)
         if row is None:
-            row = deque()
-            self._order.enter(priority, tenant, row)
-        row.append(item)
+            row = OrderedDict()  # a dict looks for its first among all that have left
+            self._order.enter(*share, row)
+        row[item] = None
 
     def discard(self, item: Item) -> None:
         """It waits no more."""
-        self._shares.pop(item, None)
+        share = self._shares.pop(item, None)
+        row = None if share is None else self._order.get(*share)
+        if share is not None and row is not None:
+            del row[item]
+            if not row:
+                self._order.drop(*share)
 
-    def next(self) -> Item:
-        """Whose turn it is: it leaves."""
+    def head(self) -> Item:
+        """Whose turn it is: it keeps its place until it was served."""
         if not self._shares:
             raise IndexError("nobody waits")
-        while True:
-            priority, tenant, row = next(self._order.ranked())
-            while row:
-                item = row.popleft()
-                if self._shares.get(item) == (priority, tenant):
-                    del self._shares[item]
-                    self._order.served(priority, tenant, stays=bool(row))
-                    return item
-            self._order.served(priority, tenant, stays=False)
+        _, _, row = next(self._order.ranked())
+        return next(iter(row))
+
+    def served(self, item: Item, *, stays: bool) -> None:
+        """It had its turn: it waits behind the others again, or no more."""
+        share = self._shares.get(item)
+        row = None if share is None else self._order.get(*share)
+        if share is None or row is None:
+            return
+        row.move_to_end(item)
+        if not stays:
+            row.popitem()
+            del self._shares[item]
+        self._order.served(*share, stays=bool(row))

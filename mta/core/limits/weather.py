@@ -75,6 +75,7 @@ class Weather:
     _is_first: bool = False
     _is_settled: bool = False
     _speed: float = math.inf  # of the last reaction
+    _is_asked: bool = False  # was there a reaction since the site was open?
     _by_speed: dict[int, list[float]] = field(
         default_factory=dict
     )  # step -> transactions, and refusals alone
@@ -129,11 +130,13 @@ class Weather:
         self._is_again = self.is_slow or not is_probe
         if not self.is_slow:
             self._is_first = True
-            self._excess, self._settled_at = self._hits / (self._lately + DOUBT), now + SETTLED
+            # Refusals in words that nobody knows are not among the hits, and of nothing no share falls.
+            self._excess = max(self._hits, 1.0) / (self._lately + DOUBT)
+            self._settled_at = now + SETTLED
         else:
             self._is_first = False
         self._is_settled = now >= self._settled_at
-        self._speed = speed
+        self._speed, self._is_asked = speed, True
         self._below = TESTED * mark if self.share else SLOWER * speed
         self.is_slow = not self._is_much or self.share > 0
         self.was_alone = False
@@ -142,6 +145,9 @@ class Weather:
     def reopened(self, refusals: int) -> Say:
         """The site takes mail again, after so many refusals in a row."""
         self.was_alone = refusals == 1
+        if not self._is_asked:
+            return Say.NOTHING  # it was shut for something else: a suspension, or connections
+        self._is_asked = False
         is_sure = self.was_alone and self._is_settled
         if not self.share:
             self._note(self._speed, refusals, refusals, refusals if is_sure else 0)

@@ -207,7 +207,8 @@ def _nearer(records: Sequence[Mx], ours: frozenset[str], port: int) -> tuple[Hos
 
 def former_site(site: str) -> str:
     """What a site was called while the preference of its hosts was no part of its name."""
-    return _cut(",".join(sorted(site.replace(";", ",").split(","))))
+    domain, at, hosts = site.rpartition("@")  # a destination with terms of its own has its name before them
+    return domain + at + _cut(",".join(sorted(hosts.replace(";", ",").split(","))))
 
 
 def _site(hosts: Sequence[Host]) -> str:

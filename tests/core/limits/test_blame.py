@@ -47,3 +47,9 @@ def test_words_without_end_are_not_remembered_without_end() -> None:
     for n in range(10 * REMEMBERED):
         blame.climbs(0.0, "a", ANYBODYS._replace(rule=f"r{n}"))
     assert len(blame) == REMEMBERED
+
+
+def test_sites_without_end_are_not_remembered_without_end() -> None:
+    blame = Blame()
+    assert [blame.climbs(n * 0.001, f"s{n}", ANYBODYS) for n in range(10_000)].count(False) == SITES - 1
+    assert sum(map(len, blame._said.values())) <= SITES
