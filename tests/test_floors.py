@@ -30,6 +30,7 @@ FLOORS = (
         "intake.submission",
         "sandbox",
     ),
+    ("delivery.transactions",),
     ("delivery.reach",),
     (
         "delivery.router",

@@ -1,7 +1,7 @@
 """Contents that are read back from disk to be sent: each is held once, and all share one budget.
 
-Between: a lane asks for room, hands in a batch with the connection that waits for it, and gives the batch
-    back when its transaction is over; the content comes by `begin`, stuffed, or the error by `unread`.
+Between: a lane's transactions ask for room, hand in a batch with the connection that waits for it, and give
+    the batch back when it is over; the content comes by `begin`, stuffed, or the error by `unread`.
 Contract: `has_room` before `read`; whoever was told False is kicked, in turn, when something was given back.
     The budget (octets) is divided by `Share`, site by site and connection by connection; a site that holds
     nothing may take half of what is free, so a slow site leaves room for the next, whatever it is sent.
@@ -31,11 +31,17 @@ TURNS = 20  # lanes that are asked again when a content was given back
 
 
 class Asker(Protocol):
-    """Who sends them."""
+    """Who waits for room."""
 
     route: Route
 
     def kick(self) -> None: ...
+
+
+class Sender(Protocol):
+    """Who sends them."""
+
+    site: str
 
     def begin(self, connection: Connection, batch: Batch, body: bytes, head: bytes) -> None: ...
 
@@ -60,7 +66,7 @@ class _Content:
         self.charge = charge  # octets of the budget
         self.body: bytes | None = None
         self.head = b""
-        self.senders: dict[Batch, tuple[Asker, Connection]] = {}  # the first of them pays
+        self.senders: dict[Batch, tuple[Sender, Connection]] = {}  # the first of them pays
         self.share: Share | None = None
         self.site = ""  # of who pays
 
@@ -95,15 +101,15 @@ class Contents:
         self._waiting[lane] = None
         return False
 
-    def read(self, lane: Asker, connection: Connection, batch: Batch) -> None:
-        """Fetch it, and let the lane begin."""
+    def read(self, sender: Sender, connection: Connection, batch: Batch) -> None:
+        """Fetch it, and let the sender begin."""
         message = batch.message
         content = self._contents.get(message.id)
         is_new = content is None
         if content is None:
             content = self._contents[message.id] = _Content(message, self._charge(message))
             self.octets += message.size
-        content.senders[batch] = (lane, connection)
+        content.senders[batch] = (sender, connection)
         self._lent[batch] = content
         if is_new:
             self._pay(content)
@@ -113,7 +119,7 @@ class Contents:
                 self.give_back(batch)
                 raise
         elif content.body is not None:
-            _hand(content, batch, lane, connection)
+            _hand(content, batch, sender, connection)
 
     def give_back(self, batch: Batch) -> None:
         """It is sent, or will not be; of one that borrowed nothing there is nothing to say."""
@@ -145,8 +151,8 @@ class Contents:
         return min(message.size, self._budget.limit // 2)
 
     def _pay(self, content: _Content) -> None:
-        lane, connection = next(iter(content.senders.values()))
-        content.site = lane.route.site
+        sender, connection = next(iter(content.senders.values()))
+        content.site = sender.site
         content.share = self._budget.open(content.site, connection)
         content.share.take(content.charge)
         self._sites[content.site] += 1
@@ -181,25 +187,25 @@ class Contents:
         except Exception as error:
             failure = error
             self._contents.pop(message.id, None)  # who comes from now on reads it anew
-        for batch, (lane, connection) in list(content.senders.items()):
-            _hand(content, batch, lane, connection, failure)
+        for batch, (sender, connection) in list(content.senders.items()):
+            _hand(content, batch, sender, connection, failure)
 
 
 def _hand(
-    content: _Content, batch: Batch, lane: Asker, connection: Connection, failure: Exception | None = None
+    content: _Content, batch: Batch, sender: Sender, connection: Connection, failure: Exception | None = None
 ) -> None:
-    """Each lane's bugs are its own."""
+    """Each sender's bugs are its own."""
     try:
         if failure is None:
             assert content.body is not None
-            lane.begin(connection, batch, content.body, content.head)
+            sender.begin(connection, batch, content.body, content.head)
             return
     except Exception as error:
         failure = error
     try:
-        lane.unread(connection, batch, failure)
+        sender.unread(connection, batch, failure)
     except Exception as error:
-        lane.bug(error)
+        sender.bug(error)
 
 
 async def _stuffed(content: bytes) -> bytes:

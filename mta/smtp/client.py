@@ -1,6 +1,6 @@
 """One connection to a peer: opened by aiosmtplib, its transactions driven by `core.answers.dialogue`.
 
-Between: `delivery.connect` opens it; its lane feeds it and hears what became of each transaction.
+Between: `delivery.connect` opens it; the transactions of its lane feed it and hear what became of each.
 Contract: `open_connection` gives a Connection that is ready for MAIL, or raises. From then on nothing is
     awaited: `send` starts a transaction, the `Feeder` is asked for the next and told of every end.
     `deadline` (monotonic seconds) is when the phase under way is over its time: the pool looks, and calls

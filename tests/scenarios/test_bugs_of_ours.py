@@ -147,17 +147,17 @@ def once(monkeypatch: pytest.MonkeyPatch, name: str, times: int = 1) -> Callable
 ANYWHERE = [
     "mta.outbound.outcome.Settler._event",
     "mta.outbound.outcome.created",
-    "mta.delivery.lane.Lane._head",
-    "mta.delivery.lane.Lane._granted",
+    "mta.delivery.transactions.Transactions._head",
+    "mta.delivery.lane.Lane.granted",
     "mta.delivery.lane.Lane._wants_connection",
-    "mta.delivery.lane.Lane._start",
-    "mta.delivery.lane.Lane.take",
-    "mta.delivery.lane.Lane.idle_again",
+    "mta.delivery.transactions.Transactions.start",
+    "mta.delivery.transactions.Transactions.take",
+    "mta.delivery.transactions.Transactions.idle_again",
     "mta.delivery.lane.Lane.opened",
-    "mta.delivery.lane.Transaction",
-    "mta.delivery.lane.outcomes",
-    "mta.delivery.lane.surplus",
-    "mta.delivery.lane.unsendable",
+    "mta.delivery.transactions.Transaction",
+    "mta.delivery.transactions.outcomes",
+    "mta.delivery.transactions.surplus",
+    "mta.delivery.transactions.unsendable",
     "mta.delivery.traffic.Traffic.ended",
     "mta.delivery.traffic.Traffic.take",
     "mta.delivery.traffic.Traffic.dial",
@@ -181,7 +181,7 @@ ANYWHERE = [
 READING = [
     "mta.delivery.contents.Contents.has_room",
     "mta.delivery.contents.Contents.read",
-    "mta.delivery.lane.Lane.begin",
+    "mta.delivery.transactions.Transactions.begin",
     "mta.delivery.contents.stuff",
     "mta.delivery.contents.header_block",
     "mta.spool.reader.Reader.content",
@@ -245,8 +245,9 @@ async def test_a_retry_meets_a_bug_and_is_sent_later(
 
 @pytest.mark.parametrize(
     "name", ["mta.outbound.outcome.Settler._event", "mta.outbound.outcome.Settler._notify",
-             "mta.outbound.outcome.about", "mta.core.mail.dsn.failure_notice", "mta.delivery.lane.outcomes",
-             "mta.delivery.pool.Pool.offer", "mta.outbound.leases.Leases.take"]
+             "mta.outbound.outcome.about", "mta.core.mail.dsn.failure_notice",
+             "mta.delivery.transactions.outcomes", "mta.delivery.pool.Pool.offer",
+             "mta.outbound.leases.Leases.take"]
 )  # fmt: skip
 async def test_mail_that_always_meets_a_bug_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -272,8 +273,9 @@ async def test_mail_that_always_meets_a_bug_expires(
 
 
 @pytest.mark.parametrize(
-    "name", ["mta.delivery.lane.Lane.opened", "mta.delivery.lane.Lane.idle_again",
-             "mta.delivery.lane.Lane._is_used_up", "mta.delivery.lane.Lane._start",
+    "name", ["mta.delivery.lane.Lane.opened", "mta.delivery.transactions.Transactions.idle_again",
+             "mta.delivery.transactions.Transactions._is_used_up",
+             "mta.delivery.transactions.Transactions.start",
              "mta.delivery.traffic.Traffic.opened"]
 )  # fmt: skip
 async def test_a_bug_that_every_connection_meets_has_no_peer_dialled_for_ever(
@@ -290,7 +292,9 @@ async def test_a_bug_that_every_connection_meets_has_no_peer_dialled_for_ever(
         assert rig.peer.taken == 1
 
 
-@pytest.mark.parametrize("name", ["mta.delivery.reach.Reach.lost", "mta.delivery.lane.Lane.lost"])
+@pytest.mark.parametrize(
+    "name", ["mta.delivery.reach.Reach.lost", "mta.delivery.transactions.Transactions.lost"]
+)
 async def test_a_bug_over_a_connection_that_was_lost_keeps_no_mail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
