@@ -60,7 +60,6 @@ FLOORS = (
 )
 PLACES = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 DAEMON_IS_BUILT_BY = {"cli.serve", "cli.quickstart"}
-BY_ITS_USER = {"Lane"}  # what the traffic needs of a lane is said by the traffic, for it stands below
 
 # What a decision may be written with: no input, output, time, dice, threads or logging.
 PURE = {
@@ -144,4 +143,4 @@ def test_a_class_name_says_which_class() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 made.setdefault(node.name, []).append(name)
-    assert {name for name, homes in made.items() if len(homes) > 1} <= BY_ITS_USER
+    assert {name for name, homes in made.items() if len(homes) > 1} == set()
