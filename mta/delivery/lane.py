@@ -188,7 +188,7 @@ class Lane:
         return False
 
     def leave_if_shut(self) -> None:
-        """What was put back may be of a path that was shut meanwhile."""
+        """What was put back may be of a branch that was shut meanwhile."""
         while (batch := self._turns.head()) is not None:
             shut = self.traffic.shut(self._clock.now(), batch.message.tenant)
             if shut is None:
@@ -208,7 +208,7 @@ class Lane:
         """No host let us in; with no other connection, what waits is settled."""
         try:
             if is_refusal(outcome) and self.traffic.is_alone:
-                self._settle_head(outcome)  # the others wait for the path, and lose no attempt
+                self._settle_head(outcome)  # the others wait for the branch, and lose no attempt
             if self.traffic.dial_failed(started, outcome):
                 return
             if self.connections > 1:
@@ -259,14 +259,14 @@ class Lane:
         self._postpone_all(self._clock.now())
 
     def spare(self) -> bool:
-        """Give an idle connection up for another lane of the path; False where there is none."""
+        """Give an idle connection up for another lane of the branch; False where there is none."""
         if not self.idle:
             return False
         self.idle.pop().retire()
         return True
 
     def put_off(self, until: Wait, tenant: str | None = None) -> None:
-        """The path is shut, for one tenant or all, for longer than mail should wait in memory."""
+        """The branch is shut, for one tenant or all, for longer than mail should wait in memory."""
 
         def leave(batch: Batch) -> None:
             if not self._moves(batch):

@@ -306,7 +306,7 @@ class Pool:
         if lane is not None and (lane.route.bounds is route.bounds or self._goes_on(lane, route)):
             return lane
         lane = self._lane(route, source)
-        self._branches.rebound(lane.traffic, route.bounds)  # others may share the path since before
+        self._branches.rebound(lane.traffic, route.bounds)  # others may share the branch since before
         return lane
 
     def _lane(self, route: Route, source: Source) -> Lane:

@@ -29,7 +29,7 @@ CACHE = 50_000  # domains
 SHORTEST, LONGEST = 60.0, 3600.0  # seconds that a route holds, whatever its ttl
 TROUBLE = 30.0  # seconds until DNS is asked again
 EVERY_DOMAIN = "*"
-SHARED = {"connections", "connections_start", "rate", "rate_start"}  # a path's, not a connection's
+SHARED = {"connections", "connections_start", "rate", "rate_start"}  # a branch's, not a connection's
 
 
 class _Known(NamedTuple):

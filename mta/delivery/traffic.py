@@ -232,7 +232,7 @@ class Traffic:
             return
         refused = [each for each in outcomes if _is_ours(each)]
         charged = self._charged(refused[0].verdict) if refused else None
-        delivered = sum(each.kind is Kind.DELIVERED for each in outcomes)
+        delivered = sum(each.kind is _DELIVERED for each in outcomes)
         for node in self.way:
             if node._delivered:
                 node._tell_delivered(started, now)
@@ -439,7 +439,7 @@ def finite(value: float) -> float | None:
 
 def _is_ours(outcome: Outcome) -> bool:
     """Is it about how we send, for all that goes this way?"""
-    if outcome.kind is Kind.DELIVERED or outcome.subject not in OURS:
+    if outcome.kind is _DELIVERED or outcome.subject not in OURS:
         return False
     return outcome.verdict is None or outcome.verdict.scope not in NARROW
 

@@ -325,7 +325,7 @@ class Transactions(Generic[Lane]):
         self._settle(batch, results, connection, took)
 
     def _react(self, tenant: str, results: Sequence[Outcome], connection: Connection) -> None:
-        """What the rules ask of us beyond the mail itself; the path has heard of its part."""
+        """What the rules ask of us beyond the mail itself; the branch has heard of its part."""
         lane = self._lane
         for verdict in {result.verdict for result in results if result.verdict is not None}:
             if verdict.reaction is Reaction.NEXT_MX and len(lane.route.hosts) > 1:

@@ -3,7 +3,7 @@
 Between: fresh mail on its way to a lane, the retries before they read a line from disk, and once more before
     they lease a message of it.
 Contract: asked in this order, the first that is shut answers: DNS, the hours of the stream (a message's; a
-    line may hold several streams), then the pool (its drain, the path, the site, the lane). Holds and
+    line may hold several streams), then the pool (its drain, the branch, the site, the lane). Holds and
     suspensions, breakers and warm-up stand between the hours and the pool. Go, or what goes with it: the
     source, the room in recipients; else Wait with wall-clock time, whose reason names who said it. What
     ends by itself before `until` has a reason in `ENDS`, and its mail is parked there, and woken.

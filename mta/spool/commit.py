@@ -81,7 +81,7 @@ class Group:
     updates: list[Update] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     times: list[Times] = field(default_factory=list)  # changes of all times, where the clock was set
-    learned: dict[str, Saved] = field(default_factory=dict)  # what paths have learned, by name
+    learned: dict[str, Saved] = field(default_factory=dict)  # what branches have learned, by name
     drained: Drained | None = None
     waiters: list[Done] = field(default_factory=list)  # who wants to know, besides the puts
     proof: int = 0  # a queue id to write after a failure: shows that the disk takes something

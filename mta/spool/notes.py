@@ -102,7 +102,7 @@ class Notes:
         self._wake.set()
 
     def learn(self, learned: Mapping[str, Saved]) -> None:
-        """Note what paths have learned, by name."""
+        """Note what branches have learned, by name."""
         self._group.learned |= learned
         self._wake.set()
 

@@ -113,7 +113,7 @@ class Reader:
         return await self._ask(look)
 
     async def learned(self) -> dict[str, Saved]:
-        """What paths have learned, by name; the oldest first."""
+        """What branches have learned, by name; the oldest first."""
         rows = [(name, json.loads(text)) for name, text in await self._rows(sql.LEARNED)]
         return {name: Saved(Learned(*learned), *rest) for name, (learned, *rest) in rows}
 

@@ -87,7 +87,7 @@ RECOVER = (
     "due = max(?, (message >> 13) / 1000.0 + ?) + ? * (abs(random()) % 1000) / 1000.0 WHERE due IS NULL"
 )
 
-# How fast paths take mail, as far as we have learned; after a month that is worth nothing.
+# How fast branches take mail, as far as we have learned; after a month that is worth nothing.
 LEARN = "INSERT OR REPLACE INTO path (name, learned, updated) VALUES (?, ?, ?)"
 LEARNED = "SELECT name, learned FROM path ORDER BY updated"
 UNLEARN = "DELETE FROM path WHERE updated < ?"

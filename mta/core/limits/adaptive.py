@@ -237,12 +237,13 @@ class Branch:
             refusals = self._closures
             self._reopen(now)
             return self._obey(self._weather.reopened(refusals), now)
-        self._weather.answered(now, transactions, min(self._rate.value, LAG * meter.rate(now)))
+        pace = meter.rate(now)
+        self._weather.answered(now, transactions, min(self._rate.value, LAG * pace))
         self._replies.took(now - started)
         if self._rate.is_probing and self._replies.is_near:
             self._rate.give_up_probe(now)
             self._set_pace()
-        elif delivered and not self._weather.is_waiting and meter.rate(now) >= USED * self._rate.value:
+        elif delivered and not self._weather.is_waiting and pace >= USED * self._rate.value:
             used, replies = delivered / self._rate.value, self._replies
             self._rate.grow(now, used, is_flat=replies.is_flat, is_crowded=replies.is_crowded)
             self._set_pace()
@@ -348,7 +349,7 @@ class Branch:
             if not was_slow:
                 self._former = self._before
             is_probe = rate.mark == math.inf or rate.is_probing or not refusal.by_rule
-            mark, value = self._measured(now)
+            mark, value = self._measured(now, speed)
             weather.slowed(now, speed, mark, is_probe=is_probe)
             if was_slow and was_alone and weather.is_slow:
                 value = max(value, STEP * rate.value)
@@ -360,10 +361,9 @@ class Branch:
         self._close(now, refusal)
         return self._tell(now, "rate", f"refused: {refusal.subject.value}", TELL[0], self.until)
 
-    def _measured(self, now: float) -> tuple[float, float]:
-        """What a refusal tells: the mark, and the rate to go on with."""
+    def _measured(self, now: float, level: float) -> tuple[float, float]:
+        """What a refusal at this level tells: the mark, and the rate to go on with."""
         rate, meter = self._rate, self._meter
-        level = min(rate.value, LAG * meter.rate(now))
         if rate.is_probing:
             rate.lose_patience()
             if level > HEEDED * rate.lesson:

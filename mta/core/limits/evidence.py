@@ -19,7 +19,7 @@ MEMORY = 86400.0  # seconds in which that number holds
 
 @dataclass(slots=True)
 class Evidence:
-    """What one path has shown of late."""
+    """What one branch has shown of late."""
 
     doubt: float = 0.0
     carried: int = 0  # messages before the last goodbye

@@ -72,13 +72,11 @@ class Weather:
     _gap: int = 0  # before it
     _is_again: bool = False  # the last reaction was to a refusal at a speed that had been good
     _is_rare: bool = False
-    _is_first: bool = False
     _is_settled: bool = False
     _speed: float = math.inf  # of the last reaction
     _is_asked: bool = False  # was there a reaction since the site was open?
-    _by_speed: dict[int, list[float]] = field(
-        default_factory=dict
-    )  # step -> transactions, and refusals alone
+    # By step of speed: transactions, of them refused, and of these alone although we had gone slower.
+    _by_speed: dict[int, list[float]] = field(default_factory=dict)
     _score: float = 0.0
     ignored: int = 0  # refusals since the score was nothing
 
@@ -129,12 +127,9 @@ class Weather:
         self._is_rare = not is_probe and self._gap >= RARE
         self._is_again = self.is_slow or not is_probe
         if not self.is_slow:
-            self._is_first = True
             # Refusals in words that nobody knows are not among the hits, and of nothing no share falls.
             self._excess = max(self._hits, 1.0) / (self._lately + DOUBT)
             self._settled_at = now + SETTLED
-        else:
-            self._is_first = False
         self._is_settled = now >= self._settled_at
         self._speed, self._is_asked = speed, True
         self._below = TESTED * mark if self.share else SLOWER * speed

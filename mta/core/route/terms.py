@@ -77,7 +77,7 @@ class Limit(NamedTuple):
 
 
 class BranchBounds(NamedTuple):
-    """What a path may learn; in the order in which the controller takes them."""
+    """What a branch may learn; in the order in which the controller takes them."""
 
     rate: Bounds
     connections: Bounds
