@@ -271,6 +271,12 @@ class Transactions(Generic[Lane]):
                 self._lane.pop()
                 self._settler.expire(batch, self._trace(connection))
                 continue
+            limits = connection.capabilities.limits
+            if limits is not None and (beyond := limits.beyond(batch.recipients)):
+                self._lane.pop()
+                self._turns.put_back(batch.split(beyond))
+                self._turns.put_back(batch)
+                continue
             refusal = unsendable(message.options, connection.capabilities, connection.host)
             if refusal is None or message.content is None:  # that is decided when it is read
                 return batch
@@ -298,6 +304,9 @@ class Transactions(Generic[Lane]):
         traffic = self._traffic
         most = traffic.messages_per_connection
         if begun >= lane.route.limits.messages_per_connection or (most is not None and begun >= most):
+            return True
+        limits = connection.capabilities.limits
+        if limits is not None and begun >= limits.mails:
             return True
         return begun >= SLICE and traffic.others_wait(lane)
 
