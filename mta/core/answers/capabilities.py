@@ -21,7 +21,7 @@ UNLIMITED = 1_000_000  # more than six digits can say
 _LIMIT = re.compile(r"(RCPTMAX|MAILMAX|RCPTDOMAINMAX)=([1-9][0-9]{0,5})", re.IGNORECASE | re.ASCII)
 
 
-class Limits(NamedTuple):
+class PeerLimits(NamedTuple):
     """What fits, as the peer says (RFC 9422 4)."""
 
     recipients: int = UNLIMITED  # in a transaction
@@ -51,7 +51,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     size: bool = False
     eightbit: bool = False
     smtputf8: bool = False
-    limits: Limits | None = None
+    limits: PeerLimits | None = None
 
 
 def capabilities(offered: Mapping[str, str]) -> Capabilities:
@@ -65,10 +65,10 @@ def capabilities(offered: Mapping[str, str]) -> Capabilities:
     )
 
 
-def _limits(said: str) -> Limits | None:
+def _limits(said: str) -> PeerLimits | None:
     found = (_LIMIT.fullmatch(word) for word in said.split(" "))
     values = {match[1].upper(): int(match[2]) for match in found if match}
     if not values:
         return None
     most = (values.get(name, UNLIMITED) for name in ("RCPTMAX", "MAILMAX", "RCPTDOMAINMAX"))
-    return Limits(*most)
+    return PeerLimits(*most)

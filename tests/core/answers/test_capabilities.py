@@ -2,7 +2,7 @@
 
 import pytest
 
-from mta.core.answers.capabilities import UNLIMITED, Capabilities, Limits, capabilities
+from mta.core.answers.capabilities import UNLIMITED, Capabilities, PeerLimits, capabilities
 from mta.core.model import Recipient
 
 
@@ -19,10 +19,10 @@ def test_what_is_offered_is_known() -> None:
 @pytest.mark.parametrize(
     ("said", "limits"),
     [
-        ("RCPTMAX=20 MAILMAX=5 RCPTDOMAINMAX=1", Limits(20, 5, 1)),
-        ("mailmax=5", Limits(mails=5)),
-        ("RCPTMAX=999999 NOVELTY=x", Limits(recipients=999_999)),
-        ("RCPTMAX=20 MAILMAX=0", Limits(recipients=20)),  # RFC 9422 4: no leading zero, so none at all
+        ("RCPTMAX=20 MAILMAX=5 RCPTDOMAINMAX=1", PeerLimits(20, 5, 1)),
+        ("mailmax=5", PeerLimits(mails=5)),
+        ("RCPTMAX=999999 NOVELTY=x", PeerLimits(recipients=999_999)),
+        ("RCPTMAX=20 MAILMAX=0", PeerLimits(recipients=20)),  # RFC 9422 4: no leading zero, so none at all
         ("RCPTMAX=1000000", None),  # seven digits
         ("RCPTMAX=020", None),
         ("RCPTMAX=-1", None),
@@ -32,25 +32,25 @@ def test_what_is_offered_is_known() -> None:
         ("", None),
     ],
 )
-def test_limits_hold_only_as_the_standard_writes_them(said: str, limits: Limits | None) -> None:
+def test_limits_hold_only_as_the_standard_writes_them(said: str, limits: PeerLimits | None) -> None:
     assert capabilities({"limits": said}).limits == limits
 
 
 def test_more_recipients_than_fit_are_for_another_transaction() -> None:
-    assert Limits(recipients=2).beyond(to("a", "b", "c", "d")) == {2, 3}
-    assert Limits(recipients=4).beyond(to("a", "b", "c", "d")) == set()
+    assert PeerLimits(recipients=2).beyond(to("a", "b", "c", "d")) == {2, 3}
+    assert PeerLimits(recipients=4).beyond(to("a", "b", "c", "d")) == set()
 
 
 def test_more_domains_than_fit_are_for_another_transaction_and_each_keeps_its_recipients() -> None:
-    assert Limits(domains=1).beyond(to("a", "b", "a", "c")) == {1, 3}
-    assert Limits(domains=2).beyond(to("a", "b", "a", "c", "b")) == {3}
-    assert Limits(domains=2).beyond(to("a", "a", "a")) == set()
+    assert PeerLimits(domains=1).beyond(to("a", "b", "a", "c")) == {1, 3}
+    assert PeerLimits(domains=2).beyond(to("a", "b", "a", "c", "b")) == {3}
+    assert PeerLimits(domains=2).beyond(to("a", "a", "a")) == set()
 
 
 def test_both_limits_hold_at_once() -> None:
-    assert Limits(recipients=2, domains=1).beyond(to("a", "b", "a", "a")) == {1, 3}
+    assert PeerLimits(recipients=2, domains=1).beyond(to("a", "b", "a", "a")) == {1, 3}
 
 
 def test_one_recipient_always_fits() -> None:
-    assert Limits(1, 1, 1).beyond(to("a")) == set()
+    assert PeerLimits(1, 1, 1).beyond(to("a")) == set()
     assert UNLIMITED > 999_999
