@@ -12,7 +12,8 @@ from mta.clock import SystemClock
 from mta.config.settings import Dns, Duration, Endpoint
 from mta.core.route.routing import AddressAnswer, Mx, Status
 from mta.dns import resolver as module
-from mta.dns.resolver import STEP, Resolver
+from mta.dns.resolver import Resolver
+from mta.dns.servers import STEP
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
 
@@ -126,20 +127,20 @@ def remove(path: Path) -> None:
 def servers(resolver: Resolver) -> str:
     """Whom it would ask now: a question to port 53 of this machine may be answered by somebody else."""
     resolver._read_again()
-    return str(resolver._stub.nameservers[0])
+    return str(resolver._servers)
 
 
 async def test_resolv_conf_is_read_again_when_it_has_changed(conf: Path) -> None:
     resolver = asking(timeout=0.2)
     write(conf, "nameserver 127.0.0.2\noptions timeout:1\n")
-    assert servers(resolver) == "Do53:127.0.0.2@53"
+    assert servers(resolver) == "127.0.0.2:53"
     for changed in ("", "# being written\n", "nameserver \n", "nameserver nonsense\n"):
         write(conf, changed)
-        assert servers(resolver) == "Do53:127.0.0.2@53"
+        assert servers(resolver) == "127.0.0.2:53"
     remove(conf)
-    assert servers(resolver) == "Do53:127.0.0.2@53"
+    assert servers(resolver) == "127.0.0.2:53"
     write(conf, "nameserver 127.0.0.3\nnameserver ::1\n")
-    assert servers(resolver) == "Do53:127.0.0.3@53, Do53:::1@53"
+    assert servers(resolver) == "127.0.0.3:53, [::1]:53"
 
 
 async def test_a_resolv_conf_that_comes_later_than_we_is_read(conf: Path) -> None:
@@ -149,7 +150,7 @@ async def test_a_resolv_conf_that_comes_later_than_we_is_read(conf: Path) -> Non
             write(conf, junk)
         assert (await resolver.mx("example.test")).status is Status.TROUBLE
     write(conf, "nameserver 127.0.0.3\n")
-    assert servers(resolver) == "Do53:127.0.0.3@53"
+    assert servers(resolver) == "127.0.0.3:53"
 
 
 async def test_servers_of_the_settings_are_not_those_of_resolv_conf(conf: Path) -> None:
