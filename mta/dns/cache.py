@@ -18,7 +18,7 @@ from mta.core.route.routing import Mx, Status
 from mta.dns.wire import Tlsa
 
 OCTETS = 32 * 2**20
-ANSWER = 310  # octets of memory for an answer without its records: key, tuples, numbers, a place in the table
+ANSWER = 280  # octets of memory for an answer without its records: key, tuples, numbers, a place in the table
 RECORD = 60  # for a text of a record, or its octets, beside its characters, and its place in the tuple
 FIELDS = 90  # for a record that is a tuple
 

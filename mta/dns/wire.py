@@ -9,7 +9,7 @@ Raises: `BadName` for a text that is no name; `BadPacket`, and nothing else, for
 Standards: RFC 1035 3.1, 4.1 (format), RFC 2181 8 (ttl), RFC 2308 2, 5 (negative answers), RFC 6840 5.7 (AD in
     a question), RFC 6891 6.1 (OPT), RFC 7766 8 (length before a message on TCP is not part of it).
 Why: a library's message for each answer costs a hundred times the work that its few octets need. What is
-    rare, names with odd characters, TXT and TLSA, is the library's.
+    rare, names with odd characters and TXT, is the library's.
 """
 
 from __future__ import annotations
@@ -314,19 +314,18 @@ def _mx(packet: bytes, at: int, end: int, known: dict[int, bytes]) -> Mx:
 
 
 def _txt(packet: bytes, at: int, end: int, known: object) -> bytes:
-    return b"".join(_rdata(TXT, packet, at, end).strings)
+    try:
+        record: Any = rdata.from_wire(rdataclass.IN, rdatatype.TXT, packet, at, end - at)
+    except DNSException as error:
+        raise BadPacket(f"it has a broken TXT record: {error}") from error
+    return b"".join(record.strings)
 
 
 def _tlsa(packet: bytes, at: int, end: int, known: object) -> Tlsa:
-    record = _rdata(TLSA, packet, at, end)
-    return Tlsa(record.usage, record.selector, record.mtype, record.cert)
-
-
-def _rdata(kind: int, packet: bytes, at: int, end: int) -> Any:
-    try:
-        return rdata.from_wire(rdataclass.IN, rdatatype.RdataType(kind), packet, at, end - at)
-    except DNSException as error:
-        raise BadPacket(f"it has a broken {KINDS[kind]} record: {error}") from error
+    """Digests of a wrong length are for the reader: such a record is unusable, the answer is not."""
+    if end - at < 4:
+        raise BadPacket("it has a TLSA record without data")
+    return Tlsa(packet[at], packet[at + 1], packet[at + 2], packet[at + 3 : end])
 
 
 _READERS: Mapping[int, Callable[[bytes, int, int, dict[int, bytes]], Any]] = {
