@@ -191,7 +191,8 @@ def _answers(
             if its_kind == kind:
                 found.setdefault(owner, []).append((read(packet, at, end, known), ttl))
             else:
-                aliases.setdefault(owner, (_whole(packet, at, end, known), ttl))
+                ttl = min(ttl, aliases[owner][1]) if owner in aliases else ttl
+                aliases[owner] = _whole(packet, at, end, known), ttl
         at = end
     return at
 
