@@ -9,7 +9,7 @@ Contract: names are A-labels, always taken as absolute; ttl is seconds that are 
     that a name or its records do not exist is never taken from memory in this way, for mail bounces for it.
     `is_authentic` is what a validating server on this machine says (AD). /etc/resolv.conf is read again when
     it has changed, and after a question that nobody answered.
-Raises: nothing; every failure of DNS is a `Status` and a text for the operator.
+Raises: nothing but a bug of ours; every failure of DNS is a `Status` and a text for the operator.
 Standards: RFC 1035, RFC 2308 (negative answers), RFC 6761 6.3 (localhost), RFC 6840 5.8 (AD), RFC 8767
     (stale).
 Why: who starts before its network has the wrong servers in resolv.conf for a second. A campaign asks for a
@@ -127,6 +127,7 @@ class Resolver:
         if new.settings.dns != old.settings.dns:
             self._hear(new.settings.dns)
             self._cache.clear()
+            self._under_way.clear()  # who asked has his answer, and nobody else
 
     def _hear(self, dns: settings.Dns) -> None:
         self._is_told = bool(dns.servers)  # by the settings
@@ -176,22 +177,31 @@ class Resolver:
                 return waiter
             query = self._under_way[key] = _Query(host, kind, key)
             query.waiters.append(waiter)
-            self._ask(query, name)
+            try:
+                self._ask(query, key)
+            except Exception as error:
+                self._end(query, error)
         else:
             query.waiters.append(waiter)
         return waiter
 
-    def _ask(self, query: _Query, name: bytes, over: float = math.inf) -> None:
+    def _ask(self, query: _Query, octets: bytes, over: float = math.inf) -> None:
         try:
             if not self._is_told:
                 self._read_again()
         except (DNSException, ValueError) as error:  # ValueError: it is not UTF-8, or has no address
             self._end(query, self._trouble(query, str(error)))
             return
-        query.question = self._servers.ask(name, query.kind, partial(self._answered, query), over)
+        query.question = self._servers.ask(octets, query.kind, partial(self._answered, query), over)
 
     def _answered(self, query: _Query, answer: wire.Answer | str) -> None:
-        """By one of the servers, or by none."""
+        """By one of the servers, or by none. Those who wait hear of a bug of ours, too."""
+        try:
+            self._go_on(query, answer)
+        except Exception as error:
+            self._end(query, error)
+
+    def _go_on(self, query: _Query, answer: wire.Answer | str) -> None:
         if isinstance(answer, str):
             self._end(query, self._trouble(query, answer))
             return
@@ -203,7 +213,7 @@ class Resolver:
                 self._end(query, self._trouble(query, text))
             else:
                 query.seen.add(answer.target)
-                self._ask(query, answer.target, query.question.over)
+                self._ask(query, wire.question(answer.target, query.kind), query.question.over)
             return
         self._end(query, self._kept(query, answer))
 
@@ -216,7 +226,9 @@ class Resolver:
         now = self._clock.monotonic()
         ends = now + min(query.ttl, longest)
         kept = Kept(status, answer.records, query.is_authentic, ends, ends)
-        if query.ttl > 0:
+        if self._under_way.get(query.key) is not query:
+            pass  # it is the answer of former servers
+        elif query.ttl > 0:
             self._cache.put(query.key, kept)
         else:
             self._cache.drop(query.key)
@@ -233,10 +245,15 @@ class Resolver:
         self._cache.put(query.key, kept)
         return _remembered(kept, query.host, query.kind, now)
 
-    def _end(self, query: _Query, found: _Found) -> None:
-        del self._under_way[query.key]
+    def _end(self, query: _Query, found: _Found | Exception) -> None:
+        if self._under_way.get(query.key) is query:
+            del self._under_way[query.key]
         for waiter in query.waiters:
-            if not waiter.done():  # else cancelled
+            if waiter.done():  # cancelled
+                continue
+            if isinstance(found, Exception):
+                waiter.set_exception(found)
+            else:
                 waiter.set_result(found)
 
     def _read_again(self) -> None:

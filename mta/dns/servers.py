@@ -75,8 +75,8 @@ class Question:
         "turn",
     )
 
-    def __init__(self, name: bytes, kind: int, deliver: Deliver, over: float) -> None:
-        self.octets = wire.question(name, kind)
+    def __init__(self, octets: bytes, kind: int, deliver: Deliver, over: float) -> None:
+        self.octets = octets
         self.kind = kind
         self.deliver: Deliver | None = deliver  # None when it is answered, or given up
         self.over = over
@@ -137,16 +137,19 @@ class Servers:
         return len(self._servers)
 
     def use(self, endpoints: Sequence[Endpoint]) -> None:
-        """These, from the next question on."""
-        self._servers = [NameServer(endpoint, self._ignored) for endpoint in endpoints]
+        """These, from the next question on; what is known of those that stay is not lost."""
+        known = {server.endpoint: server for server in self._servers}
+        self._servers = [
+            known.pop(each) if each in known else NameServer(each, self._ignored) for each in endpoints
+        ]
 
-    def ask(self, name: bytes, kind: int, deliver: Deliver, over: float = math.inf) -> Question:
+    def ask(self, octets: bytes, kind: int, deliver: Deliver, over: float = math.inf) -> Question:
         """What comes of it is delivered, at once if nobody can be asked; `over` if its time runs already."""
-        question = Question(name, kind, deliver, over)
-        if self.under_way < AT_ONCE:
-            self._start(question)
-        else:
+        question = Question(octets, kind, deliver, over)
+        if self.under_way >= AT_ONCE or self._waiting:
             self._waiting.append(question)
+        else:
+            self._start(question)
         return question
 
     def _start(self, question: Question) -> None:
@@ -324,8 +327,8 @@ class Servers:
         if now < question.over:
             self._ask_next(question)
             return
-        silent = ", ".join(dict.fromkeys(str(datagram.server) for datagram in question.asked))
-        words = f"{silent} said nothing: timed out after {units.about_duration(self.timeout)}"
+        silent = dict.fromkeys([*(str(each.server) for each in question.asked), *map(str, question.streams)])
+        words = f"{', '.join(silent)} said nothing: timed out after {units.about_duration(self.timeout)}"
         self._finish(question, "; ".join([*question.problems.values(), words]))
 
 

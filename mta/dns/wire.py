@@ -43,6 +43,7 @@ _QR, _OPCODE, _AA, _TC = 0x80, 0x78, 0x04, 0x02  # of the third octet
 _AD = 0x20  # of the fourth
 _ASKS = b"\x01\x20\x00\x01\x00\x00\x00\x00\x00"  # RD, AD; one question, other records: 0 or 1
 _OPT = b"\x00" + struct.pack(">HHIH", OPT, PAYLOAD, 0, 0)
+_TAILS = {kind: struct.pack(">HH", kind, IN) for kind in KINDS}
 _RECORD = struct.Struct(">HHIH")  # type, class, ttl, length of what follows
 _COUNTS = struct.Struct(">HHH")
 _PLAIN = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
@@ -102,7 +103,7 @@ def text(name: bytes) -> str:
 
 def question(name: bytes, kind: int) -> bytes:
     """What is asked."""
-    return name + struct.pack(">HH", kind, IN)
+    return name + _TAILS[kind]
 
 
 def query(asked: bytes, is_plain: bool = False) -> bytes:

@@ -13,7 +13,7 @@ import dns.rdatatype
 import pytest
 
 from mta.clock import SystemClock
-from mta.config.policy import build
+from mta.config.policy import Policy, build
 from mta.config.settings import Dns, Duration, Endpoint, Settings
 from mta.core.route.routing import AddressAnswer, Mx, MxAnswer, Status
 from mta.dns import resolver as module
@@ -421,16 +421,16 @@ async def test_an_answer_without_a_ttl_is_asked_for_again() -> None:
     assert server.asked == {("example.test", "MX"): 2}
 
 
+def with_servers(server: NameServer) -> Policy:
+    return build(Settings(hostname="mta.test", listeners=(), dns=Dns((server.endpoint,))))
+
+
 async def test_what_former_servers_said_is_forgotten_with_them() -> None:
     async with NameServer(BOTH) as old, NameServer({("mx1.test", "A"): ["192.0.2.9"]}) as new:
         resolver = asking(old.endpoint)
         await resolver.addresses("mx1.test")
         assert resolver.cache_octets > 0
-        before, after = (
-            build(Settings(hostname="mta.test", listeners=(), dns=Dns((server.endpoint,))))
-            for server in (old, new)
-        )
-        resolver.adopted(before, after)
+        resolver.adopted(*(with_servers(server) for server in (old, new)))
         assert resolver.cache_octets == 0
         assert (await resolver.addresses("mx1.test")).records == ("192.0.2.9",)
 
@@ -493,3 +493,31 @@ async def test_a_query_of_which_all_waiters_are_gone_is_remembered() -> None:
         server.release()
         assert (await resolver.mx("example.test")).status is Status.FOUND
     assert server.asked.total() == 1
+
+
+async def test_the_answer_of_former_servers_is_for_those_who_asked_them_only() -> None:
+    async with NameServer(BOTH) as old, NameServer({("mx1.test", "A"): ["192.0.2.9"]}) as new:
+        resolver = asking(old.endpoint)
+        old.hold()
+        before = asyncio.create_task(resolver.addresses("mx1.test"))
+        await old.until(2)
+        resolver.adopted(*(with_servers(server) for server in (old, new)))
+        after = await resolver.addresses("mx1.test")
+        old.release()
+        assert (await before).records == ("2001:db8::1", "192.0.2.1")
+        assert after.records == (await resolver.addresses("mx1.test")).records == ("192.0.2.9",)
+
+
+async def test_a_bug_of_ours_is_told_to_those_who_wait_and_the_next_may_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with NameServer({("example.test", "MX"): ["10 mx1.test."]}) as server:
+        resolver = asking(server.endpoint)
+        with monkeypatch.context() as patch:
+            patch.setattr(resolver._cache, "put", None)
+            answers = await asyncio.gather(
+                *(resolver.mx("example.test") for _ in range(2)), return_exceptions=True
+            )
+            assert [type(each) for each in answers] == [TypeError, TypeError]
+        assert (await resolver.mx("example.test")).status is Status.FOUND
+        assert resolver.questions == 0

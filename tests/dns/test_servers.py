@@ -236,22 +236,13 @@ async def test_connections_are_few_and_the_others_wait(monkeypatch: pytest.Monke
 
 async def test_a_connection_that_stays_mute_ends_with_its_question() -> None:
     clock = HandClock()
-    accepted, held = asyncio.Event(), asyncio.Event()
-
-    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        accepted.set()
-        await reader.read()
-        held.set()
-        writer.close()
-
-    async with Puppet(truncated) as server:
-        listening = await asyncio.start_server(mute, *server.endpoint)
+    async with Puppet(truncated, silent, keeps_open=True) as server:
         looking = asyncio.create_task(asking(server.endpoint, clock=clock).mx("example.test"))
-        await accepted.wait()
+        await server.connected.wait()
         await clock.advance(5.0)
-        assert (await looking).status is Status.TROUBLE
-        await held.wait()  # we have hung up
-        listening.close()
+        told = await looking
+        assert told.text == f"{server.endpoint} said nothing: timed out after 5s"
+        await server.hung_up.wait()
 
 
 # servers that are not there, or do not do EDNS
@@ -457,3 +448,15 @@ async def test_a_real_clock_ends_a_question() -> None:
         resolver = Resolver(Dns((server.endpoint,), Duration(0.05)), SystemClock())
         told = await resolver.mx("example.test")
     assert told.text == f"{server.endpoint} said nothing: timed out after 0.05s"
+
+
+async def test_what_is_known_of_a_server_outlives_that_it_is_named_again() -> None:
+    """resolv.conf is read again after each trouble."""
+    ill, well = Endpoint("192.0.2.1", 53), Endpoint("192.0.2.2", 53)
+    servers = Servers(HandClock(), int)
+    servers.use([ill, well])
+    first = servers._servers[0]
+    first.missed = AILING
+    servers.use([well, ill, ill])
+    assert [server.endpoint for server in servers._servers] == [well, ill, ill]
+    assert [server is first for server in servers._servers] == [False, True, False]

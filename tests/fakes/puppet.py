@@ -2,8 +2,9 @@
 
 Between: tests say what comes for each question; the resolver asks.
 Contract: `play(message)` gives the datagrams for a question, messages or octets, none for silence;
-    `stream(message)` what comes over TCP, after its length; None where nobody listens there. `asked` has the
-    questions by UDP, `by_tcp` those by TCP, `came_from` the address of each datagram.
+    `stream(message)` what comes over TCP, after its length; None where nobody listens there. A connection
+    that is kept open waits until the peer has `hung_up`. `asked` has the questions by UDP, `by_tcp` those by
+    TCP, `came_from` the address of each datagram.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ class Puppet(asyncio.DatagramProtocol):
 
     endpoint: Endpoint
 
-    def __init__(self, play: Answers, stream: Answers | None = None) -> None:
+    def __init__(self, play: Answers, stream: Answers | None = None, keeps_open: bool = False) -> None:
         self.play = play
         self.stream = stream
+        self.keeps_open = keeps_open
+        self.connected, self.hung_up = asyncio.Event(), asyncio.Event()
         self.asked: list[dns.message.Message] = []
         self.by_tcp: list[dns.message.Message] = []
         self.came_from: list[tuple[str, int]] = []
@@ -91,9 +94,13 @@ class Puppet(asyncio.DatagramProtocol):
             length = int.from_bytes(await reader.readexactly(2))
             question = dns.message.from_wire(await reader.readexactly(length))
             self.by_tcp.append(question)
+            self.connected.set()
             assert self.stream is not None
             for made in self.stream(question):
                 sent = octets(made)
                 writer.write(len(sent).to_bytes(2) + sent)
                 await writer.drain()
+            if self.keeps_open:
+                await reader.read()
+                self.hung_up.set()
         writer.close()
