@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from benchmarks.process import PATH
 from mta.clock import SystemClock
-from mta.config.settings import Dns, Endpoint
+from mta.config.settings import Dns, Duration, Endpoint
 from mta.core.route.routing import Mx, Status
 from mta.dns import wire
 from mta.dns.resolver import Resolver
@@ -77,10 +78,13 @@ TOOLS = ("dnssec-keygen", "dnssec-signzone", "dnssec-dsfromkey")
 
 
 def free_port() -> int:
-    """They must be told one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """They must be told one that is free for TCP and UDP."""
+    while True:
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+            stream.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError):
+                datagrams.bind(stream.getsockname())
+                return int(stream.getsockname()[1])
 
 
 def tool(*argv: str, cwd: Path) -> str:
@@ -124,7 +128,7 @@ async def serving(name: str, directory: Path) -> AsyncIterator[Resolver]:
                 line = await server.stdout.readline()
                 assert line, said.decode()
                 said += line
-        yield Resolver(Dns((Endpoint("127.0.0.1", port),)), SystemClock())
+        yield Resolver(Dns((Endpoint("127.0.0.1", port),), Duration(30.0)), SystemClock())
     finally:
         if server.returncode is None:
             server.terminate()
