@@ -22,7 +22,7 @@ endef
 export COMMAND
 
 .DEFAULT_GOAL := help
-.PHONY: help run venv test clients lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-campaign bench-scale bench-attacks soak bench-relay lock
+.PHONY: help run venv test clients lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-campaign bench-scale bench-attacks soak bench-relay lock bench-names
 
 help:
 	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
@@ -38,6 +38,7 @@ help:
 	@echo 'make bench-throttle       hostile sites in virtual time: is their limit found? plots; 8 minutes'
 	@echo 'make bench-scale          a queue of up to a million: cost, start, latency, memory; 10 minutes'
 	@echo 'make bench-attacks          hostile clients and peers: what does each cost the others? 7 minutes'
+	@echo 'make bench-names          what does a new domain cost in DNS? 2 minutes'
 	@echo 'make soak [MINUTES=n]     a steady load: does anything grow?'
 	@echo 'make bench-fleet          seventeen servers with hidden limits, as root; MINUTES=$(MINUTES)'
 	@echo 'make bench-campaign       20,000 messages to 5,000 domains, some dead or broken, beside Postfix; as root'
@@ -86,6 +87,9 @@ bench-scale: $(VENV)/.run
 
 bench-attacks: $(VENV)/.run
 	$(PYTHON) -m benchmarks.figures.attacks $(ARGS)
+
+bench-names: $(VENV)/.run
+	$(PYTHON) -m benchmarks.figures.names $(ARGS)
 
 soak: $(VENV)/.run
 	$(PYTHON) -m benchmarks.figures.soak --minutes $(MINUTES) $(ARGS)

@@ -73,7 +73,7 @@ class Daemon:
         )
         self.capacity = Capacity(self.current, self.spool, clock)
         self.authenticator = Authenticator(self.credentials, clock)
-        self.resolver = Resolver(settings.dns, clock)
+        self.resolver = Resolver(settings.dns, clock, self.metrics.dns_ignored.inc)
         self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready, clock, settings.hostname)
         self.control = Control(
             settings.control_socket,
@@ -369,6 +369,8 @@ class Daemon:
         metrics.places_stranger.set_function(lambda: places.strangers)
         metrics.places_client.set_function(lambda: len(places) - places.strangers)
         metrics.connections_out.set_function(lambda: self.pool.connections)
+        metrics.dns_questions.set_function(lambda: self.resolver.questions)
+        metrics.dns_cache_bytes.set_function(lambda: self.resolver.cache_octets)
         metrics.memory_receiving_bytes.set_function(lambda: self.capacity.memory.used)
         metrics.memory_sending_bytes.set_function(lambda: self.pool.contents.octets)
         metrics.disk_free_bytes.set_function(lambda: self.capacity.free)

@@ -119,6 +119,7 @@ class Metrics:
         GCCollector(registry=self.registry)
         self._intake()
         self._outbound()
+        self._dns()
         self._spool()
 
     def _intake(self) -> None:
@@ -192,6 +193,22 @@ class Metrics:
             "mta_memory_sending_bytes", "Contents read back from disk to be sent.", registry=registry
         )
         self.connections_out = Gauge("mta_connections_out", "Open connections to peers.", registry=registry)
+
+    def _dns(self) -> None:
+        registry = self.registry
+        self.dns_questions = Gauge(
+            "mta_dns_questions", "Questions to name servers that wait for an answer.", registry=registry
+        )
+        self.dns_cache_bytes = Gauge(
+            "mta_dns_cache_bytes",
+            "What is remembered of name servers' answers, estimated.",
+            registry=registry,
+        )
+        self.dns_ignored = Counter(
+            "mta_dns_ignored",
+            "Datagrams from name servers that answer no question of ours: forged, or late.",
+            registry=registry,
+        )
 
     def _spool(self) -> None:
         registry = self.registry

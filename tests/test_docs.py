@@ -31,6 +31,7 @@ from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Settings, SpoolSe
 from mta.core.limits import guesses, level, proofs, sparing, throttle
 from mta.core.mail.header import MAX_FIELDS
 from mta.delivery import branches
+from mta.dns import cache, resolver, servers
 from mta.intake import authentication, strangers
 from mta.metrics import Metrics
 from mta.ops import certificate, descriptors, findings, logs, notify
@@ -140,6 +141,12 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("destinations.md", f"up to {throttle.LONGEST / MINUTE:.0f} minutes"),
     ("destinations.md", f"{len([*cases()])} kinds of hidden limits"),
     ("destinations.md", f"{WORDS_FOR[len(FLEET)]} real servers"),
+    ("destinations.md", f"after {servers.STEP:.0f} seconds of silence"),
+    ("destinations.md", f"One that missed {servers.AILING} questions"),
+    ("destinations.md", f"At most {servers.AT_ONCE:,} questions"),
+    ("destinations.md", f"in {cache.OCTETS // 2**20} MiB of memory"),
+    ("destinations.md", f"expired in the last {resolver.STALE / HOUR:.0f} hours"),
+    ("destinations.md", f"every {resolver.STALE_HOLDS:.0f} seconds"),
     ("disk.md", f"from {wal.WAL_LIMIT // 2**20} MiB on"),
     ("headers.md", f"or {MAX_FIELDS:,} fields"),
     ("strangers.md", f"half of the files that the system allows less {descriptors.OWN}"),
@@ -171,6 +178,7 @@ def test_a_number_of_a_page_is_the_one_in_the_code(page: str, words: str) -> Non
 def test_numbers_that_the_pages_have_in_words() -> None:
     assert (sparing.PERIOD, branches.SAVE_INTERVAL) == (MINUTE, MINUTE)  # "a minute", "each minute"
     assert queue.UNWRITABLE_WAIT == HOUR  # "in an hour"
+    assert resolver.LONGEST == DAY  # "a day at most"
     assert authentication.THREADS == 2  # "two at once"
     assert connection.ACCEPTED == 1  # a tenth of an error
 

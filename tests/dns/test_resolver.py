@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import dns.flags
+import dns.message
+import dns.rdatatype
 import pytest
 
 from mta.clock import SystemClock
-from mta.config.settings import Dns, Duration, Endpoint
-from mta.core.route.routing import AddressAnswer, Mx, Status
+from mta.config.policy import Policy, build
+from mta.config.settings import Dns, Duration, Endpoint, Settings
+from mta.core.route.routing import AddressAnswer, Mx, MxAnswer, Status
 from mta.dns import resolver as module
-from mta.dns.resolver import STEP, Resolver
+from mta.dns import wire
+from mta.dns.resolver import Resolver
+from mta.dns.servers import STEP
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
+from tests.fakes.puppet import Puppet, answer
 
 BOTH: Zone = {("mx1.test", "A"): ["192.0.2.1"], ("mx1.test", "AAAA"): ["2001:db8::1"]}
 
@@ -126,20 +134,20 @@ def remove(path: Path) -> None:
 def servers(resolver: Resolver) -> str:
     """Whom it would ask now: a question to port 53 of this machine may be answered by somebody else."""
     resolver._read_again()
-    return str(resolver._stub.nameservers[0])
+    return str(resolver._servers)
 
 
 async def test_resolv_conf_is_read_again_when_it_has_changed(conf: Path) -> None:
     resolver = asking(timeout=0.2)
     write(conf, "nameserver 127.0.0.2\noptions timeout:1\n")
-    assert servers(resolver) == "Do53:127.0.0.2@53"
+    assert servers(resolver) == "127.0.0.2:53"
     for changed in ("", "# being written\n", "nameserver \n", "nameserver nonsense\n"):
         write(conf, changed)
-        assert servers(resolver) == "Do53:127.0.0.2@53"
+        assert servers(resolver) == "127.0.0.2:53"
     remove(conf)
-    assert servers(resolver) == "Do53:127.0.0.2@53"
+    assert servers(resolver) == "127.0.0.2:53"
     write(conf, "nameserver 127.0.0.3\nnameserver ::1\n")
-    assert servers(resolver) == "Do53:127.0.0.3@53, Do53:::1@53"
+    assert servers(resolver) == "127.0.0.3:53, [::1]:53"
 
 
 async def test_a_resolv_conf_that_comes_later_than_we_is_read(conf: Path) -> None:
@@ -149,7 +157,7 @@ async def test_a_resolv_conf_that_comes_later_than_we_is_read(conf: Path) -> Non
             write(conf, junk)
         assert (await resolver.mx("example.test")).status is Status.TROUBLE
     write(conf, "nameserver 127.0.0.3\n")
-    assert servers(resolver) == "Do53:127.0.0.3@53"
+    assert servers(resolver) == "127.0.0.3:53"
 
 
 async def test_servers_of_the_settings_are_not_those_of_resolv_conf(conf: Path) -> None:
@@ -237,3 +245,279 @@ async def test_a_cancelled_waiter_leaves_the_query_to_the_others() -> None:
         server.release()
         assert (await second).status is Status.FOUND
     assert server.asked.total() == 1
+
+
+# aliases
+
+
+def by_name(**records: tuple[str, ...]) -> Callable[[dns.message.Message], list[dns.message.Message]]:
+    """A server that has these records for a name's first label, and says nothing of others."""
+
+    def play(question: dns.message.Message) -> list[dns.message.Message]:
+        return [answer(question, *records.get(question.question[0].name.to_text().split(".")[0], ()))]
+
+    return play
+
+
+async def test_a_chain_in_one_answer_is_followed() -> None:
+    records = ("a.test. 300 CNAME b.test.", "b.test. 60 CNAME c.test.", "c.test. 300 MX 10 mx.test.")
+    async with Puppet(by_name(a=records)) as server:
+        found = await asking(server.endpoint).mx("a.test")
+    assert found.records == (Mx(10, "mx.test"),)
+    assert 30 < found.ttl <= 60
+    assert len(server.asked) == 1
+
+
+async def test_a_chain_over_several_answers_is_followed_within_the_time_of_one_question() -> None:
+    records = {
+        "a": ("a.test. 300 CNAME b.test.",),
+        "b": ("b.test. 60 CNAME c.test.",),
+        "c": ("c.test. 300 MX 10 mx.test.",),
+    }
+    async with Puppet(by_name(**records)) as server:
+        resolver = asking(server.endpoint)
+        found = await resolver.mx("a.test")
+        assert found.records == (Mx(10, "mx.test"),)
+        assert found.ttl <= 60
+        assert len(server.asked) == 3
+        clock = HandClock()
+        resolver = Resolver(Dns((server.endpoint,), Duration(5.0)), clock)
+        server.asked.clear()
+        server.play = lambda q: by_name(**records)(q) if "a.test" in q.question[0].name.to_text() else []
+        looking = asyncio.create_task(resolver.mx("a.test"))
+        await server.until(2)
+        await clock.advance(5.0)
+        assert (await looking).status is Status.TROUBLE
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        pytest.param({"a": ("a.test. 300 CNAME a.test.",)}, id="to itself"),
+        pytest.param({"a": ("a.test. 300 CNAME b.test.", "b.test. 300 CNAME a.test.")}, id="in one answer"),
+        pytest.param({"a": ("a.test. 300 CNAME b.test.",), "b": ("b.test. 300 CNAME a.test.",)}, id="in two"),
+        pytest.param(
+            {f"a{n or ''}": (f"a{n or ''}.test. 300 CNAME a{n + 1}.test.",) for n in range(40)}, id="too long"
+        ),
+    ],
+)
+async def test_a_chain_without_an_end_is_trouble(records: dict[str, tuple[str, ...]]) -> None:
+    async with Puppet(by_name(**records)) as server:
+        found = await asking(server.endpoint).mx("a.test")
+    assert found.status is Status.TROUBLE
+    assert "CNAME records" in found.text
+    assert len(server.asked) <= wire.CHAIN + 1
+
+
+# what servers that are gone have said
+
+
+async def forgotten(resolver: Resolver, server: NameServer, clock: HandClock, ttl: float) -> None:
+    """The servers do not work any more, and what they said has expired."""
+    server.zone = dict.fromkeys(server.zone, Misfortune.SERVFAIL)
+    await clock.advance(ttl)
+
+
+async def test_what_expired_is_used_while_no_server_answers_and_the_next_answer_counts() -> None:
+    clock = HandClock()
+    zone: Zone = {("example.test", "MX"): ["10 mx1.test."], **BOTH}
+    async with NameServer(zone, ttl=60) as server:
+        resolver = Resolver(Dns((server.endpoint,), Duration(5.0)), clock)
+        assert (await resolver.mx("example.test")).text == ""
+        await resolver.addresses("mx1.test")
+        await forgotten(resolver, server, clock, 3660.0)
+        server.asked.clear()
+        for _ in range(2):
+            found = await resolver.mx("example.test")
+            assert found == MxAnswer(
+                Status.FOUND,
+                (Mx(10, "mx1.test"),),
+                30.0,
+                "no name server answers; what they said of example.test has expired 1h ago, and is used",
+            )
+        assert server.asked == {("example.test", "MX"): 1}
+        addresses = await resolver.addresses("mx1.test")
+        assert addresses.records == ("2001:db8::1", "192.0.2.1")
+        assert "has expired 1h ago" in addresses.text
+        server.zone = {("example.test", "MX"): ["20 mx2.test."]}
+        await clock.advance(30.0)
+        found = await resolver.mx("example.test")
+        assert found == MxAnswer(Status.FOUND, (Mx(20, "mx2.test"),), 60.0)
+
+
+async def test_what_expired_a_day_ago_is_used_no_more() -> None:
+    clock = HandClock()
+    async with NameServer({("example.test", "MX"): ["10 mx1.test."]}, ttl=60) as server:
+        resolver = Resolver(Dns((server.endpoint,), Duration(5.0)), clock)
+        await resolver.mx("example.test")
+        await forgotten(resolver, server, clock, 60.0 + module.STALE)
+        assert (await resolver.mx("example.test")).status is Status.TROUBLE
+
+
+@pytest.mark.parametrize("negative", [Misfortune.NXDOMAIN, Misfortune.NODATA])
+async def test_that_a_domain_does_not_exist_is_never_said_from_memory(negative: Misfortune) -> None:
+    """Mail would bounce for it."""
+    clock = HandClock()
+    async with NameServer({("example.test", "MX"): negative}, ttl=60) as server:
+        resolver = Resolver(Dns((server.endpoint,), Duration(5.0)), clock)
+        assert (await resolver.mx("example.test")).status is not Status.TROUBLE
+        await forgotten(resolver, server, clock, 60.0)
+        assert (await resolver.mx("example.test")).status is Status.TROUBLE
+
+
+async def test_a_domain_that_has_gone_is_not_remembered_as_it_was() -> None:
+    clock = HandClock()
+    async with NameServer({("example.test", "MX"): ["10 mx1.test."]}, ttl=60) as server:
+        resolver = Resolver(Dns((server.endpoint,), Duration(5.0)), clock)
+        await resolver.mx("example.test")
+        server.zone = {}
+        await clock.advance(60.0)
+        assert (await resolver.mx("example.test")).status is Status.NXDOMAIN
+        await forgotten(resolver, server, clock, 60.0)
+        server.zone = {("example.test", "MX"): Misfortune.SERVFAIL}
+        assert (await resolver.mx("example.test")).status is Status.TROUBLE
+
+
+async def test_keys_that_have_expired_are_trusted_no_more() -> None:
+    clock = HandClock()
+    name = "_25._tcp.mx1.test"
+    async with NameServer({(name, "TLSA"): ["3 1 1 " + "ab" * 32]}, ttl=60) as server:
+        resolver = Resolver(Dns((server.endpoint,), Duration(5.0)), clock)
+        assert (await resolver.tlsa(name)).records == (wire.Tlsa(3, 1, 1, b"\xab" * 32),)
+        await forgotten(resolver, server, clock, 60.0)
+        assert (await resolver.tlsa(name)).status is Status.TROUBLE
+
+
+# how long
+
+
+async def test_a_clock_that_is_set_back_prolongs_nothing() -> None:
+    clock = HandClock()
+    async with NameServer({("example.test", "MX"): ["10 mx1.test."]}, ttl=60) as server:
+        resolver = Resolver(Dns((server.endpoint,), Duration(5.0)), clock)
+        await resolver.mx("example.test")
+        clock._now -= 3600.0
+        assert (await resolver.mx("example.test")).ttl == 60.0
+        await clock.advance(60.0)
+        await resolver.mx("example.test")
+    assert server.asked == {("example.test", "MX"): 2}
+
+
+@pytest.mark.parametrize(
+    ("entry", "longest"), [(["10 mx1.test."], module.LONGEST), (Misfortune.NXDOMAIN, module.LONGEST_NEGATIVE)]
+)
+async def test_no_answer_is_kept_for_years(entry: list[str] | Misfortune, longest: float) -> None:
+    async with NameServer({("example.test", "MX"): entry}, ttl=2**31 - 1) as server:
+        resolver = Resolver(Dns((server.endpoint,), Duration(5.0)), HandClock())
+        assert (await resolver.mx("example.test")).ttl == longest
+
+
+async def test_an_answer_without_a_ttl_is_asked_for_again() -> None:
+    async with NameServer({("example.test", "MX"): ["10 mx1.test."]}, ttl=0) as server:
+        resolver = asking(server.endpoint)
+        for _ in range(2):
+            assert (await resolver.mx("example.test")).status is Status.FOUND
+        assert resolver.cache_octets == 0
+    assert server.asked == {("example.test", "MX"): 2}
+
+
+def with_servers(server: NameServer) -> Policy:
+    return build(Settings(hostname="mta.test", listeners=(), dns=Dns((server.endpoint,))))
+
+
+async def test_what_former_servers_said_is_forgotten_with_them() -> None:
+    async with NameServer(BOTH) as old, NameServer({("mx1.test", "A"): ["192.0.2.9"]}) as new:
+        resolver = asking(old.endpoint)
+        await resolver.addresses("mx1.test")
+        assert resolver.cache_octets > 0
+        resolver.adopted(*(with_servers(server) for server in (old, new)))
+        assert resolver.cache_octets == 0
+        assert (await resolver.addresses("mx1.test")).records == ("192.0.2.9",)
+
+
+# what was signed
+
+
+def signed(kinds: str) -> Callable[[dns.message.Message], list[dns.message.Message]]:
+    """A server that says of records of these types that it has checked them."""
+    records = {"MX": "10 mx.test.", "A": "192.0.2.1", "AAAA": "2001:db8::1", "TXT": '"v=1;" " a"'}
+
+    def play(question: dns.message.Message) -> list[dns.message.Message]:
+        name, kind = question.question[0].name, dns.rdatatype.to_text(question.question[0].rdtype)
+        flags = dns.flags.AD if kind in kinds.split() else 0
+        return [answer(question, f"{name} 300 {kind} {records[kind]}", flags=flags)]
+
+    return play
+
+
+async def test_an_answer_that_was_checked_says_so_from_memory_too() -> None:
+    async with Puppet(signed("MX A AAAA TXT")) as server:
+        resolver = asking(server.endpoint)
+        for _ in range(2):
+            assert (await resolver.mx("example.test")).is_authentic
+            assert (await resolver.addresses("example.test")).is_authentic
+        text = await resolver.txt("example.test")
+    assert (text.records, text.is_authentic) == ((b"v=1; a",), True)
+    async with Puppet(signed("AAAA")) as server:
+        resolver = asking(server.endpoint)
+        assert not (await resolver.mx("example.test")).is_authentic
+        assert not (await resolver.addresses("example.test")).is_authentic
+
+
+async def test_a_chain_is_checked_when_all_of_it_is() -> None:
+    def play(question: dns.message.Message) -> list[dns.message.Message]:
+        if "alias" in question.question[0].name.to_text():
+            return [answer(question, "alias.test. 300 CNAME example.test.")]
+        return signed("MX")(question)
+
+    async with Puppet(play) as server:
+        found = await asking(server.endpoint).mx("alias.test")
+    assert (found.status, found.is_authentic) == (Status.FOUND, False)
+
+
+async def test_another_machine_can_say_that_anything_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Endpoint, "is_loopback", False)
+    async with Puppet(signed("MX")) as server:
+        assert not (await asking(server.endpoint).mx("example.test")).is_authentic
+
+
+async def test_a_query_of_which_all_waiters_are_gone_is_remembered() -> None:
+    async with NameServer({("example.test", "MX"): ["10 mx1.test."]}) as server:
+        resolver = asking(server.endpoint)
+        server.hold()
+        only = asyncio.create_task(resolver.mx("example.test"))
+        await server.until(1)
+        only.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await only
+        server.release()
+        assert (await resolver.mx("example.test")).status is Status.FOUND
+    assert server.asked.total() == 1
+
+
+async def test_the_answer_of_former_servers_is_for_those_who_asked_them_only() -> None:
+    async with NameServer(BOTH) as old, NameServer({("mx1.test", "A"): ["192.0.2.9"]}) as new:
+        resolver = asking(old.endpoint)
+        old.hold()
+        before = asyncio.create_task(resolver.addresses("mx1.test"))
+        await old.until(2)
+        resolver.adopted(*(with_servers(server) for server in (old, new)))
+        after = await resolver.addresses("mx1.test")
+        old.release()
+        assert (await before).records == ("2001:db8::1", "192.0.2.1")
+        assert after.records == (await resolver.addresses("mx1.test")).records == ("192.0.2.9",)
+
+
+async def test_a_bug_of_ours_is_told_to_those_who_wait_and_the_next_may_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with NameServer({("example.test", "MX"): ["10 mx1.test."]}) as server:
+        resolver = asking(server.endpoint)
+        with monkeypatch.context() as patch:
+            patch.setattr(resolver._cache, "put", None)
+            answers = await asyncio.gather(
+                *(resolver.mx("example.test") for _ in range(2)), return_exceptions=True
+            )
+            assert [type(each) for each in answers] == [TypeError, TypeError]
+        assert (await resolver.mx("example.test")).status is Status.FOUND
+        assert resolver.questions == 0

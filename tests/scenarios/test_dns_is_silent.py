@@ -37,6 +37,7 @@ async def asking(
             try:
                 yield house, clock, server
             finally:
+                house.daemon.scheduler.stop()  # no other question takes the place of one that is given up
                 await clock.advance(TIMEOUT)
 
 

@@ -18,6 +18,7 @@ from tests.fakes.house import House, running, settings
 from tests.fakes.relay import MUTE, story
 
 B = "b@dst.test"
+TIMEOUT = 0.2  # seconds
 
 
 @asynccontextmanager
@@ -25,7 +26,7 @@ async def resolving(directory: Path, zone: Zone) -> AsyncIterator[tuple[House, H
     """A daemon without routes, and the name server that it asks."""
     async with NameServer(zone) as server:
         clock = HandClock()
-        terms = settings(directory, dns=Dns((server.endpoint,), Duration(0.2)))
+        terms = settings(directory, dns=Dns((server.endpoint,), Duration(TIMEOUT)))
         async with running(terms, clock, (MUTE,)) as house:
             yield house, clock, server
 
@@ -77,8 +78,11 @@ async def test_a_domain_that_takes_no_mail(tmp_path: Path, zone: Zone, reply: st
 
 @pytest.mark.parametrize("trouble", [Misfortune.SILENCE, Misfortune.SERVFAIL, Misfortune.REFUSED])
 async def test_a_name_server_in_trouble_and_the_mail_waits(tmp_path: Path, trouble: Misfortune) -> None:
-    async with resolving(tmp_path, {("dst.test", "MX"): trouble}) as (house, _, _):
+    async with resolving(tmp_path, {("dst.test", "MX"): trouble}) as (house, clock, server):
         await house.send(B)
+        await server.until(1)
+        await house.quiet()
+        await clock.advance(TIMEOUT)
         received, deferral = await story(house, 2)
     assert received == f"reception {B}"
     said = f"deferral 1 {B} dns +300: 451 4.4.3 the MX records of dst.test cannot be looked up ("
@@ -107,7 +111,10 @@ async def test_many_messages_to_one_domain_ask_once(tmp_path: Path) -> None:
 
 async def test_one_domain_without_dns_does_not_hold_up_another(tmp_path: Path) -> None:
     zone = {("slow.test", "MX"): Misfortune.SILENCE, ("dst.test", "MX"): ["0 ."]}
-    async with resolving(tmp_path, zone) as (house, _, _):
+    async with resolving(tmp_path, zone) as (house, clock, server):
         await house.send("a@slow.test", "b@dst.test")
+        await server.until(2)
+        await house.quiet()
+        await clock.advance(TIMEOUT)
         await house.event(type="deferral", recipient="a@slow.test")
     assert [event["type"] for event in house.events if event["type"] != "reception"] == ["bounce", "deferral"]

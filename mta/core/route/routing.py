@@ -105,6 +105,7 @@ class MxAnswer(NamedTuple):
     records: tuple[Mx, ...] = ()
     ttl: float = 0.0
     text: str = ""
+    is_authentic: bool = False  # signed, and checked by a name server that we trust
 
 
 class AddressAnswer(NamedTuple):
@@ -114,6 +115,7 @@ class AddressAnswer(NamedTuple):
     records: tuple[str, ...] = ()
     ttl: float = 0.0
     text: str = ""
+    is_authentic: bool = False  # all of them
 
 
 class Plan(NamedTuple):
