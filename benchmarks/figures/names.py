@@ -33,7 +33,7 @@ from mta.dns.resolver import Resolver
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = 20_000  # in all rounds
-ROUNDS = 5
+ROUNDS = 9
 AT_ONCE = 64
 FLOOR = 8.0
 SIX, FOUR = "2001:db8::1", "192.0.2.1"
