@@ -80,6 +80,7 @@ class Traffic:
         self.connections = 0  # being dialled, or open
         self.lanes: set[Waiter] = set()
         self.last: Change | None = None  # why it is as it is
+        self.answering: set[Traffic] = set()  # the owner's: who was answered stands there, to be saved
         self._barred_until = 0.0  # monotonic; the peer wants none of this source, another one may do
         self._suspended_at = -math.inf  # monotonic; the last time
         self._delivered = 0  # recipients that the branch has not heard of
@@ -303,6 +304,7 @@ class Traffic:
             self._put_off(rest, self.branch.reason)
 
     def _tell(self, change: Change | None) -> None:
+        self.answering.add(self)
         if change is not None:
             self.last = change
             self._told(self, change)
