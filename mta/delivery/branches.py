@@ -57,6 +57,11 @@ class Branches:
         self._saving.stop()
         self._save(self.in_use.values())
 
+    @property
+    def learned(self) -> int:
+        """Branches that are remembered."""
+        return len(self._learned)
+
     def enter(self, route: Route, source: Source) -> Traffic:
         """The branch of a lane from this source over this route."""
         traffic = self._of(route, source)
@@ -72,8 +77,8 @@ class Branches:
         traffic.leave(lane)
         for node in traffic.way:
             if not node.lanes:
-                self._answered.discard(node)
                 self._save([node])
+                self._answered.discard(node)
                 del self.in_use[node.name], self._bounds[node.name]
 
     def rebound(self, traffic: Traffic, bounds: BranchBounds) -> None:
@@ -150,6 +155,7 @@ class Branches:
                 saved = traffic.saved(self._clock.now())
             except Exception as error:
                 self._bug(error)
+                self._answered.add(traffic)
                 continue
             known = self._learned.get(name)
             if saved is not None and (known is None or not saved.is_like(known)):

@@ -97,6 +97,7 @@ class Traffic:
         self._turn: tuple[Waiting[Waiter], Waiter] | None = None  # whose it is, and for what
         self._has_got = False  # something, in this turn
         self._goes_on = False  # to wait, after it
+        self._stops = False  # nobody behind it gets anything, either
         self._timer: Timer | None = None
         self._timer_at = math.inf  # monotonic
         self._kicking = False
@@ -161,11 +162,14 @@ class Traffic:
             except Exception as error:  # its own: the others leave memory all the same
                 self._bug(error)
 
-    def dial(self, lane: Waiter) -> bool:
-        """May the lane open one more connection? It is counted from then on."""
+    def dial(self, lane: Waiter, is_chosen: bool = False) -> bool:
+        """May the lane open one more connection? It is counted from then on.
+
+        Who was chosen among all who wait for a place, of any branch, waits for no turn here.
+        """
         now = self._clock.monotonic()
         for node in self.way:
-            if node._for_connection and node._turn != (node._for_connection, lane):
+            if node._for_connection and not is_chosen and node._turn != (node._for_connection, lane):
                 node._queue(node._for_connection, lane, now)
                 node._make_room(lane)
                 return False
@@ -181,6 +185,11 @@ class Traffic:
             node._open[lane] += 1
             node._has_got = True
         return True
+
+    def has_no_place(self, lane: Waiter) -> None:
+        """No connection is free over all branches: the lane waits there, and who stands behind it here."""
+        for node in self.way:
+            node._stops |= node._turn == (node._for_connection, lane)
 
     def take(self, lane: Waiter, recipients: int) -> bool:
         """May a transaction begin?"""
@@ -421,7 +430,7 @@ class Traffic:
             while row:
                 lane = row.head()
                 self._turn = row, lane
-                self._has_got = self._goes_on = False
+                self._has_got = self._goes_on = self._stops = False
                 try:
                     lane.kick()
                 except Exception as error:
@@ -429,7 +438,7 @@ class Traffic:
                 self._turn = None
                 if self._has_got or not self._goes_on:
                     row.served(lane, stays=self._goes_on)
-                if self._goes_on:
+                if self._goes_on or self._stops:
                     break
         self._kicking = False
 
