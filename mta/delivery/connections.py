@@ -2,9 +2,9 @@
 
 Between: lanes ask for a place, and to be dialled for; `delivery.connect` dials; the pool drains.
 Contract: over all sites no more than `most` are being dialled or open at once, divided and in the order of
-    `core.limits.outgoing`. Who is told no is kicked when it is his turn. Meanwhile the one that has been idle
-    for longest closes for him, but of lanes whose mail waits and comes no later than his. What has been idle
-    for `IDLE` closes anyway. One task for each connection.
+    `core.limits.outgoing`. Who is told no is kicked when it is his turn. Where it is of use to any who wait,
+    that which has been idle for longest closes, but of lanes whose mail waits and comes no later. What has
+    been idle for `IDLE` closes anyway. One task for each connection.
 Raises: nothing; a bug in a connection's task defers what waited for it.
 Standards: RFC 5321 4.5.4.1 (a connection may carry many messages).
 """
@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 from mta.clock import Clock, Timer
 from mta.core.answers.classify import OUR_FAULT, Judge
-from mta.core.limits.order import Share
+from mta.core.limits.order import LOWEST, Share
 from mta.core.limits.outgoing import Outgoing
 from mta.core.model import Outcome
 from mta.core.route.routing import Route
@@ -74,7 +74,7 @@ class Connections(Generic[Lane]):
         self._places: Outgoing[Lane] = Outgoing(most)
         self._serving: set[asyncio.Task[None]] = set()
         self._dialling: set[asyncio.Task[None]] = set()  # of these
-        self._lanes: dict[Connection, Lane] = {}  # of all that are open
+        self._lanes: dict[Connection, tuple[Lane, Share]] = {}  # of all that are open, with who dialled
         self.idle: OrderedDict[Connection, Lane] = OrderedDict()  # since when: the longest first
         self._giving_way: set[Connection] = set()
         self._going_on: Timer | None = None
@@ -119,7 +119,8 @@ class Connections(Generic[Lane]):
         """May there be one more, over all and on the branch of the lane? Else it is kicked when there may."""
         if not self._places.ask(lane, lane.share):
             lane.traffic.has_no_place(lane)
-            self._make_room(lane)
+            if len(self._giving_way) < self._places.waiting:
+                self._make_room(lane.share[0])
             return False
         if lane.traffic.dial(lane, is_chosen=lane is self._places.chosen):
             return True
@@ -139,22 +140,39 @@ class Connections(Generic[Lane]):
         """The lane is no more."""
         self._places.leave(lane)
 
-    def spare(self, priority: int) -> bool:
-        """Close the one that has been idle for longest; False where mail waits for all that were seen."""
+    def rests(self, connection: Connection) -> None:
+        """It has nothing to do, and lanes wait."""
+        if len(self._giving_way) < self._places.waiting and not self._make_room(LOWEST):
+            self._gives_way(connection, LOWEST)
+
+    def spare(self) -> bool:
+        """Close the one that has been idle for longest: its lane is wanted for another site."""
         for connection, lane in list(islice(self.idle.items(), LOOKS)):
-            if lane.has_mail and lane.share[0] >= priority:
-                self.idle.move_to_end(connection)  # the limits of its branch let it wait for a moment
-                continue
-            self._giving_way.add(connection)
-            lane.retire(connection)
-            return True
+            if not lane.has_mail:
+                lane.retire(connection)
+                return True
         return False
 
     # Inside
 
-    def _make_room(self, lane: Lane) -> None:
-        if len(self._giving_way) < self._places.waiting:
-            self.spare(lane.share[0])
+    def _make_room(self, priority: int) -> bool:
+        """For mail of this priority that which is idle for longest closes, if that is of use to any."""
+        for connection, lane in list(islice(self.idle.items(), LOOKS)):
+            if self._gives_way(connection, priority):
+                return True
+            if lane.has_mail:
+                self.idle.move_to_end(connection)  # the limits of its branch let it wait for a moment
+        return False
+
+    def _gives_way(self, connection: Connection, priority: int) -> bool:
+        if connection not in self.idle:
+            return False
+        lane, share = self._lanes[connection]
+        if (lane.has_mail and lane.share[0] >= priority) or not self._places.helps(share):
+            return False
+        self._giving_way.add(connection)
+        lane.retire(connection)
+        return True
 
     def _go_on(self) -> None:
         """Those who wait have their turn."""
@@ -179,7 +197,7 @@ class Connections(Generic[Lane]):
                 lane.failed(opened, started)
                 return
             connection = opened
-            self._lanes[connection] = lane
+            self._lanes[connection] = lane, share
             self._lookout.within(connection, IDLE)
             lane.opened(connection)
             await connection.ended
@@ -215,7 +233,7 @@ class Connections(Generic[Lane]):
             return min(connection.deadline, now + IDLE)
         if now - connection.idle_since <= IDLE:
             return connection.idle_since + IDLE
-        self._lanes[connection].retire(connection)
+        self.idle[connection].retire(connection)
         return now + IDLE
 
     def _drop_all(self) -> None:

@@ -21,7 +21,7 @@ from mta.core.limits.budget import LANES
 from mta.delivery.lane import Lane
 from mta.delivery.lookout import EACH, Lookout
 
-UNCONNECTED = 10.0  # seconds between looks at mail without a connection: who keeps it back wakes it
+UNCONNECTED = 30.0  # seconds between looks at mail without a connection: who keeps it back wakes it
 QUIET = 60.0  # seconds between looks at a lane without mail
 LOOKS = 20  # quiet lanes of which one may leave
 

@@ -22,7 +22,7 @@ from mta.clock import Clock
 from mta.config.policy import Current, Policy
 from mta.core.answers.classify import Judge
 from mta.core.event import Event, Type, rfc3339
-from mta.core.limits.order import LOWEST, Share
+from mta.core.limits.order import Share
 from mta.core.limits.throttle import RateLimit
 from mta.core.model import Batch, Go, Message, Wait
 from mta.core.route.routing import Route
@@ -35,10 +35,11 @@ from mta.delivery.lane import FULL_WAIT, LANE_FULL, Lane
 from mta.delivery.lanes import Lanes
 from mta.metrics import Metrics
 from mta.outbound.outcome import Settler
-from mta.smtp.client import Connection
+from mta.smtp.client import QUIT_TIMEOUT, Connection
 from mta.spool.queue import Spool
 
 NO_LANE = "no lane is free"
+SOON = 2 * QUIT_TIMEOUT  # seconds until one will be
 MAX_REASON = 1000  # characters in an event
 BARRED = 60.0  # seconds until an address of ours that could not be bound is tried again
 
@@ -255,6 +256,10 @@ class Pool:
             if source.name != lane.source.name and (other := self._lane(lane.route, source)) is not None:
                 yield other
 
+    def rests(self, connection: Connection) -> None:
+        """It has nothing to do, and lanes wait for a connection."""
+        self.out.rests(connection)
+
     def may_dial(self, lane: Lane) -> bool:
         """May it have one more connection? Else it is kicked when it may."""
         return self.out.may_dial(lane)
@@ -302,9 +307,9 @@ class Pool:
             yield from barred
 
     def _no_lane(self) -> Wait:
-        """As many as may be have mail, or a connection; one of these may be idle."""
-        self.out.spare(LOWEST)
-        return Wait(math.ceil(self._clock.now() + FULL_WAIT * (1 + self._clock.dice())), NO_LANE)
+        """As many as may be have mail, or a connection, which is closed where it is idle."""
+        wait = SOON if self.out.spare() else FULL_WAIT
+        return Wait(math.ceil(self._clock.now() + wait * (1 + self._clock.dice())), NO_LANE)
 
     def _lane_on(self, route: Route, source: Source) -> Lane | None:
         """The lane, on the terms of this route: they may be of a newer policy than its own."""

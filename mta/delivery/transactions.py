@@ -79,6 +79,8 @@ class Means(Protocol[Whose]):
     @property
     def may_take(self) -> bool: ...
 
+    def rests(self, connection: Connection) -> None: ...
+
     def bug(self, error: Exception) -> None: ...
 
     def starved(self, lane: Whose) -> None: ...
@@ -169,6 +171,8 @@ class Transactions(Generic[Lane]):
             self._lane.idle.append(connection)
             self._pool.idle[connection] = self._lane
             self._lane.kick()
+            if self._pool.is_crowded:
+                self._pool.rests(connection)
 
     def lost(self, connection: Connection, left: list[Left]) -> None:
         lane = self._lane

@@ -4,7 +4,7 @@ Between: `delivery.connections` asks for its lanes before they dial, and tells w
 Contract: pure. A share (a priority and a tenant) holds no more of `most` than it leaves free
     (`core.limits.parts`). Who is told no waits, in the order of service (`core.limits.waiting`); `next` names
     whose turn it is when there is room, and in his turn he has one. While somebody waits whose share has room
-    nobody else is served.
+    nobody else is served. `helps` says whether to close one of a share would be of use.
 Raises: nothing.
 Why: each site has its window, but nothing bounded their sum: mail to ten thousand sites was ten thousand
     sockets, and files and memory ran out for clients and the disk, too.
@@ -66,6 +66,11 @@ class Outgoing(Generic[Item]):
     def give_back(self, share: Share) -> None:
         """A connection is over."""
         self._held.give_back(share)
+
+    def helps(self, closing: Share) -> bool:
+        """Could any who wait be served if one connection of this share were over?"""
+        held, free = self._held, self._held.most - self._held.held + 1
+        return self._waiting.first(lambda share: held.of(share) - (share == closing) < free) is not None
 
     def next(self) -> Item | None:
         """Whose turn it is, if there is room for any who wait; the turn ends with the next call."""

@@ -2,8 +2,7 @@
 
 Between: `delivery.lookout` keeps lanes and connections in it.
 Contract: pure; times are seconds of one clock. An item stands here once, at the earliest time that was noted.
-    It is due in the whole second after that. `note`, `discard` and each item of `due` cost O(log seconds),
-    whoever else stands here.
+    It is due from the whole second after that on. A call costs O(log seconds), whoever else stands here.
 Raises: nothing.
 Why: what is looked at each second costs as much as there is of it, also where nothing happens. A heap of
     items would keep each one that moved until its time came.
@@ -52,11 +51,13 @@ class Wheel(Generic[Item]):
         if known is not None:
             del self._seconds[known][item]
 
-    def due(self, now: float) -> list[Item]:
-        """Those whose time has come; they leave."""
-        found: list[Item] = []
+    def next(self, now: float) -> Item | None:
+        """One whose time has come; it leaves."""
         while self._next and self._next[0] <= now:
-            found += self._seconds.pop(heapq.heappop(self._next))
-        for item in found:
-            del self._of[item]
-        return found
+            items = self._seconds[self._next[0]]
+            if items:
+                item, _ = items.popitem()
+                del self._of[item]
+                return item
+            del self._seconds[heapq.heappop(self._next)]
+        return None
