@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from mta.clock import Clock
 from mta.core.answers.classify import Judge
 from mta.core.answers.status import NO_MAIL
 from mta.core.limits.adaptive import OURS
+from mta.core.limits.spread import Spread
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
-from mta.core.route.routing import Host, Login, Route, order, within_reach
+from mta.core.route.routing import Host, Login, Route, within_reach
 from mta.core.route.source import Source
 from mta.delivery.router import Router
 from mta.smtp.client import Connection, PeerError, SourceError, TlsError, open_connection
@@ -45,16 +46,14 @@ class Connector:
         self._verified = ssl.create_default_context()
 
     async def connect(
-        self, route: Route, source: Source, judge: Judge, shunned: Mapping[str, float]
+        self, route: Route, source: Source, judge: Judge, spread: Spread
     ) -> Connection | Outcome:
-        """A connection to the first host that talks to us; hosts that are shunned (until a time) last."""
+        """A connection to the first host that talks to us; hosts that are shunned last."""
         tried = 0
         said: list[str] = []
         last: Outcome | None = None
         final: set[Host] = set()  # those that never take mail
-        now = self._clock.monotonic()
-        hosts = order(route.hosts, self._clock.dice)
-        for host in sorted(hosts, key=lambda host: shunned.get(host.name, now) > now):
+        for host in self._in_order(route.hosts, spread):
             addresses = await self._router.addresses(host, route)
             if not isinstance(addresses, Outcome):
                 addresses = within_reach(host, addresses, source)
@@ -68,8 +67,11 @@ class Connector:
                 continue
             for address in addresses[: MAX_ADDRESSES - tried]:
                 tried += 1
+                spread.dialled(host.name)
+                connection: Connection | None = None
                 try:
-                    return await self._open(host, address, route, source)
+                    connection = await self._open(host, address, route, source)
+                    return connection
                 except SourceError as error:
                     text = f"the source {source.name} ({source.address}) cannot be used: {error}"
                     return Outcome(Kind.DEFERRED, Subject.SOURCE, Scope.SOURCE, Reply(451, "4.3.5", text))
@@ -82,10 +84,22 @@ class Connector:
                         break  # it is about the host, whatever address it has
                     if last.subject in OURS:
                         return last  # it is about us: another door of the same house is no other answer
+                finally:
+                    if connection is None:
+                        spread.closed(host.name)
         assert last is not None, "a route without hosts"
-        if last.kind is Kind.BOUNCED and final != set(hosts):
+        if last.kind is Kind.BOUNCED and final != set(route.hosts):
             last = last._replace(kind=Kind.DEFERRED)
         return _worded(last, said)
+
+    def _in_order(self, hosts: Sequence[Host], spread: Spread) -> list[Host]:
+        """By preference, equals by how many connections they have, then shuffled (RFC 5321 5.1)."""
+        now, dice = self._clock.monotonic(), self._clock.dice
+
+        def rank(host: Host) -> tuple[object, ...]:
+            return spread.is_shunned(host.name, now), host.preference, spread.rank(host.name, now), dice()
+
+        return sorted(hosts, key=rank)
 
     async def _open(self, host: Host, address: str, route: Route, source: Source) -> Connection:
         secret = route.login is not None and not ip_address(address).is_loopback

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from mta.clock import Clock, Timer
 from mta.core.answers.classify import OUR_FAULT, Judge
 from mta.core.limits.order import LOWEST, Share
 from mta.core.limits.outgoing import Outgoing
+from mta.core.limits.spread import Spread
 from mta.core.model import Outcome
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
@@ -47,7 +48,7 @@ class Dialler(Waiter, Protocol):
     def judge(self) -> Judge: ...
 
     @property
-    def shunned(self) -> Mapping[str, float]: ...
+    def spread(self) -> Spread: ...
 
     @property
     def has_mail(self) -> bool: ...
@@ -191,7 +192,7 @@ class Connections(Generic[Lane]):
         connection: Connection | None = None
         started = self._clock.monotonic()
         try:
-            opened = await self._connector.connect(lane.route, lane.source, lane.judge, lane.shunned)
+            opened = await self._connector.connect(lane.route, lane.source, lane.judge, lane.spread)
             self._dialling.discard(asyncio.current_task())
             if isinstance(opened, Outcome):
                 lane.failed(opened, started)

@@ -19,9 +19,10 @@ from typing import Protocol
 from mta.clock import Clock, Timer
 from mta.core.answers.classify import Judge
 from mta.core.limits.order import LOWEST, Share
+from mta.core.limits.spread import Spread
 from mta.core.limits.throttle import GO, RateLimit
 from mta.core.limits.turns import LOW, Turns
-from mta.core.model import Batch, Go, Outcome, Wait
+from mta.core.model import Batch, Go, Outcome, Scope, Subject, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
 from mta.delivery.reach import Others, Reach
@@ -79,7 +80,7 @@ class Lane:
         self._rate_timer: Timer | None = None
         self.reach: Reach[Lane] = Reach(self, source, pool, traffic, clock)
         self._enough_until = 0.0  # monotonic; no more connections than there are
-        self.shunned: dict[str, float] = {}  # hosts that are no good now -> monotonic time until then
+        self.spread = Spread()
         self.serving: set[Connection] = set()
         self.idle: list[Connection] = []
         self.connections = 0  # being dialled, or open
@@ -136,21 +137,8 @@ class Lane:
             if self.idle and not self._pool.may_take:
                 self._pool.starved(self)
                 return
-            while self.idle and self._turns.batches:
-                connection = self.idle.pop()
-                try:
-                    started = self._transactions.start(connection)
-                except Exception as error:  # what it was to send leaves, or the next one would meet the same
-                    connection.drop()
-                    self._transactions.fail_next(None, error)
-                    break
-                if started:
-                    self._pool.idle.pop(connection, None)
-                elif self._transactions.is_used_up(connection):  # a limit was learned while it was idle
-                    self.retire(connection)
-                else:
-                    self.idle.append(connection)
-                    break
+            while self.idle and self._turns.batches and self._feed():
+                pass
             while self._wants_connection(stalled):
                 self.connections += 1
                 try:
@@ -164,6 +152,25 @@ class Lane:
                 self._pool.stalls(self)
         except Exception as error:  # who kicks has work of his own to go on with; the next look comes
             self._pool.bug(error)
+
+    def _feed(self) -> bool:
+        """Give an idle connection work; False where nothing more may go."""
+        end = 0 if self.route.is_spread else -1  # in turn, or its hosts are used unalike
+        connection = self.idle.pop(end)
+        try:
+            started = self._transactions.start(connection)
+        except Exception as error:  # what it was to send leaves, or the next one would meet the same
+            connection.drop()
+            self._transactions.fail_next(None, error)
+            return False
+        if started:
+            self._pool.idle.pop(connection, None)
+        elif self._transactions.is_used_up(connection):  # a limit was learned while it was idle
+            self.retire(connection)
+        else:
+            self.idle.insert(end % (len(self.idle) + 1), connection)
+            return False
+        return True
 
     def _wants_connection(self, stalled: bool) -> bool:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
@@ -219,6 +226,7 @@ class Lane:
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
         self.serving.add(connection)
+        self.spread.opened(connection.host)
         connection.serve(self._transactions)
         self.traffic.opened()
         self._transactions.idle_again(connection)
@@ -226,6 +234,8 @@ class Lane:
     def failed(self, outcome: Outcome, started: float) -> None:
         """No host let us in; with no other connection, what waits is settled."""
         try:
+            if self._is_hosts_own(outcome):
+                return
             if is_refusal(outcome) and self.traffic.is_alone:
                 self._settle_head(outcome)  # the others wait for the branch, and lose no attempt
             if self.traffic.dial_failed(started, outcome):
@@ -249,6 +259,7 @@ class Lane:
         self.connections -= 1
         if connection is not None:
             self.serving.discard(connection)
+            self.spread.closed(connection.host)
         self.traffic.closed(self)
         if connection is not None:
             self._transactions.closed(connection)
@@ -322,14 +333,25 @@ class Lane:
     @property
     def is_forgettable(self) -> bool:
         """Nor is anything remembered against the site."""
-        shunned = max(self.shunned.values(), default=0.0) > self._clock.monotonic()
-        return self.is_quiet and (self.is_leaving or (self.reach.is_forgettable and not shunned))
+        if not self.is_quiet or self.is_leaving:
+            return self.is_quiet
+        return self.reach.is_forgettable and self.spread.is_quiet(self._clock.monotonic())
 
     # Inside
 
     def _grant(self) -> None:
         self._rate_timer = None
         self.kick()
+
+    def _is_hosts_own(self, outcome: Outcome) -> bool:
+        """Does one host want no more connections, while another may? Not by words that are a provider's."""
+        verdict = outcome.verdict
+        if outcome.subject is not Subject.CONNECTION or verdict is None or not verdict.is_by_rule:
+            return False
+        if verdict.is_own and verdict.scope is not Scope.HOST:
+            return False
+        alike = self.route.alike(outcome.host)
+        return self.spread.is_own(outcome.host, alike, self._clock.monotonic())
 
     def _moves(self, batch: Batch) -> bool:
         """Where our source is of no use, and another one may be, that one has it at once."""

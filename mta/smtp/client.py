@@ -31,7 +31,8 @@ import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
 from mta.clock import Clock, timeout
-from mta.core.answers.dialogue import Capabilities, Dialogue, Left, Stage, Transaction
+from mta.core.answers.capabilities import Capabilities, capabilities
+from mta.core.answers.dialogue import Dialogue, Left, Stage, Transaction
 from mta.core.answers.reply import ReplyParser, quoted, reply_of
 from mta.core.mail.text import heard
 from mta.core.model import Reply
@@ -207,7 +208,7 @@ class Connection:
         self._transport: Any = client.transport
         self._clock = clock
         self._parser = ReplyParser()
-        self._dialogue = Dialogue(capabilities)
+        self._dialogue = Dialogue(capabilities, self._unsent)
         self._backlog: deque[memoryview] = deque()  # of a body larger than the transport likes
         self.feeder: Feeder
         self.host = host
@@ -308,6 +309,11 @@ class Connection:
             self.idle_since = self._clock.monotonic()
             self.feeder.idle_again(self)
 
+    def _unsent(self) -> int:
+        """Octets that have not left; TLS makes them a few more."""
+        waiting: int = self._transport.get_write_buffer_size()
+        return waiting + len(self._backlog) * BLOCK
+
     # The end
 
     @property
@@ -402,7 +408,7 @@ async def open_connection(
                 raise TlsError(NO_SECRET)
             async with _step("AUTH", clock):
                 await client.login(*login)
-        return Connection(client, host, address, _capabilities(client), tls, clock)
+        return Connection(client, host, address, capabilities(client.esmtp_extensions), tls, clock)
     except BaseException:
         client.discard()
         raise
@@ -480,11 +486,6 @@ async def _secure(client: _Client, context: ssl.SSLContext, host: str, clock: Cl
     if secured is None or not (version := secured.version()):
         raise TlsError("the TLS handshake failed: the connection is in the clear")
     return str(version)
-
-
-def _capabilities(client: _Client) -> Capabilities:
-    offers = client.supports_extension
-    return Capabilities(offers("pipelining"), offers("size"), offers("8bitmime"), offers("smtputf8"))
 
 
 def _refused(error: aiosmtplib.SMTPResponseException, command: str) -> PeerError:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
@@ -61,6 +61,17 @@ class Route(NamedTuple):
     matched: str = ""  # what of the provider's profile fits
     said: tuple[Limit, ...] = ()  # every limit with its origin
     retry: Schedule = ANY  # waits are at least these
+
+    @property
+    def is_spread(self) -> bool:
+        """Do several hosts share its mail?"""
+        hosts = self.hosts
+        return len(hosts) > 1 and hosts[0].preference == hosts[1].preference
+
+    def alike(self, name: str) -> list[str]:
+        """The other hosts of this one's preference."""
+        preferences = {host.preference for host in self.hosts if host.name == name}
+        return [host.name for host in self.hosts if host.preference in preferences and host.name != name]
 
     @classmethod
     def on(cls, site: str, hosts: tuple[Host, ...], terms: Resolved) -> Route:
@@ -143,11 +154,6 @@ def literal(domain: str, port: int) -> Plan | Outcome:
         text = f"{domain} is no address literal; write [192.0.2.1] or [IPv6:2001:db8::1], or a domain"
         return _bounced(Reply(550, "5.1.2", text))
     return Plan(domain, (Host(str(address), port),))
-
-
-def order(hosts: Sequence[Host], dice: Callable[[], float]) -> list[Host]:
-    """The hosts in the order to try them: by preference, equals shuffled (RFC 5321 5.1)."""
-    return sorted(hosts, key=lambda host: (host.preference, dice()))
 
 
 def allowed(address: str, ours: frozenset[str], static: bool) -> bool:

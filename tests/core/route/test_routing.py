@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mta.core.limits.throttle import SiteLimits
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
 from mta.core.route.routing import (
     MAX_HOSTS,
@@ -17,14 +16,15 @@ from mta.core.route.routing import (
     Mx,
     MxAnswer,
     Plan,
+    Route,
     Status,
     allowed,
     dial,
     former_site,
     literal,
-    order,
     plan,
 )
+from mta.core.route.terms import UNLIMITED, BranchBounds
 
 US = frozenset({"out.sender.test"})
 MX1 = Host("mx1.test", 25, 10)
@@ -38,6 +38,10 @@ def code(answer: object) -> tuple[Kind, int, str]:
     assert isinstance(answer, Outcome)
     assert "\n" not in answer.reply.text
     return answer.kind, answer.reply.code, answer.reply.enhanced
+
+
+def route(*hosts: Host) -> Route:
+    return Route("site", hosts, SiteLimits(20, 100, 50, None), BranchBounds(UNLIMITED, UNLIMITED))
 
 
 def names(answer: Plan | Outcome) -> list[str]:
@@ -132,11 +136,15 @@ def test_any_answer_gives_hosts_or_a_reason(records: list[tuple[int, str]]) -> N
     assert isinstance(answer, Outcome) or answer.hosts
 
 
-def test_hosts_of_one_preference_are_shuffled_and_others_are_not() -> None:
-    hosts = [Host("a", 25, 10), Host("b", 25, 10), Host("c", 25, 20)]
-    dice = random.Random(1).random
-    orders = {tuple(host.name for host in order(hosts, dice)) for _ in range(50)}
-    assert orders == {("a", "b", "c"), ("b", "a", "c")}
+def test_hosts_of_one_preference_share_the_mail_and_are_alike() -> None:
+    shared = route(Host("a", 25, 10), Host("b", 25, 10), Host("c", 25, 20))
+    alone = route(Host("a", 25, 10), Host("b", 25, 20), Host("c", 25, 20))
+    assert shared.is_spread
+    assert not alone.is_spread
+    assert shared.alike("a") == ["b"]
+    assert alone.alike("a") == []
+    assert alone.alike("b") == ["c"]
+    assert alone.alike("elsewhere") == []
 
 
 @pytest.mark.parametrize(
