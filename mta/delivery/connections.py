@@ -120,8 +120,7 @@ class Connections(Generic[Lane]):
         """May there be one more, over all and on the branch of the lane? Else it is kicked when there may."""
         if not self._places.ask(lane, lane.share):
             lane.traffic.has_no_place(lane)
-            if len(self._giving_way) < self._places.waiting:
-                self._make_room(lane.share[0])
+            self._make_room(lane.share[0])
             return False
         if lane.traffic.dial(lane, is_chosen=lane is self._places.chosen):
             return True
@@ -143,7 +142,7 @@ class Connections(Generic[Lane]):
 
     def rests(self, connection: Connection) -> None:
         """It has nothing to do, and lanes wait."""
-        if len(self._giving_way) < self._places.waiting and not self._make_room(LOWEST):
+        if not self._make_room(LOWEST):
             self._gives_way(connection, LOWEST)
 
     def spare(self) -> bool:
@@ -158,11 +157,12 @@ class Connections(Generic[Lane]):
 
     def _make_room(self, priority: int) -> bool:
         """For mail of this priority that which is idle for longest closes, if that is of use to any."""
-        for connection, lane in list(islice(self.idle.items(), LOOKS)):
+        if len(self._giving_way) >= self._places.waiting:
+            return True  # they are on their way
+        for connection in list(islice(self.idle, LOOKS)):
             if self._gives_way(connection, priority):
                 return True
-            if lane.has_mail:
-                self.idle.move_to_end(connection)  # the limits of its branch let it wait for a moment
+            self.idle.move_to_end(connection)  # or the next who asks would see the same ones only
         return False
 
     def _gives_way(self, connection: Connection, priority: int) -> bool:
@@ -215,7 +215,8 @@ class Connections(Generic[Lane]):
                 self._over(connection)
             self._whatever(lane.closed, connection)
             self._whatever(self.on_closed, lane)
-            self._go_on()
+            self._whatever(self._go_on)
+            self._whatever(self._make_room, LOWEST)  # one more may have to close for who waits still
 
     def _over(self, connection: Connection) -> None:
         if not connection.ended.done():

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from mta.clock import Clock
 from mta.core.limits.budget import LANES
@@ -23,7 +22,6 @@ from mta.delivery.lookout import EACH, Lookout
 
 UNCONNECTED = 30.0  # seconds between looks at mail without a connection: who keeps it back wakes it
 QUIET = 60.0  # seconds between looks at a lane without mail
-LOOKS = 20  # quiet lanes of which one may leave
 
 
 class Lanes:
@@ -67,7 +65,8 @@ class Lanes:
         """May there be one more? If need be another one leaves for it."""
         if len(self) < LANES:
             return True
-        for lane in list(islice(self._quiet, LOOKS)):
+        while self._quiet:
+            lane = next(iter(self._quiet))
             if lane.is_quiet:
                 self._forget(lane)
                 return True

@@ -87,6 +87,18 @@ async def test_mail_to_more_sites_than_there_may_be_connections_goes_over_as_man
         assert rig.gauges["connections_out"] == rig.receiver.open == 0
 
 
+async def test_who_has_more_than_his_part_by_now_and_uses_none_of_it_waits_for_nobody(tmp_path: Path) -> None:
+    """Another tenant came, so what is idle counts against who opened it: several close for one."""
+    async with sending(tmp_path, connections=12) as rig:
+        await rig.house.send(*NEWS[:6], origin=FROM_OTHER)
+        await rig.until(lambda: rig.delivered() == 6, most=5)
+        await rig.house.send(*[f"ann@d{site}.test" for site in range(10, 14)], origin=FROM_SHOP)
+        await rig.until(lambda: rig.delivered() == 10, most=5)
+        assert rig.gauges["connections_out"] == 9
+        await rig.house.send(NEWS[20], origin=FROM_OTHER)
+        await rig.until(lambda: rig.delivered() == 11, most=5)
+
+
 async def test_a_flood_that_no_site_answers_keeps_nobody_else_from_his_connection(tmp_path: Path) -> None:
     async with sending(tmp_path, connections=10) as rig:
         rig.receiver.go.clear()

@@ -68,9 +68,9 @@ class Outgoing(Generic[Item]):
         self._held.give_back(share)
 
     def helps(self, closing: Share) -> bool:
-        """Could any who wait be served if one connection of this share were over?"""
+        """Does any of this share wait, or could another be served, if one connection of it were over?"""
         held, free = self._held, self._held.most - self._held.held + 1
-        return self._waiting.first(lambda share: held.of(share) - (share == closing) < free) is not None
+        return self._waiting.first(lambda share: share == closing or held.of(share) < free) is not None
 
     def next(self) -> Item | None:
         """Whose turn it is, if there is room for any who wait; the turn ends with the next call."""
