@@ -384,7 +384,7 @@ class Daemon:
         metrics.connections_in.set_function(lambda: len(places))
         metrics.places_stranger.set_function(lambda: places.strangers)
         metrics.places_client.set_function(lambda: len(places) - places.strangers)
-        metrics.connections_out.set_function(lambda: self.pool.connections)
+        metrics.connections_out.set_function(lambda: self.pool.out.held)
         metrics.connections_out_waiting.set_function(lambda: self.pool.out.waiting)
         metrics.branches_learned.set_function(lambda: self.pool.learned)
         metrics.routes_known.set_function(lambda: self.router.known)

@@ -191,7 +191,9 @@ class Metrics:
         self.memory_sending_bytes = Gauge(
             "mta_memory_sending_bytes", "Contents read back from disk to be sent.", registry=registry
         )
-        self.connections_out = Gauge("mta_connections_out", "Open connections to peers.", registry=registry)
+        self.connections_out = Gauge(
+            "mta_connections_out", "Connections to peers, being dialled or open.", registry=registry
+        )
         self.connections_out_waiting = Gauge(
             "mta_connections_out_waiting", "Lanes that wait for a place among these.", registry=registry
         )

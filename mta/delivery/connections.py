@@ -105,6 +105,11 @@ class Connections(Generic[Lane]):
         return len(self._lanes)
 
     @property
+    def held(self) -> int:
+        """Those, and who is being dialled."""
+        return self._places.held
+
+    @property
     def waiting(self) -> int:
         """Lanes that wait for a place."""
         return self._places.waiting

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mta.config.settings import Endpoint, Limits, StaticRoute
+from mta.config.policy import build
+from mta.config.settings import Endpoint, Limits, Sandbox, StaticRoute
 from mta.delivery.connections import IDLE
 from mta.delivery.traffic import SLICE
 from mta.smtp import client
@@ -183,3 +185,25 @@ async def test_a_lane_that_only_remembers_a_dead_site_leaves_for_another_site(
 
 def test_no_phase_of_a_transaction_is_shorter_than_the_time_until_the_next_look() -> None:
     assert min(*client._TIMEOUTS.values(), client.BLOCK_TIMEOUT) >= IDLE
+
+
+async def test_more_connections_than_the_system_has_files_for_are_told_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mta.ops.descriptors.raise_limit", lambda: 1024)
+    async with sending(tmp_path, connections=5000) as rig:
+        places = rig.house.daemon.pool.out._places
+        words = "limits.connections_out is 5000; the system's files are enough for 224: raise LimitNOFILE="
+        assert words in caplog.text
+        assert places.most == 224
+        adopted = replace(rig.house.daemon.settings, limits=Limits(connections_out=7))
+        rig.house.daemon.adopt(build(adopted))
+        assert places.most == 7
+
+
+async def test_in_the_sandbox_a_connection_counts_for_both_of_its_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mta.ops.descriptors.raise_limit", lambda: 1024)
+    async with running(settings(tmp_path, sandbox=Sandbox(tmp_path / "sandbox"))) as house:
+        assert house.daemon.pool.out._places.most == 112
