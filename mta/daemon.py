@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
@@ -35,10 +36,9 @@ from mta.intake.authentication import Authenticator
 from mta.intake.capacity import Capacity
 from mta.intake.submission import Intake, Submission
 from mta.metrics import ListenerName, Metrics, Room
-from mta.ops import descriptors, logs
+from mta.ops import descriptors, logs, memory
 from mta.ops.addresses import local_addresses
 from mta.ops.certificate import Watch
-from mta.ops.memory import LOOK, Tide
 from mta.ops.notify import Notify
 from mta.outbound.explanation import explain
 from mta.outbound.outcome import Settler
@@ -86,8 +86,10 @@ class Daemon:
         self._stray = Sparing()
         self._stopping = asyncio.Event()
         self._watching: list[asyncio.Task[None]] = []
-        tide = Tide(lambda: self.intake.connections + self.pool.connections)
-        self._tides = Every(clock, LOOK, tide.look, partial(self.metrics.bug, "ops", "a bug in the tides"))
+        tide = memory.Tide(lambda: self.intake.connections + self.pool.connections)
+        self._tides = Every(
+            clock, memory.LOOK, tide.look, partial(self.metrics.bug, "ops", "a bug in the tides")
+        )
         bug = partial(self.metrics.bug, "loop", "a bug in what is told of stray errors")
         self._strays = Every(clock, PERIOD, self._tell_strays, bug)
 
@@ -114,6 +116,7 @@ class Daemon:
             ("dns", self.resolver.adopted),
             ("delivery", self.router.adopted),
             ("delivery", self.pool.adopted),
+            ("delivery", lambda old, new: self.pool.out.become(self._outgoing())),
             ("intake", self.capacity.adopted),
             ("intake", self._doors_adopted),
         )
@@ -187,7 +190,7 @@ class Daemon:
         self.router = Router(current, self.resolver, self.clock, local_addresses(), sandbox)
         connector = Connector(self.router, self.clock)
         settler = Settler(self.spool, current, self.clock, self.metrics)
-        self.pool = Pool(connector, current, settler, self.spool, self.clock, self.metrics)
+        self.pool = Pool(connector, current, settler, self.spool, self._outgoing(), self.clock, self.metrics)
         self.scheduler = Scheduler(
             self.router, self.pool, current, settler, self.spool, self.clock, self.metrics
         )
@@ -226,6 +229,19 @@ class Daemon:
             words = "limits.connections is %d; the system's files are enough for %d: raise LimitNOFILE="
             log.warning(words, asked, granted)
         return min(asked, granted)
+
+    def _outgoing(self) -> int:
+        """Connections to peers."""
+        files = descriptors.outgoing(descriptors.raise_limit(), self._places())
+        if self.settings.sandbox is not None:
+            files = (files + 1) // 2  # each has its other end here
+        asked = self.settings.limits.connections_out
+        if asked is None:
+            return min(files, memory.outgoing())
+        if asked > files:
+            words = "limits.connections_out is %d; the system's files are enough for %d: raise LimitNOFILE="
+            log.warning(words, asked, files)
+        return min(asked, files)
 
     async def _open_sandbox(self, tasks: asyncio.TaskGroup) -> Endpoint | None:
         self.sandbox: Listener | None = None
@@ -368,9 +384,13 @@ class Daemon:
         metrics.connections_in.set_function(lambda: len(places))
         metrics.places_stranger.set_function(lambda: places.strangers)
         metrics.places_client.set_function(lambda: len(places) - places.strangers)
-        metrics.connections_out.set_function(lambda: self.pool.connections)
         metrics.dns_questions.set_function(lambda: self.resolver.questions)
         metrics.dns_cache_bytes.set_function(lambda: self.resolver.cache_octets)
+        metrics.connections_out.set_function(lambda: self.pool.out.held)
+        metrics.connections_out_waiting.set_function(lambda: self.pool.out.waiting)
+        metrics.branches_learned.set_function(lambda: self.pool.learned)
+        metrics.routes_known.set_function(lambda: self.router.known)
+        metrics.threads.set_function(threading.active_count)
         metrics.memory_receiving_bytes.set_function(lambda: self.capacity.memory.used)
         metrics.memory_sending_bytes.set_function(lambda: self.pool.contents.octets)
         metrics.disk_free_bytes.set_function(lambda: self.capacity.free)

@@ -192,7 +192,16 @@ class Metrics:
         self.memory_sending_bytes = Gauge(
             "mta_memory_sending_bytes", "Contents read back from disk to be sent.", registry=registry
         )
-        self.connections_out = Gauge("mta_connections_out", "Open connections to peers.", registry=registry)
+        self.connections_out = Gauge(
+            "mta_connections_out", "Connections to peers, being dialled or open.", registry=registry
+        )
+        self.connections_out_waiting = Gauge(
+            "mta_connections_out_waiting", "Lanes that wait for a place among these.", registry=registry
+        )
+        self.branches_learned = Gauge(
+            "mta_branches_learned", "Branches whose limits are remembered.", registry=registry
+        )
+        self.routes_known = Gauge("mta_routes_known", "Domains whose route is remembered.", registry=registry)
 
     def _dns(self) -> None:
         registry = self.registry
@@ -232,6 +241,7 @@ class Metrics:
         self.memory_bodies_bytes = Gauge(
             "mta_memory_bodies_bytes", "Contents of fresh messages held in memory.", registry=registry
         )
+        self.threads = Gauge("mta_threads", "Threads of the process, but libraries' own.", registry=registry)
         bugs = Counter(
             "mta_bugs",
             "Exceptions that are our own fault: any rise is worth a report.",

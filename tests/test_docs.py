@@ -28,7 +28,7 @@ from mta.cli.main import DEFAULT, main
 from mta.cli.sandbox import OPEN
 from mta.config.load import load
 from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Settings, SpoolSettings, Stream
-from mta.core.limits import guesses, level, proofs, sparing, throttle
+from mta.core.limits import budget, guesses, level, proofs, sparing, throttle
 from mta.core.mail.header import MAX_FIELDS
 from mta.delivery import branches
 from mta.dns import cache, resolver, servers
@@ -175,11 +175,21 @@ def test_a_number_of_a_page_is_the_one_in_the_code(page: str, words: str) -> Non
     assert words in " ".join(path.read_text(encoding="utf-8").split())
 
 
+def test_the_table_of_bounds_is_the_one_in_the_code_and_each_has_its_gauge() -> None:
+    page = next(each for each in PAGES if each.name == "strangers.md").read_text(encoding="utf-8")
+    table = page.partition("\n## What all of it may take\n")[2].partition("\n## ")[0]
+    rows = [tuple(row.strip("| ").split(" | ")) for row in re.findall(r"(?m)^\| .+ \|$", table)]
+    assert rows[1:] == [(*bound[:3], f"`{bound.gauge}`") for bound in budget.BOUNDS]
+    shown = generate_latest(Metrics().registry).decode()
+    gauges = set(re.findall(r"(?m)^# TYPE (\w+) gauge$", shown))
+    assert {bound.gauge for bound in budget.BOUNDS} <= gauges
+
+
 def test_numbers_that_the_pages_have_in_words() -> None:
     assert (sparing.PERIOD, branches.SAVE_INTERVAL) == (MINUTE, MINUTE)  # "a minute", "each minute"
     assert queue.UNWRITABLE_WAIT == HOUR  # "in an hour"
     assert resolver.LONGEST == DAY  # "a day at most"
-    assert authentication.THREADS == 2  # "two at once"
+    assert authentication.THREADS == 2  # "two at once", "2 for passwords"
     assert connection.ACCEPTED == 1  # a tenth of an error
 
 

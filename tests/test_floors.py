@@ -21,6 +21,7 @@ FLOORS = (
     ("outbound.retries",),
     ("outbound.gate",),
     ("delivery.pool", "outbound.expiry", "outbound.strays"),
+    ("delivery.connections", "delivery.lanes"),
     (
         "delivery.lane",
         "delivery.branches",
@@ -36,6 +37,7 @@ FLOORS = (
         "delivery.router",
         "delivery.contents",
         "delivery.traffic",
+        "delivery.lookout",
         "intake.admission",
         "intake.authentication",
         "intake.capacity",

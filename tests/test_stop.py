@@ -27,7 +27,7 @@ async def test_a_stop_in_the_very_moment_of_a_dial_ends(tmp_path: Path) -> None:
         await house.send("ok@dst.test")
         await house.event(type="delivery")
         pool = house.daemon.pool
-        (lane,) = pool._lanes.values()
+        (lane,) = pool._lanes
         lane.connections += 1  # as `Lane.kick` does
         pool.open(lane)
         async with asyncio.timeout(10):

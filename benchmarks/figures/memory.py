@@ -1,10 +1,12 @@
 """What our daemon holds in memory: with many clients, with many peers, with large messages.
 
-Between: `make bench-memory`.
+Between: `make bench-memory`; with `--sites N --connections N` the second case alone, where one bound over all
+    is less than the sites want.
 Contract: MB (10^6 octets), resident (shared libraries included) and proportional (a page that n processes
-    share counts 1/n). Each case has a daemon of its own, and a line before and after. The three:
-    200 idle clients that have said EHLO; 1,000 open connections to 1,000 sites, each with a message of
-    2 KiB that its peer does not answer; four messages of 50 MB at once, in and out, at their peak.
+    share counts 1/n); descriptors in the second case. Each case has a daemon of its own, and a line before
+    and after. The three: 200 idle clients that have said EHLO; 1,000 open connections to 1,000 sites, each
+    with a message of 2 KiB that its peer does not answer; four messages of 50 MB at once, in and out, at
+    their peak.
 Raises: exit status 1 when a count is wrong, 2 when a run could not be made.
 Why: a thousand sites with a connection each, for that is what an open connection costs at its dearest: each
     has a lane too. One lane opens a connection for every eight messages that wait and holds 1,000.
@@ -20,7 +22,9 @@ import smtplib
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from benchmarks import cpu
@@ -61,25 +65,32 @@ def clients(directory: Path) -> None:
         tell(f"{CLIENTS} idle clients", rig.mta.pid)
 
 
-def peers(directory: Path) -> None:
-    """Connections to as many sites, which take a message and do not answer."""
+def peers(directory: Path, sites: int = PEERS, connections: int = 2 * PEERS) -> None:
+    """Connections to as many sites, which take a message and do not answer.
+
+    One tenant has half of the connections at most: what it leaves is for others.
+    """
+    most = min(sites, (connections + 1) // 2)
     sink_port, listen = relay.free_ports(2)
     home = directory / "mta"
-    argv = [*relay.ours(listen, sink_port, home, None), "--sites", str(PEERS)]
+    argv = [*relay.ours(listen, sink_port, home, None), "--sites", str(sites)]
+    argv += ["--connections", str(connections)]
     with (
         Sink(sink_port, directory / "sink.log", hold=True) as sink,
         Process(argv, listen, directory / "mta.log") as mta,
     ):
-        tell(f"started, {PEERS} sites in the settings", mta.pid)
+        tell(f"started, {sites} sites in the settings", mta.pid)
         with smtplib.SMTP("127.0.0.1", listen, timeout=PATIENCE) as client:
-            for n in range(PEERS):
+            for n in range(sites):
                 client.sendmail("a@src0.test", f"b@d{n}.test", MESSAGE)
-        if not until(lambda: sink.held() == PEERS, PATIENCE):
-            raise Broken(f"{sink.held()} of {PEERS} connections are open")
-        tell(f"{PEERS} connections to {PEERS} sites", mta.pid)
+        if not until(lambda: sink.held() == most, PATIENCE):
+            raise Broken(f"{sink.held()} of {most} connections are open")
+        files = sum(1 for _ in Path(f"/proc/{mta.pid}/fd").iterdir())
+        tell(f"{most} connections to {sites} sites, {files} descriptors", mta.pid)
+        began = time.monotonic()
         os.kill(sink.pid, signal.SIGUSR1)
-        _count(sink, PEERS)
-        tell("after the answers", mta.pid)
+        _count(sink, sites)
+        tell(f"{time.monotonic() - began:.1f} s after the answers began", mta.pid)
 
 
 def large(directory: Path) -> None:
@@ -115,13 +126,20 @@ def main() -> int:
         prog="python -m benchmarks.figures.memory", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
+    parser.add_argument("--sites", type=int, help="only the second case, with so many")
+    parser.add_argument("--connections", type=int, help="limits.connections_out there (two a site)")
     args = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, max(FILES, most)))
+    files = max(FILES, (args.sites or 0) + 1000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(files, most)))
+    cases: tuple[Callable[[Path], None], ...] = (clients, peers, large)
+    if args.sites:
+        bound = args.connections or 2 * args.sites
+        cases = (partial(peers, sites=args.sites, connections=bound),)
 
     def benchmark(home: Path) -> int:
         try:
-            for case in (clients, peers, large):
+            for case in cases:
                 with relay.fresh(home) as directory:
                     case(directory)
         except WrongCount as wrong:

@@ -196,6 +196,7 @@ class Limits:
     recipients: int = 1000  # per message
     connections: int = 1000  # of clients at once
     connections_per_client: int = 100  # from one address
+    connections_out: int | None = None  # to peers at once; none: what files and memory are enough for
     memory: Size = Size(256 * MIB)  # contents on their way in, over all clients; as many on their way out
     header: Size = Size(MIB)  # the fields of one message, 10,000 at most
     hops: int = 50  # Received fields in a message before it is taken for a loop

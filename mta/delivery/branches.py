@@ -3,9 +3,10 @@
 Between: the pool asks for the branch of a lane, and gives it back; what was learned goes to the spool, each
     change to the event log.
 Contract: one `Traffic` for each source and site, and above it one for the provider whose limits its sites
-    share. A site below a provider has no limits of its own until it is blamed for a refusal. What has
-    changed is saved once a minute, and at once where nothing may go for long. The `MAX_LEARNED` that
-    changed last are remembered; what was learned under a former name of a site is read once.
+    share. A site below a provider has no limits of its own until it is blamed for a refusal. Who was answered
+    since the last minute is saved, where that has changed anything, and at once where nothing may go for
+    long: nobody else is looked at. The `LEARNED` that were used last are remembered, here and on disk; what
+    was learned under a former name of a site is read once.
 Raises: SpoolError from `start`; a bug of ours over one branch is counted, and costs no other its memory.
 Why: a restart that forgets begins every provider anew, and asks again who has just blocked us.
 """
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 from mta.clock import Clock, Every
 from mta.core.event import Event, LimitField, Type, rfc3339
 from mta.core.limits.adaptive import Branch, Change, Saved
+from mta.core.limits.budget import LEARNED
 from mta.core.limits.level import Bounds
 from mta.core.route.routing import Route, former_site
 from mta.core.route.source import Source
@@ -27,7 +29,6 @@ from mta.metrics import Metrics
 from mta.spool.queue import Spool
 
 SAVE_INTERVAL = 60.0  # seconds between two looks at what has been learned
-MAX_LEARNED = 10_000  # branches that are remembered
 BLAMELESS = BranchBounds(
     UNLIMITED, Bounds(1.0, math.inf, math.inf)
 )  # of a site whose provider has the limits
@@ -40,8 +41,9 @@ class Branches:
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
-        self._learned: dict[str, Saved] = {}
-        self._saving = Every(clock, SAVE_INTERVAL, lambda: self._save(self.in_use.values()), self._bug)
+        self._learned: dict[str, Saved] = {}  # who was used longest ago stands first
+        self._answered: set[Traffic] = set()  # since the last look
+        self._saving = Every(clock, SAVE_INTERVAL, self._look, self._bug)
         self.in_use: dict[str, Traffic] = {}
         self._bounds: dict[str, BranchBounds] = {}  # of these, as the settings say
 
@@ -55,12 +57,19 @@ class Branches:
         self._saving.stop()
         self._save(self.in_use.values())
 
+    @property
+    def learned(self) -> int:
+        """Branches that are remembered."""
+        return len(self._learned)
+
     def enter(self, route: Route, source: Source) -> Traffic:
         """The branch of a lane from this source over this route."""
         traffic = self._of(route, source)
         for node in traffic.way:
             self.in_use.setdefault(node.name, node)
             self._bounds.setdefault(node.name, BLAMELESS if node.above else route.bounds)
+            if node.name in self._learned:
+                self._learned[node.name] = self._learned.pop(node.name)  # used last
         return traffic
 
     def leave(self, lane: Waiter, traffic: Traffic) -> None:
@@ -69,6 +78,7 @@ class Branches:
         for node in traffic.way:
             if not node.lanes:
                 self._save([node])
+                self._answered.discard(node)
                 del self.in_use[node.name], self._bounds[node.name]
 
     def rebound(self, traffic: Traffic, bounds: BranchBounds) -> None:
@@ -111,6 +121,7 @@ class Branches:
         traffic = Traffic(
             name, place, route.provider, source.name, branch, above, clock, self._changed, self._bug
         )
+        traffic.answering = self._answered
         learned = self._learned.get(name)
         if learned is None and key == route.site:
             former = _name(former_site(route.site), source.name)
@@ -130,23 +141,31 @@ class Branches:
     def _bug(self, error: Exception) -> None:
         self._metrics.bug("delivery", "a bug in a branch", error)
 
+    def _look(self) -> None:
+        answered = list(self._answered)
+        self._answered.clear()
+        self._save(answered)
+
     def _save(self, some: Iterable[Traffic]) -> None:
         """Keep what they have learned since the last time."""
-        new: dict[str, Saved] = {}
+        new: dict[str, Saved | None] = {}
         for traffic in some:
             name = traffic.name
             try:
                 saved = traffic.saved(self._clock.now())
             except Exception as error:
                 self._bug(error)
+                self._answered.add(traffic)
                 continue
             known = self._learned.get(name)
             if saved is not None and (known is None or not saved.is_like(known)):
                 new[name] = saved
-                self._learned.pop(name, None)  # the oldest stand first
+                self._learned.pop(name, None)
                 self._learned[name] = saved
-        while len(self._learned) > MAX_LEARNED:
-            del self._learned[next(iter(self._learned))]
+        while len(self._learned) > LEARNED:
+            oldest = next(iter(self._learned))
+            del self._learned[oldest]
+            new[oldest] = None
         if new:
             self._spool.learn(new)
 

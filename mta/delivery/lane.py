@@ -41,7 +41,13 @@ NOBODY: Share = (LOWEST, "")  # waits
 class LanePool(Others["Lane"], Means["Lane"], Protocol):
     """What a lane needs of its pool."""
 
+    def may_dial(self, lane: Lane) -> bool: ...
+
     def open(self, lane: Lane) -> None: ...
+
+    def stalls(self, lane: Lane) -> None:
+        """Mail waits in it: it is looked at soon."""
+        ...
 
     def has_room(self, lane: Lane, share: Share) -> None: ...
 
@@ -78,6 +84,7 @@ class Lane:
         self.serving: set[Connection] = set()
         self.idle: list[Connection] = []
         self.connections = 0  # being dialled, or open
+        self.is_watched = False  # mail waits, and the pool knows
         self.is_leaving = False  # what is under way ends here, and nothing more begins
         self._transactions: Transactions[Lane] = Transactions(
             self, self._turns, traffic, self.reach, pool, settler, clock
@@ -88,6 +95,11 @@ class Lane:
         """Whose turn it is here."""
         head = self._turns.head()
         return NOBODY if head is None else (head.message.priority, head.message.tenant)
+
+    @property
+    def has_mail(self) -> bool:
+        """Does any wait?"""
+        return self._turns.batches > 0
 
     # Mail comes in
 
@@ -125,18 +137,8 @@ class Lane:
             if self.idle and not self._pool.may_take:
                 self._pool.starved(self)
                 return
-            while self.idle and self._turns.batches:
-                end = 0 if self.route.is_spread else -1  # in turn, or its hosts are used unalike
-                connection = self.idle.pop(end)
-                try:
-                    started = self._transactions.start(connection)
-                except Exception as error:  # what it was to send leaves, or the next one would meet the same
-                    connection.drop()
-                    self._transactions.fail_next(None, error)
-                    break
-                if not started:
-                    self.idle.insert(end % (len(self.idle) + 1), connection)
-                    break
+            while self.idle and self._turns.batches and self._feed():
+                pass
             while self._wants_connection(stalled):
                 self.connections += 1
                 try:
@@ -145,8 +147,30 @@ class Lane:
                     self.connections -= 1
                     self.traffic.closed(self)
                     raise
-        except Exception as error:  # who kicks has work of his own to go on with; the next sweep comes
+            if self._turns.batches and not self.is_watched:
+                self.is_watched = True
+                self._pool.stalls(self)
+        except Exception as error:  # who kicks has work of his own to go on with; the next look comes
             self._pool.bug(error)
+
+    def _feed(self) -> bool:
+        """Give an idle connection work; False where nothing more may go."""
+        end = 0 if self.route.is_spread else -1  # in turn, or its hosts are used unalike
+        connection = self.idle.pop(end)
+        try:
+            started = self._transactions.start(connection)
+        except Exception as error:  # what it was to send leaves, or the next one would meet the same
+            connection.drop()
+            self._transactions.fail_next(None, error)
+            return False
+        if started:
+            self._pool.idle.pop(connection, None)
+        elif self._transactions.is_used_up(connection):  # a limit was learned while it was idle
+            self.retire(connection)
+        else:
+            self.idle.insert(end % (len(self.idle) + 1), connection)
+            return False
+        return True
 
     def _wants_connection(self, stalled: bool) -> bool:
         """Does more wait than the connections at hand should take? Stalled: it has waited a second."""
@@ -166,7 +190,7 @@ class Lane:
         if not self._pool.may_take:
             self._pool.starved(self)
             return False
-        return self.traffic.dial(self)
+        return self._pool.may_dial(self)
 
     # What its transactions ask and tell
 
@@ -252,24 +276,30 @@ class Lane:
         if self._rate_timer is not None:
             self._rate_timer.cancel()
             self._rate_timer = None
-        idle, self.idle = self.idle, []
-        for connection in idle:
-            self._transactions.idle_again(connection)  # unless it is used up by now
+        for connection in list(self.idle):
+            if self._transactions.is_used_up(connection):
+                self.retire(connection)
         self.kick()
 
     def leave(self) -> None:
         """Its mail goes another way by now: what waits leaves, what is under way ends as it began."""
         self.is_leaving = True
         while self.idle:
-            self.idle.pop().retire()
+            self.retire(self.idle[-1])
         self._postpone_all(self._clock.now())
 
     def spare(self) -> bool:
         """Give an idle connection up for another lane of the branch; False where there is none."""
         if not self.idle:
             return False
-        self.idle.pop().retire()
+        self.retire(self.idle[-1])
         return True
+
+    def retire(self, connection: Connection) -> None:
+        """Nothing more goes over it."""
+        if self._pool.idle.pop(connection, None) is not None and connection in self.idle:
+            self.idle.remove(connection)
+        connection.retire()
 
     def put_off(self, until: Wait, tenant: str | None = None) -> None:
         """The branch is shut, for one tenant or all, for longer than mail should wait in memory."""
@@ -293,14 +323,19 @@ class Lane:
         yield from self._transactions.batches
 
     @property
-    def is_forgettable(self) -> bool:
-        """Nothing waits, nothing is open, nothing is remembered against the site."""
-        if self.is_leaving:
-            return not self._turns.batches and not self.connections
-        quiet = self.reach.is_forgettable and not self.traffic.holds
-        quiet = quiet and self.spread.is_quiet(self._clock.monotonic())
+    def is_quiet(self) -> bool:
+        """Nothing waits, nothing is open, and no limit is remembered here alone."""
+        if self._turns.batches or self.connections:
+            return False
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
-        return not self._turns.batches and not self.connections and quiet and granted
+        return self.is_leaving or (granted and not self.traffic.holds)
+
+    @property
+    def is_forgettable(self) -> bool:
+        """Nor is anything remembered against the site."""
+        if not self.is_quiet or self.is_leaving:
+            return self.is_quiet
+        return self.reach.is_forgettable and self.spread.is_quiet(self._clock.monotonic())
 
     # Inside
 

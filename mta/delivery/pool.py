@@ -1,44 +1,45 @@
-"""All lanes, and the tasks of their connections.
+"""Where mail that may go waits in memory: which lane takes it, and what lanes share.
 
-Between: the gate offers batches with their routes; delivery opens connections; the spool says when
-    outcomes may be noted again.
-Contract: `gate`, `choose` and `offer` are synchronous; a lane is made when somebody comes to it. One
-    task for each connection, and one for each content that has to be read from disk; none for fresh mail.
-Raises: nothing; a bug in a connection's task defers what waited for it, one in the sweep is one lane's, or
-    one connection's, and the next sweep comes.
-Standards: RFC 5321 4.5.4.1 (a connection may carry many messages).
-Why: one sweep a second looks after deadlines, idle connections and stalled lanes, instead of a timer
-    for each command.
+Between: the gate offers batches with their routes; `delivery.connections` dials for the lanes; the spool says
+    when outcomes may be noted again.
+Contract: `gate`, `choose` and `offer` are synchronous; a lane is made when somebody comes to it. Where there
+    are as many as may be (`delivery.lanes`) mail for another site waits on disk. One task for each content
+    that has to be read from disk; none for fresh mail.
+Raises: nothing; a bug over one lane is its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from mta.clock import Clock, Every
+from mta.clock import Clock
 from mta.config.policy import Current, Policy
-from mta.core.answers.classify import OUR_FAULT, Judge
+from mta.core.answers.classify import Judge
 from mta.core.event import Event, Type, rfc3339
 from mta.core.limits.order import Share
 from mta.core.limits.throttle import RateLimit
-from mta.core.model import Batch, Go, Message, Outcome, Wait
+from mta.core.model import Batch, Go, Message, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
 from mta.delivery.branches import Branches
 from mta.delivery.connect import Connector
+from mta.delivery.connections import Connections
 from mta.delivery.contents import Contents
-from mta.delivery.lane import LANE_FULL, Lane
+from mta.delivery.lane import FULL_WAIT, LANE_FULL, Lane
+from mta.delivery.lanes import Lanes
 from mta.metrics import Metrics
 from mta.outbound.outcome import Settler
-from mta.smtp.client import Connection
+from mta.smtp.client import QUIT_TIMEOUT, Connection
 from mta.spool.queue import Spool
 
-SWEEP = 1.0  # seconds
-IDLE = 30.0  # seconds that a connection is kept without work
+NO_LANE = "no lane is free"
+SOON = 2 * QUIT_TIMEOUT  # seconds until one will be
 MAX_REASON = 1000  # characters in an event
 BARRED = 60.0  # seconds until an address of ours that could not be bound is tried again
 
@@ -54,62 +55,48 @@ class Pool:
         current: Current,
         settler: Settler,
         spool: Spool,
+        connections: int,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._connector = connector
         self._current = current
         self._settler = settler
         self._spool = spool
         self._clock = clock
         self._metrics = metrics
-        self._lanes: dict[tuple[str, str], Lane] = {}  # by site and source
-        self._leaving: set[Lane] = set()  # no mail comes in; what is under way ends
+        self._lanes = Lanes(clock, self._forgotten, self.bug)
+        self.out: Connections[Lane] = Connections(connector, connections, clock, metrics)
+        self.out.on_closed = self._lanes.closed
+        self.idle: OrderedDict[Connection, Lane] = self.out.idle
         self.contents = Contents(spool, current.policy.settings.limits.memory)
         self._branches = Branches(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}  # of static routes, by site
         self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time
         self._starved: set[Lane] = set()  # stopped taking until outcomes are settled
-        self._serving: set[asyncio.Task[None]] = set()
-        self._dialling: set[asyncio.Task[None]] = set()  # of these
         self.draining = False  # we are going down
-        self._sweeping = Every(clock, SWEEP, self._sweep, self.bug)
         # A lane that was full has room again, for this priority and tenant.
         self.on_room: Callable[[str, Share], None] = lambda site, share: None
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to serve; connections run in `tasks`."""
-        self._tasks = tasks
+        self.out.start(tasks)
         self.contents.start(tasks)
         await self._branches.start()
         self._spool.on_room = self._feed_starved
-        self._sweeping.start()
+        self._lanes.start()
 
     async def drain(self, grace: float) -> None:
         """Let transactions under way end, up to `grace` seconds; what waits stays on disk."""
         self.draining = True
         self._whatever(self._branches.stop)
-        self._sweeping.stop()
-        await asyncio.sleep(0)  # a task that is cancelled before its first step would end without a word
-        for task in self._dialling:
-            task.cancel()
+        self._lanes.stop()
         now = self._clock.now()
-        for lane in self._every_lane():
+        for lane in self._lanes:
             self._whatever(self._let_go, lane, now)
-        overdue = self._clock.call_later(grace, self._drop_all)
-        while self._serving:
-            await asyncio.wait(self._serving)
-        overdue.cancel()
+        await self.out.drain(grace)
 
     def _let_go(self, lane: Lane, now: float) -> None:
-        for connection in lane.idle:
-            connection.retire()
         self._settler.each(lane.take_all(), lambda batch: self._settler.postpone(batch, now))
-
-    def _drop_all(self) -> None:
-        for lane in self._every_lane():
-            for connection in list(lane.serving):
-                self._whatever(connection.drop, "Our server was stopped in the middle of it")
 
     # What another policy changes
 
@@ -117,11 +104,13 @@ class Pool:
         """Lanes of other sources or to other next hops are left; the rest reads answers by the new rules."""
         sources = {source.name: source for source in new.sources.used}
         hops = {route.site: route for route in new.routes.values()}
-        for lane in list(self._lanes.values()):
+        for lane in self._lanes:
+            if lane.is_leaving:
+                continue
             said = lane.route.static and not new.settings.sandbox  # there it is the sandbox, as before
             route = hops.get(lane.route.site) if said else lane.route
             if route is None or sources.get(lane.source.name) != lane.source:
-                self._whatever(self._leave, lane)
+                self._whatever(self._lanes.leave, lane)
             else:
                 self._whatever(self._goes_on, lane, route)
         for site in set(self._rates) - set(hops):
@@ -130,16 +119,11 @@ class Pool:
     def _goes_on(self, lane: Lane, route: Route) -> bool:
         """Take a route of another policy, or leave the lane: its connections are of another kind."""
         if _kind(lane.route) != _kind(route):
-            self._leave(lane)
+            self._lanes.leave(lane)
             return False
         self._branches.rebound(lane.traffic, route.bounds)
         lane.follow(route, self._judge(route))
         return True
-
-    def _leave(self, lane: Lane) -> None:
-        del self._lanes[lane.route.site, lane.source.name]
-        self._leaving.add(lane)
-        lane.leave()
 
     def _judge(self, route: Route) -> Judge:
         return partial(self._current.policy.rules.judge, provider=route.provider)
@@ -156,6 +140,8 @@ class Pool:
             if isinstance(answer, Go):
                 return answer
             answers.append(answer)
+        if not answers:
+            return self._no_lane()
         return min(answers, key=lambda wait: (wait.reason != LANE_FULL, wait.until))
 
     def room(self, route: Route, share: Share, most: int) -> int:
@@ -182,8 +168,7 @@ class Pool:
                 # Only what is full makes room for the next: else throttled mail would stray.
                 return full or answer
             full = full or answer
-        assert full is not None, "a pool without sources"
-        return full
+        return full or self._no_lane()
 
     def offer(self, route: Route, batch: Batch) -> Wait | None:
         """Let a batch in, or say until when it has to wait."""
@@ -201,16 +186,21 @@ class Pool:
 
     @property
     def lanes(self) -> int:
-        return len(self._lanes) + len(self._leaving)
+        return len(self._lanes)
 
     @property
     def connections(self) -> int:
-        return sum(len(lane.serving) for lane in self._every_lane())
+        return len(self.out)
+
+    @property
+    def learned(self) -> int:
+        """Branches whose limits are remembered."""
+        return self._branches.learned
 
     @property
     def batches(self) -> Iterator[list[Batch]]:
         """Everything that is in memory to be sent, lane by lane."""
-        for lane in self._every_lane():
+        for lane in self._lanes:
             yield list(lane.batches)
         yield self.contents.lent
 
@@ -220,6 +210,11 @@ class Pool:
     def may_take(self) -> bool:
         """May transactions begin?"""
         return not self.draining and self._spool.has_room
+
+    @property
+    def is_crowded(self) -> bool:
+        """Do lanes wait for a connection, whatever branch they are of?"""
+        return self.out.waiting > 0
 
     def starved(self, lane: Lane) -> None:
         """The lane stops until outcomes are settled."""
@@ -258,15 +253,25 @@ class Pool:
 
     def _others(self, lane: Lane, message: Message) -> Iterator[Lane]:
         for source in self._current.policy.sources.order(message.stream, message.id):
-            if source.name != lane.source.name:
-                yield self._lane(lane.route, source)
+            if source.name != lane.source.name and (other := self._lane(lane.route, source)) is not None:
+                yield other
+
+    def rests(self, connection: Connection) -> None:
+        """It has nothing to do, and lanes wait for a connection."""
+        self.out.rests(connection)
+
+    def may_dial(self, lane: Lane) -> bool:
+        """May it have one more connection? Else it is kicked when it may."""
+        return self.out.may_dial(lane)
 
     def open(self, lane: Lane) -> None:
         """Dial for a lane."""
-        task = self._tasks.create_task(self._serve(lane))
-        for some in (self._serving, self._dialling):
-            some.add(task)
-            task.add_done_callback(some.discard)
+        self.out.open(lane)
+        self._lanes.stalls(lane)
+
+    def stalls(self, lane: Lane) -> None:
+        """Mail waits in it: it is looked at soon."""
+        self._lanes.stalls(lane)
 
     def bug(self, error: Exception) -> None:
         self._metrics.bug("delivery", "a bug in a lane or a connection", error)
@@ -281,42 +286,50 @@ class Pool:
     def _usable(self, route: Route, sources: Sequence[Source]) -> Iterable[Lane]:
         """The lanes of these sources, in their order; barred ones only where all are."""
         if len(sources) == 1:
-            return (self._lane_on(route, sources[0]),)
+            lane = self._lane_on(route, sources[0])
+            return () if lane is None else (lane,)
         return self._unbarred(route, sources)
 
     def _unbarred(self, route: Route, sources: Sequence[Source]) -> Iterator[Lane]:
         """One after another: a lane that nobody comes to is not made."""
         barred: list[Lane] = []
+        others = False
         for source in sources:
             lane = self._lane_on(route, source)
+            if lane is None:
+                continue
             if lane.reach.is_barred:
                 barred.append(lane)
             else:
+                others = True
                 yield lane
-        if len(barred) == len(sources):
+        if not others:
             yield from barred
 
-    def _every_lane(self) -> list[Lane]:
-        return [*self._lanes.values(), *self._leaving]
+    def _no_lane(self) -> Wait:
+        """As many as may be have mail, or a connection, which is closed where it is idle."""
+        wait = SOON if self.out.spare() else FULL_WAIT
+        return Wait(math.ceil(self._clock.now() + wait * (1 + self._clock.dice())), NO_LANE)
 
-    def _lane_on(self, route: Route, source: Source) -> Lane:
+    def _lane_on(self, route: Route, source: Source) -> Lane | None:
         """The lane, on the terms of this route: they may be of a newer policy than its own."""
-        lane = self._lanes.get((route.site, source.name))
+        lane = self._lanes.get(route.site, source.name)
         # Of one policy the routes to a site share their bounds.
         if lane is not None and (lane.route.bounds is route.bounds or self._goes_on(lane, route)):
             return lane
         lane = self._lane(route, source)
-        self._branches.rebound(lane.traffic, route.bounds)  # others may share the branch since before
+        if lane is not None:
+            self._branches.rebound(lane.traffic, route.bounds)  # others may share the branch since before
         return lane
 
-    def _lane(self, route: Route, source: Source) -> Lane:
-        key = (route.site, source.name)
-        lane = self._lanes.get(key)
-        if lane is None:
+    def _lane(self, route: Route, source: Source) -> Lane | None:
+        """The lane; None where there are as many as may be, and none can leave."""
+        lane = self._lanes.get(route.site, source.name)
+        if lane is None and self._lanes.has_room():
             traffic = self._branches.enter(route, source)
             judge, rate = self._judge(route), self._rate(route)
             lane = Lane(route, source, self, traffic, rate, judge, self._settler, self._clock)
-            self._lanes[key] = lane
+            self._lanes.add(lane)
             traffic.enter(lane)
         return lane
 
@@ -334,41 +347,14 @@ class Pool:
         known = self._branches.known(route, source)
         if known is None:
             return None
-        lane = self._lanes.get((route.site, source.name))
+        lane = self._lanes.get(route.site, source.name)
         dead, barred = (lane.reach.dead_for, lane.reach.barred_for) if lane else (0.0, 0.0)
         return known.state | {"dead_for": round(dead, 1), "barred_for": round(barred, 1)}
 
-    def _forget(self, lane: Lane) -> None:
-        if lane in self._leaving:
-            self._leaving.remove(lane)
-        else:
-            del self._lanes[lane.route.site, lane.source.name]
+    def _forgotten(self, lane: Lane) -> None:
+        self.out.forget(lane)
+        self._starved.discard(lane)
         self._branches.leave(lane, lane.traffic)
-
-    async def _serve(self, lane: Lane) -> None:
-        """The life of one connection."""
-        connection: Connection | None = None
-        started = self._clock.monotonic()
-        try:
-            opened = await self._connector.connect(lane.route, lane.source, lane.judge, lane.spread)
-            self._dialling.discard(asyncio.current_task())
-            if isinstance(opened, Outcome):
-                lane.failed(opened, started)
-                return
-            connection = opened
-            lane.opened(connection)
-            await connection.ended
-            if not connection.is_lost:
-                await connection.quit()
-        except Exception as error:
-            what = "an outbound connection has failed for a reason of our own"
-            self._metrics.bug("delivery", what, error)
-            if connection is None or not connection.begun:  # the next one would meet the same, at once
-                self._whatever(lane.failed, OUR_FAULT, started)
-        finally:
-            if connection is not None and not connection.ended.done():
-                self._whatever(connection.drop)
-            self._whatever(lane.closed, connection)
 
     def _whatever(self, call: Callable[..., object], *arguments: object) -> None:
         """Call it; a bug in it is counted, and ends here."""
@@ -381,25 +367,6 @@ class Pool:
         starved, self._starved = self._starved, set()
         for lane in starved:
             lane.kick()
-
-    def _sweep(self) -> None:
-        now = self._clock.monotonic()
-        for lane in list(self._leaving):
-            self._whatever(lane.leave)  # what was put back meanwhile
-        for lane in self._every_lane():
-            self._whatever(self._look_after, lane, now)
-
-    def _look_after(self, lane: Lane, now: float) -> None:
-        for connection in list(lane.serving):
-            if now >= connection.deadline:
-                self._whatever(connection.expire)
-        for connection in list(lane.idle):
-            if now - connection.idle_since > IDLE:
-                connection.retire()
-                lane.idle.remove(connection)
-        lane.kick(stalled=True)
-        if lane.is_forgettable:
-            self._forget(lane)
 
 
 def _kind(route: Route) -> tuple[object, ...]:

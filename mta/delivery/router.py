@@ -19,13 +19,13 @@ from mta.clock import Clock
 from mta.config.policy import Current, Policy
 from mta.config.routes import routes
 from mta.config.settings import Endpoint, Hop, StaticRoute
+from mta.core.limits.budget import ROUTES
 from mta.core.model import Outcome
 from mta.core.route import routing
 from mta.core.route.provider import Providers
 from mta.core.route.routing import Host, MxAnswer, Plan, Route, Status
 from mta.dns.resolver import Resolver
 
-CACHE = 50_000  # domains
 SHORTEST, LONGEST = 60.0, 3600.0  # seconds that a route holds, whatever its ttl
 TROUBLE = 30.0  # seconds until DNS is asked again
 EVERY_DOMAIN = "*"
@@ -105,6 +105,11 @@ class Router:
         """When any name server said anything, the last time; monotonic."""
         return self._resolver.heard_at
 
+    @property
+    def known(self) -> int:
+        """Domains whose route is remembered."""
+        return len(self._known)
+
     def ask_again(self) -> None:
         """DNS is back: what was in trouble is asked for again, whoever wants it next."""
         self._troubles += 1
@@ -127,7 +132,7 @@ class Router:
         until = self._clock.monotonic() + seconds
         self._known[domain] = _Known(answer, until, self._troubles if is_trouble else None)
         self._known.move_to_end(domain)
-        if len(self._known) > CACHE:
+        if len(self._known) > ROUTES:
             self._known.popitem(last=False)
         return answer
 

@@ -80,6 +80,7 @@ class Traffic:
         self.connections = 0  # being dialled, or open
         self.lanes: set[Waiter] = set()
         self.last: Change | None = None  # why it is as it is
+        self.answering: set[Traffic] = set()  # the owner's: who was answered stands there, to be saved
         self._barred_until = 0.0  # monotonic; the peer wants none of this source, another one may do
         self._suspended_at = -math.inf  # monotonic; the last time
         self._delivered = 0  # recipients that the branch has not heard of
@@ -96,6 +97,7 @@ class Traffic:
         self._turn: tuple[Waiting[Waiter], Waiter] | None = None  # whose it is, and for what
         self._has_got = False  # something, in this turn
         self._goes_on = False  # to wait, after it
+        self._stops = False  # nobody behind it gets anything, either
         self._timer: Timer | None = None
         self._timer_at = math.inf  # monotonic
         self._kicking = False
@@ -160,11 +162,14 @@ class Traffic:
             except Exception as error:  # its own: the others leave memory all the same
                 self._bug(error)
 
-    def dial(self, lane: Waiter) -> bool:
-        """May the lane open one more connection? It is counted from then on."""
+    def dial(self, lane: Waiter, is_chosen: bool = False) -> bool:
+        """May the lane open one more connection? It is counted from then on.
+
+        Who was chosen among all who wait for a place, of any branch, waits for no turn here.
+        """
         now = self._clock.monotonic()
         for node in self.way:
-            if node._for_connection and node._turn != (node._for_connection, lane):
+            if node._for_connection and not is_chosen and node._turn != (node._for_connection, lane):
                 node._queue(node._for_connection, lane, now)
                 node._make_room(lane)
                 return False
@@ -180,6 +185,11 @@ class Traffic:
             node._open[lane] += 1
             node._has_got = True
         return True
+
+    def has_no_place(self, lane: Waiter) -> None:
+        """No connection is free over all branches: the lane waits there, and who stands behind it here."""
+        for node in self.way:
+            node._stops |= node._turn == (node._for_connection, lane)
 
     def take(self, lane: Waiter, recipients: int) -> bool:
         """May a transaction begin?"""
@@ -303,6 +313,7 @@ class Traffic:
             self._put_off(rest, self.branch.reason)
 
     def _tell(self, change: Change | None) -> None:
+        self.answering.add(self)
         if change is not None:
             self.last = change
             self._told(self, change)
@@ -419,7 +430,7 @@ class Traffic:
             while row:
                 lane = row.head()
                 self._turn = row, lane
-                self._has_got = self._goes_on = False
+                self._has_got = self._goes_on = self._stops = False
                 try:
                     lane.kick()
                 except Exception as error:
@@ -427,7 +438,7 @@ class Traffic:
                 self._turn = None
                 if self._has_got or not self._goes_on:
                     row.served(lane, stays=self._goes_on)
-                if self._goes_on:
+                if self._goes_on or self._stops:
                     break
         self._kicking = False
 

@@ -11,8 +11,9 @@ Why: a connection is served by this object itself: one call more between the two
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from mta.clock import Clock
 from mta.core.answers.classify import (
@@ -68,9 +69,17 @@ class Means(Protocol[Whose]):
 
     draining: bool
     contents: Contents
+    idle: OrderedDict[Connection, Any]  # of all lanes, with these, in the order they became so
+
+    @property
+    def is_crowded(self) -> bool:
+        """Do lanes wait for a connection, whatever branch they are of?"""
+        ...
 
     @property
     def may_take(self) -> bool: ...
+
+    def rests(self, connection: Connection) -> None: ...
 
     def bug(self, error: Exception) -> None: ...
 
@@ -156,15 +165,18 @@ class Transactions(Generic[Lane]):
                 self._turns.put_back(apart)
 
     def idle_again(self, connection: Connection) -> None:
-        if self._is_used_up(connection) or self._pool.draining:
+        if self.is_used_up(connection) or self._pool.draining:
             connection.retire()
         else:
             self._lane.idle.append(connection)
+            self._pool.idle[connection] = self._lane
             self._lane.kick()
+            if self._pool.is_crowded:
+                self._pool.rests(connection)
 
     def lost(self, connection: Connection, left: list[Left]) -> None:
         lane = self._lane
-        if connection in lane.idle:
+        if self._pool.idle.pop(connection, None) is not None and connection in lane.idle:
             lane.idle.remove(connection)
         if left:
             self._reach.lost()
@@ -184,7 +196,22 @@ class Transactions(Generic[Lane]):
     def bug(self, error: Exception) -> None:
         self._pool.bug(error)
 
-    # What the lane tells
+    # What the lane asks and tells
+
+    def is_used_up(self, connection: Connection) -> bool:
+        """Does nothing more go over it?"""
+        lane = self._lane
+        if lane.is_leaving or connection in self._spent:
+            return True
+        begun = connection.begun
+        traffic = self._traffic
+        most = traffic.messages_per_connection
+        if begun >= lane.route.limits.messages_per_connection or (most is not None and begun >= most):
+            return True
+        limits = connection.capabilities.limits
+        if limits is not None and begun >= limits.mails:
+            return True
+        return begun >= SLICE and (self._pool.is_crowded or traffic.others_wait(lane))
 
     def start(self, connection: Connection) -> bool:
         """Give an idle connection what is next, or have its content read; False where nothing may go."""
@@ -262,7 +289,7 @@ class Transactions(Generic[Lane]):
 
     def _head(self, connection: Connection) -> Batch | None:
         """What is next for this connection; what can never go over it is settled on the way."""
-        while (batch := self._turns.head()) is not None and not self._is_used_up(connection):
+        while (batch := self._turns.head()) is not None and not self.is_used_up(connection):
             if not self._pool.may_take:
                 self._pool.starved(self._lane)
                 return None
@@ -295,20 +322,6 @@ class Transactions(Generic[Lane]):
         refused.head = batch.head
         self._settle(refused, [refusal] * len(refused.recipients), connection)
         return others
-
-    def _is_used_up(self, connection: Connection) -> bool:
-        lane = self._lane
-        if lane.is_leaving or connection in self._spent:
-            return True
-        begun = connection.begun
-        traffic = self._traffic
-        most = traffic.messages_per_connection
-        if begun >= lane.route.limits.messages_per_connection or (most is not None and begun >= most):
-            return True
-        limits = connection.capabilities.limits
-        if limits is not None and begun >= limits.mails:
-            return True
-        return begun >= SLICE and traffic.others_wait(lane)
 
     def _lost(self, connection: Connection, left: Left, batch: Batch) -> None:
         transaction, now = left.transaction, self._clock.monotonic()

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -81,7 +81,7 @@ class Group:
     updates: list[Update] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     times: list[Times] = field(default_factory=list)  # changes of all times, where the clock was set
-    learned: dict[str, Saved] = field(default_factory=dict)  # what branches have learned, by name
+    learned: dict[str, Saved | None] = field(default_factory=dict)  # by branch; None: it is forgotten
     drained: Drained | None = None
     waiters: list[Done] = field(default_factory=list)  # who wants to know, besides the puts
     proof: int = 0  # a queue id to write after a failure: shows that the disk takes something
@@ -216,8 +216,7 @@ def _commit(connection: sqlite3.Connection, group: Group, seq: int) -> Result:
         for times in group.times:
             connection.execute(times.statement, times.values)
         if group.learned:
-            rows = [(name, json.dumps(saved), saved.at) for name, saved in group.learned.items()]
-            connection.executemany(sql.LEARN, rows)
+            _learn(connection, group.learned)
         if group.proof:
             connection.execute(sql.SET_META, ("last_id", group.proof))
         committed = None
@@ -234,6 +233,12 @@ def _commit(connection: sqlite3.Connection, group: Group, seq: int) -> Result:
             connection.execute("ROLLBACK")
         raise
     return Result(committed, files, gone, left)
+
+
+def _learn(connection: sqlite3.Connection, learned: Mapping[str, Saved | None]) -> None:
+    kept = [(name, *saved.learned, *saved[1:]) for name, saved in learned.items() if saved is not None]
+    connection.executemany(sql.LEARN, kept)
+    connection.executemany(sql.UNUSED, [(name,) for name, saved in learned.items() if saved is None])
 
 
 def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:

@@ -101,8 +101,8 @@ class Notes:
         self._group.events.extend(events)
         self._wake.set()
 
-    def learn(self, learned: Mapping[str, Saved]) -> None:
-        """Note what branches have learned, by name."""
+    def learn(self, learned: Mapping[str, Saved | None]) -> None:
+        """Note what branches have learned, by name; None where one is forgotten."""
         self._group.learned |= learned
         self._wake.set()
 

@@ -113,9 +113,17 @@ class Reader:
         return await self._ask(look)
 
     async def learned(self) -> dict[str, Saved]:
-        """What branches have learned, by name; the oldest first."""
-        rows = [(name, json.loads(text)) for name, text in await self._rows(sql.LEARNED)]
-        return {name: Saved(Learned(*learned), *rest) for name, (learned, *rest) in rows}
+        """What branches have learned, by name; who was used longest ago stands first."""
+
+        def look(connection: sqlite3.Connection) -> dict[str, Saved]:
+            rows = connection.execute(sql.LEARNED)
+            many = len(Learned._fields)
+            return {
+                name: Saved._make((Learned(*row[:many]), *row[many:], bool(barred)))
+                for name, *row, barred in rows
+            }
+
+        return await self._ask(look)
 
     async def content(self, message: int) -> bytes:
         """A message's content."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mta.clock import Clock
+from mta.core.limits.budget import LEARNED
 from mta.core.queue.lifecycle import Cause, State, move
 from mta.spool import database, slack
 from mta.spool import statements as sql
@@ -26,7 +27,7 @@ from mta.spool.commit import Committed
 from mta.spool.database import SpoolError
 from mta.spool.tally import Held
 
-REMEMBERED = 30 * 86400.0  # seconds that a path's limits are of any use
+REMEMBERED = 30 * 86400.0  # seconds that a branch's limits are of any use
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def recover(
         log.info("removed %d contents that a crash had left without their message", orphans)
     state = int(move(State.FRESH, Cause.RECOVER))
     connection.execute(sql.RECOVER, (state, clock.now(), first_retry, first_retry / 10))
-    connection.execute(sql.UNLEARN, (clock.now() - REMEMBERED,))
+    connection.execute(sql.UNLEARN, (clock.now() - REMEMBERED, LEARNED))
     (recipients,) = connection.execute(sql.RECIPIENTS).fetchone()
     held: list[Held] = connection.execute(sql.HELD).fetchall()
     return Found(outbox, next_seq, last_id, recipients, held)

@@ -9,6 +9,8 @@ Why: each step of a statement gives the GIL up and takes it back, so a batch is 
 
 from __future__ import annotations
 
+from mta.core.limits.adaptive import Learned, Saved
+
 PRAGMAS = (
     "PRAGMA page_size = 8192",  # 20.5 -> 13.7 us a message of 2 KiB
     "PRAGMA auto_vacuum = INCREMENTAL",  # after the page size; `spool.slack` converts older files
@@ -87,10 +89,13 @@ RECOVER = (
     "due = max(?, (message >> 13) / 1000.0 + ?) + ? * (abs(random()) % 1000) / 1000.0 WHERE due IS NULL"
 )
 
-# How fast branches take mail, as far as we have learned; after a month that is worth nothing.
-LEARN = "INSERT OR REPLACE INTO path (name, learned, updated) VALUES (?, ?, ?)"
-LEARNED = "SELECT name, learned FROM path ORDER BY updated"
-UNLEARN = "DELETE FROM path WHERE updated < ?"
+# How fast branches take mail, as far as we have learned, each field in a column of its own name; after a
+# month that is worth nothing. Who was used longest ago goes first.
+_LEARNED = ("name", *Learned._fields, *Saved._fields[1:])
+LEARN = f"INSERT OR REPLACE INTO branch ({', '.join(_LEARNED)}) VALUES ({', '.join('?' * len(_LEARNED))})"
+LEARNED = f"SELECT {', '.join(_LEARNED)} FROM branch ORDER BY at"
+UNUSED = "DELETE FROM branch WHERE name = ?"
+UNLEARN = "DELETE FROM branch WHERE at < ? OR name NOT IN (SELECT name FROM branch ORDER BY at DESC LIMIT ?)"
 
 # The clock was set ahead: every message from before then lives on by as much. By slices of ids, as below:
 # the next of so many messages, between two ids, ends here.

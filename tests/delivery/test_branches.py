@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from mta.core.limits import budget
 from mta.core.limits.adaptive import Learned, Saved
 from mta.core.limits.level import Bounds
 from mta.core.limits.order import Share
 from mta.core.limits.throttle import SiteLimits
-from mta.core.model import Wait
+from mta.core.model import Kind, Outcome, Reply, Scope, Subject, Wait
 from mta.core.route.routing import Host, Route
 from mta.core.route.source import Source
 from mta.core.route.terms import BranchBounds
-from mta.delivery.branches import Branches
+from mta.delivery.branches import SAVE_INTERVAL, Branches
 from mta.delivery.traffic import Traffic
 from mta.metrics import Metrics
 from mta.spool.queue import Spool
@@ -31,6 +32,7 @@ ANY = Bounds(1.0, math.inf, math.inf)
 CAREFUL = BranchBounds(Bounds(1 / 60, 5.0, math.inf), Bounds(1.0, 2.0, 20.0))
 SLOW = BranchBounds(Bounds(1 / 60, 1 / 60, 1 / 60), ANY)
 FAST = BranchBounds(ANY, ANY)
+DELIVERED = Outcome(Kind.DELIVERED, Subject.MESSAGE, Scope.RECIPIENT, Reply(250, "2.0.0", "ok"))
 ROUTE = Route("b.test;a.test", HOSTS, SiteLimits(20, 100, 50, None), CAREFUL)
 
 
@@ -151,3 +153,54 @@ async def test_what_has_been_in_use_for_days_without_a_change_is_not_days_old(tm
         await clock.advance(2 * 86400.0)
     async with remembering(tmp_path, clock, {}) as branches:
         assert branches.enter(ROUTE, SOURCE).branch.rate > 0.9 * LEARNED.rate
+
+
+async def test_a_spool_with_more_branches_than_are_remembered_keeps_those_that_were_used_last(
+    tmp_path: Path,
+) -> None:
+    clock = HandClock()
+    kept = {f"s{n}.test": Saved(LEARNED, clock.now() + n) for n in range(budget.LEARNED + 500)}
+    async with remembering(tmp_path, clock, kept):
+        pass
+    async with remembering(tmp_path, clock, {}) as branches:
+        assert [*branches._learned] == [*kept][500:]
+        ((count,),) = await branches._spool.reader._rows("SELECT count(*) FROM branch")
+        assert count == budget.LEARNED
+
+
+async def test_who_is_in_use_and_never_changes_is_not_forgotten_for_those_that_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mta.delivery.branches.LEARNED", 3)
+    clock = HandClock()
+    kept = {f"s{n}.test": Saved(LEARNED, clock.now()) for n in range(3)}
+    async with remembering(tmp_path, clock, kept) as branches:
+        oldest = branches.enter(ROUTE._replace(site="s0.test"), SOURCE)
+        branches.leave(Sender(oldest, 0), oldest)
+        other = branches.enter(ROUTE, SOURCE)
+        other.branch.restore(LEARNED, 0.0)
+        branches.leave(Sender(other, 0), other)
+        await branches._spool.lease([])
+        assert await branches._spool.reader.learned() == branches._learned
+        assert branches._learned.keys() == {"s0.test", "s2.test", ROUTE.site}
+
+
+async def test_a_minute_in_which_nobody_was_answered_looks_at_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    saved = Traffic.saved
+
+    def look(traffic: Traffic, now: float) -> Saved | None:
+        looked.append(traffic.name)
+        return saved(traffic, now)
+
+    monkeypatch.setattr(Traffic, "saved", look)
+    clock = HandClock()
+    async with remembering(tmp_path, clock, {}) as branches:
+        traffics = [branches.enter(ROUTE._replace(site=f"s{n}.test"), SOURCE) for n in range(100)]
+        await clock.advance(SAVE_INTERVAL + 1)
+        assert not looked
+        traffics[7].ended(0.0, clock.monotonic(), [DELIVERED], 0)
+        await clock.advance(SAVE_INTERVAL)
+        assert looked == ["s7.test"]

@@ -161,7 +161,7 @@ async def test_fifty_who_ask_at_once_share_one_query_and_one_route() -> None:
 async def test_the_domain_that_was_not_used_for_longest_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CACHE", 2)
+    monkeypatch.setattr(module, "ROUTES", 2)
     async with NameServer(ZONE) as server:
         router = routing(server)
         for domain in ("one.test", "two.test", "one.test", "three.test"):

@@ -2,8 +2,9 @@
 
 Between: tests with many sites, where a script for each connection (`tests.fakes.peer`) would be a book.
 Contract: `said` has the replies to RCPT that are not 250, by recipient domain; a test may change it. `asked`
-    are the recipients of RCPT, in order, `dialled` the addresses that were dialled. A mute one accepts
-    connections and never says a word.
+    are the recipients of RCPT, in order, `dialled` the addresses that were dialled, `peak` the most that were
+    open at once. While `go` is not set no final dot is answered. A mute one accepts connections and never
+    says a word.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Receiver:
         self.said = dict(said or {})
         self.asked: list[str] = []
         self.dialled: list[str] = []
+        self.open = self.peak = 0
+        self.go = asyncio.Event()
+        self.go.set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._answer, *self._bind, backlog=1000)
@@ -46,6 +50,7 @@ class Receiver:
 
     def hang_up(self) -> None:
         """Cut every connection: a daemon that is to stop must not wait for a server that is mute."""
+        self.go.set()
         for writer in self._writers:
             writer.transport.abort()
 
@@ -55,6 +60,8 @@ class Receiver:
         self._tasks.add(task)
         self._writers.append(writer)
         self.dialled.append(writer.get_extra_info("sockname")[0])
+        self.open += 1
+        self.peak = max(self.peak, self.open)
         try:
             if self._mute:
                 await reader.read()
@@ -63,6 +70,7 @@ class Receiver:
         except OSError:
             pass
         finally:
+            self.open -= 1
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,6 +89,7 @@ class Receiver:
                 writer.write(b"354 go on\r\n")
                 while await reader.readline() not in (b".\r\n", b""):
                     pass
+                await self.go.wait()
             elif verb == "DATA":
                 reply = "554 5.5.1 no valid recipients"
             elif verb == "QUIT":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mta.api.control import call
 from mta.config.settings import Duration, Stream
+from mta.delivery.lanes import QUIET
 from tests.fakes.peer import HELLO, TAKES
 from tests.fakes.relay import Relay, relaying, wait_of
 
@@ -67,7 +68,7 @@ async def test_a_dead_site_is_forgotten_after_an_hour(tmp_path: Path) -> None:
         await relay.house.event(type="expiration")
         await relay.clock.advance(HOUR - 61)
         assert relay.house.daemon.pool.lanes == 1
-        await relay.clock.advance(32)
+        await relay.clock.advance(32 + QUIET)
         assert relay.house.daemon.pool.lanes == 0
 
 

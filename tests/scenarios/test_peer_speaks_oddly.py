@@ -159,7 +159,7 @@ async def test_a_reply_that_drips_does_not_win_time(tmp_path: Path) -> None:
     async with relaying(tmp_path, script, HELLO + TAKES) as relay:
         await relay.house.send(B)
         await relay.peer.at(1, "hold")
-        (lane,) = relay.house.daemon.pool._lanes.values()
+        (lane,) = relay.house.daemon.pool._lanes
         (connection,) = lane.serving
         for lines in range(1, 6):
             async with asyncio.timeout(10):

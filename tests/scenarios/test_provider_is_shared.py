@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mta.config.settings import DEFAULT, Dns, Duration, ProviderSettings
+from mta.config.settings import DEFAULT, Dns, Duration, Limits, ProviderSettings
 from mta.core.limits.throttle import Rate
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
@@ -38,7 +38,7 @@ def network() -> Iterator[None]:
 
 @asynccontextmanager
 async def sharing(
-    directory: Path, sites: int, rate: Rate, connections: int = 500
+    directory: Path, sites: int, rate: Rate, connections: int = 500, limits: Limits | None = None
 ) -> AsyncIterator[tuple[House, HandClock, Receiver]]:
     """A daemon, and organisations of one provider, each a site, that share a rate and nothing else."""
     names = [*(f"d{number}.test" for number in range(sites)), "shop.test"]
@@ -51,6 +51,7 @@ async def sharing(
             dns=Dns((server.endpoint,), Duration(5.0)),
             destinations={"default": replace(DEFAULT, port=receiver.port)},
             providers={"office365": office},
+            limits=limits or Limits(),
         )
         clock = HandClock()
         async with running(terms, clock, BOTH) as house:
@@ -104,6 +105,24 @@ async def test_who_waits_for_a_connection_does_not_slow_down_who_waits_for_the_r
             await clock.advance(0.1)
             await house.quiet()
         assert len(receiver.asked) >= 8  # of ten that the rate allows in two seconds
+
+
+@pytest.mark.parametrize("window", [2, 3, 10])
+async def test_organisations_that_wait_for_a_connection_of_their_provider_s_and_one_of_ours_all_get_it(
+    tmp_path: Path, window: int
+) -> None:
+    """Where both are few, who has one waits for the other, and nobody is forgotten between the two."""
+    limits = Limits(connections_out=6)  # three for each of these
+    async with sharing(tmp_path, 40, Rate(6000, 60.0), window, limits) as (house, clock, receiver):
+        for number in range(40):
+            await house.send(NEWS.format(number), origin=FROM_OTHER)
+            await house.send(f"p{number}@d{number}.test")
+        await house.quiet()
+        for _ in range(60):
+            await clock.advance(1.0)
+            await house.quiet()
+        assert len(receiver.asked) == 80
+        assert receiver.peak <= min(window, 6)
 
 
 async def refused(house: House, clock: HandClock, receiver: Receiver, site: int, message: int = 0) -> None:

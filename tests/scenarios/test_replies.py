@@ -152,7 +152,7 @@ async def test_what_a_peer_says_is_made_what_the_page_says(tmp_path: Path, row: 
         is_kept = row.fate in (Fate.TAKEN, Fate.ANSWER)
         if not is_kept:
             await relay.peer.at(1, "end")
-        open_now = sum(len(lane.serving) for lane in relay.house.daemon.pool._lanes.values())
+        open_now = relay.house.daemon.pool.connections
         assert open_now == (is_kept or goes_on)
     assert told(event) == row.event
     assert event["type"] in EVENTS[row.fate]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shutil
 import sqlite3
 from contextlib import closing
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mta.config.settings import Sandbox
+from mta.core.limits.adaptive import Learned, Saved
 from mta.core.queueid import parse, text
 from mta.spool import database
 from mta.spool.database import SpoolError
@@ -78,6 +80,22 @@ def test_credentials_of_every_schema_still_prove_who_they_are(tmp_path: Path, st
         secrets = {credential.login: secret.encode() for credential, secret in credentials()}
         assert proves_key(secrets["key"], found["key"].verifier)
         assert proves_password(secrets["password"], found["password"].verifier)
+
+
+async def test_what_was_learned_is_known_after_the_upgrade(tmp_path: Path) -> None:
+    """It was a list, with Python's word for infinity; what is none keeps nobody from a start."""
+    terms = settings(tmp_path, sandbox=Sandbox(tmp_path / "sandbox"))
+    load_spool(DATA / "spool-0003.sql", terms.spool.path)
+    kept = Saved(Learned(5.1, math.inf, 2.0, 3.0, None), THEN, THEN + 60.5, "a rule's", True)
+    counted = Saved(Learned(0.5, 0.7, 2.0, math.inf, 20), THEN + 1.0)
+    with closing(sqlite3.connect(terms.spool.path / database.FILE)) as connection, connection:
+        for name, said in {
+            "mx.test": json.dumps(kept), "other.test": json.dumps(counted), "odd.test": "{}", "no.test": "[",
+        }.items():  # fmt: skip
+            connection.execute("INSERT INTO path VALUES (?, ?, ?)", (name, said, THEN))
+    async with running(terms, HandClock(THEN + 1000.0)) as house:
+        learned = await house.daemon.spool.reader.learned()
+        assert learned == {"mx.test": kept, "other.test": counted}
 
 
 def test_a_credential_may_still_delay_its_mail_after_the_upgrade(tmp_path: Path) -> None:

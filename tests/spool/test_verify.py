@@ -329,7 +329,7 @@ def test_where_there_is_no_spool_nothing_is_well_and_nothing_is_found(tmp_path: 
 
 
 def test_a_last_outcome_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    load_spool(DATA / "spool-0003.sql", tmp_path / "stored")
+    load_spool(DATA / "spool-0004.sql", tmp_path / "stored")
     change(tmp_path / "stored", "UPDATE recipient SET last = '[1]' WHERE last IS NOT NULL AND n = 1")
     (found,) = look(tmp_path / "stored", lambda: None).findings
     assert found.what == "recipient 1 has a last outcome that cannot be read"

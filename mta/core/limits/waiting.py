@@ -1,6 +1,7 @@
 """Who waits for the same thing, in the order of service.
 
-Between: `delivery.traffic` keeps its lanes in it that wait for the rate, or for a connection.
+Between: `delivery.traffic` keeps its lanes in it that wait for the rate, or for a connection;
+    `core.limits.outgoing` those that wait for a place among all connections.
 Contract: pure. An item waits at one priority and for one tenant; whoever comes again with another share has
     only that one. Within a row items take turns. Each call costs O(priorities), in the mean.
 Raises: IndexError from `head` where nobody waits.
@@ -9,6 +10,7 @@ Raises: IndexError from `head` where nobody waits.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from mta.core.limits.order import Order, Share
@@ -56,6 +58,13 @@ class Waiting(Generic[Item]):
             raise IndexError("nobody waits")
         _, _, row = next(self._order.ranked())
         return next(iter(row))
+
+    def first(self, may: Callable[[Share], bool]) -> Item | None:
+        """Whose turn it is among the shares that may; nobody's, where none does."""
+        for priority, tenant, row in self._order.ranked():
+            if may((priority, tenant)):
+                return next(iter(row))
+        return None
 
     def served(self, item: Item, *, stays: bool) -> None:
         """It had its turn: it waits behind the others again, or no more."""
