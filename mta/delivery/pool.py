@@ -352,6 +352,9 @@ class Pool:
         try:
             opened = await self._connector.connect(lane.route, lane.source, lane.judge, lane.shunned)
             self._dialling.discard(asyncio.current_task())
+            if isinstance(opened, Wait):
+                lane.waits(opened)
+                return
             if isinstance(opened, Outcome):
                 lane.failed(opened, started)
                 return

@@ -74,7 +74,6 @@ async def test_domains_with_the_same_mx_hosts_in_opposite_order_are_each_served_
         )
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is remembered of a host that never greeted us")
 async def test_a_best_mx_that_never_greets_is_not_waited_for_on_each_connection(tmp_path: Path) -> None:
     async with between(tmp_path, mute=True) as (house, clock, _first, second):
         await sent(house, clock, "b@here.test")

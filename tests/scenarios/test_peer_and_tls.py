@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from base64 import b64encode
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from mta.clock import SystemClock
 from mta.config.settings import Endpoint, StaticRoute
-from mta.smtp.client import NO_SECRET, NO_STARTTLS, PeerError, open_connection
+from mta.smtp.dial import Dialled
+from mta.smtp.opening import NO_SECRET, NO_STARTTLS, open_connection
+from mta.smtp.trouble import PeerError
 from tests.fakes.clock import HandClock
 from tests.fakes.house import running, settings
 from tests.fakes.network import FIRST, own_network
@@ -186,9 +189,11 @@ async def test_a_password_goes_to_nobody_who_is_not_proved(
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with own_network():
         async with ScriptedPeer(script, host=FIRST) as peer:
+            dialled = socket.create_connection((FIRST, peer.port))
+            dialled.setblocking(False)
             with pytest.raises(PeerError, match=said):
                 await open_connection(
-                    host="relay.test", address=FIRST, port=peer.port, ehlo="mta.test", clock=SystemClock(),
+                    Dialled(dialled, FIRST), host="relay.test", ehlo="mta.test", clock=SystemClock(),
                     tls_context=context, tls_required=required, login=("user@src.test", "secret word"),
                 )  # fmt: skip
     assert b"AUTH" not in peer.calls[0].received

@@ -11,7 +11,7 @@ import pytest
 from aiosmtplib.protocol import MAX_RESPONSE_LENGTH
 
 from mta.core.answers.reply import MAX_REPLY, MAX_TEXT
-from mta.smtp.client import MAX_SAID
+from mta.smtp.trouble import MAX_SAID
 from tests.fakes.peer import ASKED, HELLO, TAKES
 from tests.fakes.relay import Relay, mail, relaying
 

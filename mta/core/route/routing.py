@@ -1,7 +1,7 @@
 """Where a domain's mail goes: DNS answers -> one site, its hosts in order, their addresses.
 
 Between: `dns.resolver` makes the answers, `delivery.router` asks with them in hand.
-Contract: pure; dice are handed in; names are lower-case A-labels without the final dot (the root is
+Contract: pure; names are lower-case A-labels without the final dot (the root is
     "."), addresses are numeric text as `ipaddress` writes it, ttl is seconds. What cannot be routed is
     an `Outcome`, whose one line says what, why and what to do.
 Raises: nothing.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from mta.core.route.source import Source
 from mta.core.route.terms import BranchBounds, Limit, Resolved
 
 ROOT = "."
-MAX_HOSTS = 10  # more never help, and a domain must not make us knock at a hundred doors
+MAX_HOSTS = 100  # of these `core.route.hosts` chooses some for each attempt
 MAX_SITE = 200  # characters of a site's name
 
 
@@ -143,11 +143,6 @@ def literal(domain: str, port: int) -> Plan | Outcome:
         text = f"{domain} is no address literal; write [192.0.2.1] or [IPv6:2001:db8::1], or a domain"
         return _bounced(Reply(550, "5.1.2", text))
     return Plan(domain, (Host(str(address), port),))
-
-
-def order(hosts: Sequence[Host], dice: Callable[[], float]) -> list[Host]:
-    """The hosts in the order to try them: by preference, equals shuffled (RFC 5321 5.1)."""
-    return sorted(hosts, key=lambda host: (host.preference, dice()))
 
 
 def allowed(address: str, ours: frozenset[str], static: bool) -> bool:
