@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 from mta.clock import Clock
 from mta.core.answers.classify import Judge
@@ -34,6 +35,19 @@ from mta.smtp.client import Connection
 from mta.smtp.dial import CONNECT_TIMEOUT, Dialled, dial
 from mta.smtp.opening import open_connection
 from mta.smtp.trouble import HandshakeError, LocalError, PeerError, SourceError
+
+
+class Terms(NamedTuple):
+    """On which a connection is made."""
+
+    route: Route
+    source: Source
+    login: tuple[str, str] | None  # user and password
+
+    def requires_tls(self, address: str) -> bool:
+        """A password is for nobody else's ears."""
+        is_secret = self.login is not None and not ip_address(address).is_loopback
+        return self.route.tls_required or is_secret
 
 
 class Connector:
@@ -56,10 +70,14 @@ class Connector:
         """A connection to the first host that talks to us; hosts that are shunned (until a time) last."""
         now = self._clock.monotonic()
         last = {name for name, until in shunned.items() if until > now}
+        try:
+            login = None if route.login is None else await asyncio.to_thread(_read, route.login)
+        except LocalError as error:
+            return Outcome(Kind.DEFERRED, Subject.NETWORK, Scope.SITE, Reply(451, "4.3.5", str(error)))
         search = Search(route, source, self._router, self._hosts, self._clock, judge, last)
         while (candidate := await search.next()) is not None:
             try:
-                opened = await self._open(candidate, route, source, search)
+                opened = await self._open(candidate, Terms(route, source, login), search)
             except SourceError as error:
                 text = f"the source {source.name} ({source.address}) cannot be used: {error}"
                 return Outcome(Kind.DEFERRED, Subject.SOURCE, Scope.SOURCE, Reply(451, "4.3.5", text))
@@ -67,30 +85,30 @@ class Connector:
                 return opened
         return search.outcome()
 
-    async def _open(
-        self, candidate: Candidate, route: Route, source: Source, search: Search
-    ) -> Connection | Outcome | None:
+    async def _open(self, candidate: Candidate, terms: Terms, search: Search) -> Connection | Outcome | None:
         """A connection, or what speaks for all hosts, or neither."""
         port, missed = candidate.host.port, partial(search.missed, candidate)
         seconds = min(CONNECT_TIMEOUT, *map(candidate.patience, candidate.addresses))
         try:
-            dialled = await dial(candidate.addresses, port, source.address, self._clock, missed, seconds)
+            dialled = await dial(
+                candidate.addresses, port, terms.source.address, self._clock, missed, seconds
+            )
         except SourceError:
             raise
         except PeerError:
             return None  # the search has heard of each address
         try:
-            return await self._climb_down(dialled, candidate, route, source, search)
+            return await self._climb_down(dialled, candidate, terms, search)
         except PeerError as error:
             return search.failed(candidate, dialled.address, error)
 
     async def _climb_down(
-        self, dialled: Dialled, candidate: Candidate, route: Route, source: Source, search: Search
+        self, dialled: Dialled, candidate: Candidate, terms: Terms, search: Search
     ) -> Connection:
         """The best way to secure a connection that works, each tried on a connection of its own."""
         address, hosts = dialled.address, self._hosts
         peer = candidate.peer(address)
-        required = route.tls_required or (route.login is not None and not ip_address(address).is_loopback)
+        required = terms.requires_tls(address)
         rungs = hosts.recall(peer).rungs(self._clock.now(), required)
         if not rungs:  # since we began to dial
             dialled.socket.close()
@@ -104,8 +122,8 @@ class Connector:
                 break
             try:
                 if failed:
-                    dialled = await self._again(dialled, candidate, source)
-                return await self._open_with(rung, dialled, candidate, route, source)
+                    dialled = await self._again(dialled, candidate, terms)
+                return await self._open_with(rung, dialled, candidate, terms)
             except HandshakeError as error:
                 failed.append(error)
             except PeerError:
@@ -113,38 +131,33 @@ class Connector:
                     raise
                 break  # who does not let us in again so soon has failed in TLS
         hosts.answered(peer)
-        memory = hosts.unsecured(peer, str(failed[0]), all(each.is_decided for each in failed))
+        memory = hosts.unsecured(peer, str(failed[0]), failed[0].is_decided)
         if not required and memory.tls is TlsState.CLEAR:
-            dialled = await self._again(dialled, candidate, source)
-            return await self._open_with(Rung.CLEAR, dialled, candidate, route, source)
+            dialled = await self._again(dialled, candidate, terms)
+            return await self._open_with(Rung.CLEAR, dialled, candidate, terms)
         if not required:
             search.waits(memory.tls_since + TLS_WAIT)
         raise failed[0]
 
-    async def _again(self, dialled: Dialled, candidate: Candidate, source: Source) -> Dialled:
+    async def _again(self, dialled: Dialled, candidate: Candidate, terms: Terms) -> Dialled:
         """Another connection to the same address."""
         port, patience = candidate.host.port, candidate.patience(dialled.address)
         seconds = min(CONNECT_TIMEOUT, patience)
-        return await dial((dialled.address,), port, source.address, self._clock, _unheard, seconds)
+        source = terms.source.address
+        return await dial((dialled.address,), port, source, self._clock, _unheard, seconds)
 
     async def _open_with(
-        self, rung: Rung, dialled: Dialled, candidate: Candidate, route: Route, source: Source
+        self, rung: Rung, dialled: Dialled, candidate: Candidate, terms: Terms
     ) -> Connection:
-        peer, is_loopback = candidate.peer(dialled.address), ip_address(dialled.address).is_loopback
-        required = route.tls_required or (route.login is not None and not is_loopback)
-        try:
-            login = None if route.login is None else await asyncio.to_thread(_read, route.login)
-        except PeerError:
-            dialled.socket.close()
-            raise
+        peer, required = candidate.peer(dialled.address), terms.requires_tls(dialled.address)
         connection = await open_connection(
             dialled,
             host=candidate.host.name,
-            ehlo=source.hostname,
+            ehlo=terms.source.hostname,
             clock=self._clock,
             tls_context=self._contexts.get((required, rung)),
             tls_required=required,
-            login=login,
+            login=terms.login,
             patience=candidate.patience(dialled.address),
         )
         self._hosts.answered(peer)

@@ -103,9 +103,10 @@ async def _secure(client: Client, context: ssl.SSLContext, host: str, clock: Clo
         if error.reply is not None:
             raise  # it came under TLS: that works
         lost = client.why_lost
-        raise _failed(
-            lost or error, in_words(lost) if isinstance(lost, ssl.SSLError) else str(error)
-        ) from error
+        if isinstance(lost, ssl.SSLError):
+            raise _failed(lost, in_words(lost)) from error
+        is_cut = isinstance(error.__cause__, aiosmtplib.SMTPServerDisconnected)
+        raise HandshakeError(f"the TLS handshake failed: {error}", is_decided=is_cut) from error
     return str(version)
 
 

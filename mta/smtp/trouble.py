@@ -56,8 +56,9 @@ class TlsError(PeerError):
 class HandshakeError(TlsError):
     """TLS was offered, and came to nothing before the first reply behind the handshake.
 
-    `is_decided` where the peer's own TLS says why (an alert): it would say so again. What was cut, or hangs,
-    may be weather. It has not begun where STARTTLS itself was refused.
+    `is_decided` where the peer's own TLS says why (an alert), or it hangs up when it has seen all of ours: it
+    would do so again. What was cut before, or hangs, may be weather. It has not begun where STARTTLS itself
+    was refused.
     """
 
     def __init__(self, text: str, is_decided: bool = False, has_begun: bool = True) -> None:

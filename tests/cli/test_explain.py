@@ -108,6 +108,7 @@ async def test_a_domain_with_terms_of_its_own_has_them_above_the_providers(tmp_p
             "port": 25,
             "preference": 10,
             "addresses": ["2001:db8::1", "192.0.2.1"],
+            "memory": [],
         }
     ]
 

@@ -13,8 +13,8 @@ Contract: pure; times are wall-clock seconds, dice are handed in. A memory chang
     it lets us in                       | nothing                           |
     a handshake works                   |                                   | nothing, or 1.2 alone for 6 h
     none works, for the first time      |                                   | doubted: mail waits for 60 s
-    none works after that, or the       |                                   | in the clear for 6 h, then
-    peer's own alerts say why           |                                   | handshakes are tried again
+    none works after that, or the peer  |                                   | in the clear for 6 h, then
+    has decided so (an alert)           |                                   | handshakes are tried again
     in the clear it refuses mail        |                                   | nothing
 
     A host as a whole is a `Peer` without an address: all of its addresses are bad, or DNS has none.
@@ -156,7 +156,7 @@ class HostMemory(NamedTuple):
         return self if is_known else self._replace(tls=TlsState.SMALL, tls_since=now)
 
     def unsecured(self, now: float, why: str, is_decided: bool) -> HostMemory:
-        """No handshake worked; it is decided where the peer's own TLS says why."""
+        """No handshake worked; where the peer has decided so, to wait is of no use."""
         age = now - self.tls_since
         doubted = self.tls is TlsState.DOUBTED and 0 <= age < BELIEVED
         if doubted and age < TLS_WAIT and not is_decided:

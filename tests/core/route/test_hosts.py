@@ -46,14 +46,10 @@ def ordered(
     return [host.name for host in found]
 
 
-def chosen(
-    addresses: list[str], memories: dict[str, HostMemory], now: float = NOW, **how: bool
-) -> Choice:
+def chosen(addresses: list[str], memories: dict[str, HostMemory], now: float = NOW, **how: bool) -> Choice:
     terms = {"required": False, "races": False, "is_alone": True, "may_probe": True} | how
     recall = {Peer("mx", 25, address): memory for address, memory in memories.items()}
-    return choose(
-        Host("mx", 25), addresses, lambda peer: recall.get(peer, NOTHING), now, **terms
-    )
+    return choose(Host("mx", 25), addresses, lambda peer: recall.get(peer, NOTHING), now, **terms)
 
 
 def dialled(candidates: list[Candidate]) -> list[tuple[str, ...]]:
