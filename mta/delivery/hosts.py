@@ -102,6 +102,11 @@ class Hosts:
         if peer.address and not before.is_bad:
             self._tell(peer, f"is asked last: {why}", after.probe)
 
+    def rested(self, peer: Peer, probe: float) -> None:
+        """All addresses of a host are bad."""
+        why = "none of its addresses is any good"
+        self._become(peer, self.recall(peer).rested(self._clock.now(), probe, why))
+
     def slow(self, peer: Peer) -> None:
         """Another address was connected first."""
         self._become(peer, self.recall(peer).slow(self._clock.now()))

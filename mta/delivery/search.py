@@ -112,9 +112,11 @@ class Search:
         self._late += choice.late
         if choice.until is not None:
             self._until = min(self._until or choice.until, choice.until)
-        memory = self._hosts.recall(whole)
-        if not choice.now and choice.late and not memory.rests(self._clock.now()):
-            self._hosts.failed(whole, "none of its addresses was any good")
+        if not choice.now and choice.late:
+            bad = (
+                self._hosts.recall(each.peer(address)) for each in choice.late for address in each.addresses
+            )
+            self._hosts.rested(whole, min(memory.probe for memory in bad))
 
     # What became of it
 

@@ -130,6 +130,12 @@ class HostMemory(NamedTuple):
         since = self.since if self.failures else now
         return self._replace(failures=self.failures + 1, since=since, tried=now, probe=now + wait, why=why)
 
+    def rested(self, now: float, probe: float, why: str) -> HostMemory:
+        """Of a host as a whole: none of its addresses is to be asked before then."""
+        return self._replace(
+            failures=self.failures + 1, since=self.since or now, tried=now, probe=probe, why=why
+        )
+
     def slow(self, now: float) -> HostMemory:
         """Another one was connected while this one was not."""
         return self if self.rests(now) else self._replace(tried=now, probe=now + SLOW)
