@@ -54,6 +54,8 @@ class HostStore:
 def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """Memories that are passed over, and why, through a connection that can only read."""
     version = schema(connection)
+    if version == 0:
+        return  # begun, and no more
     if version != len(SCRIPTS):
         raise StoreError(f"store.db has schema {version}, this version's is {len(SCRIPTS)}")
     for row in connection.execute(_LIST, (-1,)):
