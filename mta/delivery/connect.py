@@ -37,8 +37,8 @@ from mta.smtp.opening import open_connection
 from mta.smtp.trouble import HandshakeError, LocalError, PeerError, SourceError
 
 
-class Terms(NamedTuple):
-    """On which a connection is made."""
+class Errand(NamedTuple):
+    """What a lane wants a connection for."""
 
     route: Route
     source: Source
@@ -77,7 +77,7 @@ class Connector:
         search = Search(route, source, self._router, self._hosts, self._clock, judge, last)
         while (candidate := await search.next()) is not None:
             try:
-                opened = await self._open(candidate, Terms(route, source, login), search)
+                opened = await self._open(candidate, Errand(route, source, login), search)
             except SourceError as error:
                 text = f"the source {source.name} ({source.address}) cannot be used: {error}"
                 return Outcome(Kind.DEFERRED, Subject.SOURCE, Scope.SOURCE, Reply(451, "4.3.5", text))
@@ -85,30 +85,32 @@ class Connector:
                 return opened
         return search.outcome()
 
-    async def _open(self, candidate: Candidate, terms: Terms, search: Search) -> Connection | Outcome | None:
+    async def _open(
+        self, candidate: Candidate, errand: Errand, search: Search
+    ) -> Connection | Outcome | None:
         """A connection, or what speaks for all hosts, or neither."""
         port, missed = candidate.host.port, partial(search.missed, candidate)
         seconds = min(CONNECT_TIMEOUT, *map(candidate.patience, candidate.addresses))
         try:
             dialled = await dial(
-                candidate.addresses, port, terms.source.address, self._clock, missed, seconds
+                candidate.addresses, port, errand.source.address, self._clock, missed, seconds
             )
         except SourceError:
             raise
         except PeerError:
             return None  # the search has heard of each address
         try:
-            return await self._climb_down(dialled, candidate, terms, search)
+            return await self._climb_down(dialled, candidate, errand, search)
         except PeerError as error:
             return search.failed(candidate, dialled.address, error)
 
     async def _climb_down(
-        self, dialled: Dialled, candidate: Candidate, terms: Terms, search: Search
+        self, dialled: Dialled, candidate: Candidate, errand: Errand, search: Search
     ) -> Connection:
         """The best way to secure a connection that works, each tried on a connection of its own."""
         address, hosts = dialled.address, self._hosts
         peer = candidate.peer(address)
-        required = terms.requires_tls(address)
+        required = errand.requires_tls(address)
         rungs = hosts.recall(peer).rungs(self._clock.now(), required)
         if not rungs:  # since we began to dial
             dialled.socket.close()
@@ -122,8 +124,8 @@ class Connector:
                 break
             try:
                 if failed:
-                    dialled = await self._again(dialled, candidate, terms)
-                return await self._open_with(rung, dialled, candidate, terms)
+                    dialled = await self._again(dialled, candidate, errand)
+                return await self._open_with(rung, dialled, candidate, errand)
             except HandshakeError as error:
                 failed.append(error)
             except PeerError:
@@ -133,31 +135,31 @@ class Connector:
         hosts.answered(peer)
         memory = hosts.unsecured(peer, str(failed[0]), failed[0].is_decided)
         if not required and memory.tls is TlsState.CLEAR:
-            dialled = await self._again(dialled, candidate, terms)
-            return await self._open_with(Rung.CLEAR, dialled, candidate, terms)
+            dialled = await self._again(dialled, candidate, errand)
+            return await self._open_with(Rung.CLEAR, dialled, candidate, errand)
         if not required:
             search.waits(memory.tls_since + TLS_WAIT)
         raise failed[0]
 
-    async def _again(self, dialled: Dialled, candidate: Candidate, terms: Terms) -> Dialled:
+    async def _again(self, dialled: Dialled, candidate: Candidate, errand: Errand) -> Dialled:
         """Another connection to the same address."""
         port, patience = candidate.host.port, candidate.patience(dialled.address)
         seconds = min(CONNECT_TIMEOUT, patience)
-        source = terms.source.address
+        source = errand.source.address
         return await dial((dialled.address,), port, source, self._clock, _unheard, seconds)
 
     async def _open_with(
-        self, rung: Rung, dialled: Dialled, candidate: Candidate, terms: Terms
+        self, rung: Rung, dialled: Dialled, candidate: Candidate, errand: Errand
     ) -> Connection:
-        peer, required = candidate.peer(dialled.address), terms.requires_tls(dialled.address)
+        peer, required = candidate.peer(dialled.address), errand.requires_tls(dialled.address)
         connection = await open_connection(
             dialled,
             host=candidate.host.name,
-            ehlo=terms.source.hostname,
+            ehlo=errand.source.hostname,
             clock=self._clock,
             tls_context=self._contexts.get((required, rung)),
             tls_required=required,
-            login=terms.login,
+            login=errand.login,
             patience=candidate.patience(dialled.address),
         )
         self._hosts.answered(peer)

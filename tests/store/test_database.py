@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import stat
 from collections.abc import AsyncIterator
@@ -124,6 +125,22 @@ async def test_a_file_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> No
         (tmp_path / "gone").mkdir()
         await hosts.save({MX: DEAD})
         assert (await hosts.load(100), said) == ({MX: DEAD}, [])
+
+
+async def test_a_save_that_is_cut_off_leaves_what_was_saved_before(tmp_path: Path) -> None:
+    """What a kill would find is what lies on the disk in the middle of it."""
+    (tmp_path / "found").mkdir()
+
+    def half(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM host")
+        for file in ("store.db", "store.db-wal"):
+            shutil.copy(tmp_path / file, tmp_path / "found")
+
+    async with opened(tmp_path) as (database, hosts, _):
+        await hosts.save({MX: DEAD})
+        await database.run(half)
+    assert await loaded(tmp_path / "found") == {MX: DEAD}
+    assert await loaded(tmp_path) == {}
 
 
 async def test_work_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
