@@ -197,7 +197,7 @@ class Daemon:
         current = self.current
         self.router = Router(current, self.resolver, self.clock, local_addresses(), sandbox)
         self.hosts = Hosts(HostStore(self.database), self.spool, self.clock, self.metrics)
-        await self.hosts.start()
+        await self.hosts.start(tasks)
         connector = Connector(self.router, self.hosts, self.clock)
         settler = Settler(self.spool, current, self.clock, self.metrics)
         self.pool = Pool(connector, current, settler, self.spool, self.clock, self.metrics)

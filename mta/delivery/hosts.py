@@ -45,8 +45,9 @@ class Hosts:
         self._saving = Every(clock, SAVE_INTERVAL, self._save, self._bug)
         self._saved: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Remember."""
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Remember; saves run in `tasks`."""
+        self._tasks = tasks
         now = self._clock.now()
         try:
             loaded = await self._store.load(MOST)
@@ -190,7 +191,7 @@ class Hosts:
 
     def _save(self) -> None:
         if self._changed and (self._saved is None or self._saved.done()):
-            self._saved = asyncio.create_task(self._write())
+            self._saved = self._tasks.create_task(self._write())
 
     async def _write(self) -> None:
         changed, self._changed = self._changed, set()

@@ -76,8 +76,9 @@ class Search:
             else:
                 return None
         candidate = self._now.popleft()
+        candidate = candidate._replace(addresses=candidate.addresses[: MAX_ADDRESSES - self._dialled])
         self._dialled += len(candidate.addresses)
-        if candidate.probe:
+        if candidate.probe in candidate.addresses:
             self._may_probe = False
             self._hosts.probed(candidate.peer(candidate.probe))
         return candidate

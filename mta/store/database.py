@@ -52,6 +52,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._thread: ThreadPoolExecutor | None = None
         self.on_new: Callable[[str], None] = lambda words: None
 
     async def open(self) -> None:
@@ -61,15 +62,17 @@ class Database:
         try:
             await self._in_thread(self._open)
         except NewerError:
-            self._thread.shutdown()
+            await self.close()
             raise
         except StoreError:
             pass
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        await self._in_thread(self._close)
-        self._thread.shutdown()
+        if self._thread is not None:
+            await self._in_thread(self._close)
+            self._thread.shutdown()
+            self._thread = None
 
     async def run(self, work: Work[Result]) -> Result:
         """One short transaction."""

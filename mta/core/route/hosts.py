@@ -258,7 +258,7 @@ def choose(
         if not memory.probe:
             ready.append(Candidate(host, (address,)))
         elif may_probe and not memory.rests(now):
-            is_hasty = not is_alone or len(usable) > 1
+            is_hasty = memory.is_bad and not (is_alone and len(usable) == 1)
             ready.append(Candidate(host, (address,), memory.tried, address, is_hasty))
             may_probe = False
         else:

@@ -12,6 +12,7 @@ import pytest
 from mta.config.settings import Endpoint, StaticRoute
 from mta.core.route.hosts import BELIEVED, NOTHING, Peer
 from mta.delivery.hosts import SAVE_INTERVAL
+from mta.store.database import NewerError
 from tests.fakes.clock import HandClock
 from tests.fakes.house import House, running, settings
 from tests.fakes.peer import HELLO, TAKES, ScriptedPeer
@@ -118,3 +119,14 @@ async def test_a_store_that_cannot_be_written_is_told_once_and_written_later(
         assert said[0].startswith("what is remembered of hosts is not kept: ")
         (tmp_path / "spool" / "store.db").rmdir()
     assert rows(tmp_path) == 1
+
+
+async def test_a_store_of_a_newer_version_is_refused_in_words(tmp_path: Path) -> None:
+    async with house(tmp_path, HandClock()):
+        pass
+    with closing(sqlite3.connect(tmp_path / "spool" / "store.db")) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    with pytest.raises(ExceptionGroup) as caught:
+        async with house(tmp_path, HandClock()):
+            pass
+    assert caught.group_contains(NewerError, match="start the newer version again")
