@@ -88,7 +88,8 @@ async def _secure(client: Client, context: ssl.SSLContext, host: str, clock: Clo
             await client.starttls(tls_context=context, server_hostname=host or None)
     except aiosmtplib.SMTPResponseException as error:
         if error.code < 0:
-            raise HandshakeError(f"STARTTLS was answered with {error.message}") from error
+            text = f"STARTTLS was answered with {error.message}"
+            raise HandshakeError(text, has_begun=False) from error
         text = f"STARTTLS was refused: {error.code} {error.message}"
         raise HandshakeError(text, has_begun=False) from error
     except (aiosmtplib.SMTPException, OSError, ValueError) as error:
