@@ -22,7 +22,7 @@ endef
 export COMMAND
 
 .DEFAULT_GOAL := help
-.PHONY: help run venv test clients lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-scale bench-attacks soak bench-relay lock
+.PHONY: help run venv test clients lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-campaign bench-scale bench-attacks soak bench-relay lock
 
 help:
 	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
@@ -40,6 +40,7 @@ help:
 	@echo 'make bench-attacks          hostile clients and peers: what does each cost the others? 7 minutes'
 	@echo 'make soak [MINUTES=n]     a steady load: does anything grow?'
 	@echo 'make bench-fleet          seventeen servers with hidden limits, as root; MINUTES=$(MINUTES)'
+	@echo 'make bench-campaign       20,000 messages to 5,000 domains, some dead or broken, beside Postfix; as root'
 	@echo 'make lock                 resolve the dependencies of pyproject.toml anew'
 
 run: venv
@@ -76,6 +77,9 @@ bench-throttle: $(VENV)/.bench
 
 bench-fleet: $(VENV)/.run
 	$(PYTHON) -m benchmarks.figures.fleet --minutes $(MINUTES) $(ARGS)
+
+bench-campaign: $(VENV)/.run
+	$(PYTHON) -m benchmarks.figures.campaign $(ARGS)
 
 bench-scale: $(VENV)/.run
 	$(PYTHON) -m benchmarks.figures.scale $(ARGS)

@@ -36,8 +36,10 @@ mynetworks = 127.0.0.0/8
 mydestination =
 alias_maps =
 local_recipient_maps =
-default_transport = smtp:[127.0.0.1]:{sink}
 """
+RELAYED = "default_transport = smtp:[127.0.0.1]:{sink}\n"
+# Its way out is by DNS, and TLS where it is offered, as every guide has it.
+BY_NAMES = "smtp_tls_security_level = may\n"
 TUNED = """\
 in_flow_delay = 0
 max_use = 5000
@@ -59,6 +61,7 @@ error unix - - n - - error
 retry unix - - n - - error
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 """
 # Where somebody has to authenticate: one more smtpd. Its users are in Cyrus SASL's own file: no other server.
@@ -74,7 +77,6 @@ SUBMISSION_MASTER = """\
   -o smtpd_tls_security_level=encrypt
   -o smtpd_sasl_auth_enable=yes
   -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
-tlsmgr unix - - n 1000? 1 tlsmgr
 """
 SASL = """\
 pwcheck_method: auxprop
@@ -86,12 +88,17 @@ mech_list: PLAIN
 
 def as_shipped(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
     """The settings of a fresh installation, and those that make it a relay."""
-    return _prepare(MAIN, listen, sink, directory, submission)
+    return _prepare(MAIN + RELAYED, listen, sink, directory, submission)
 
 
 def tuned(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
     """Tuned for throughput, though on two cores nothing gains more than the noise: count the better one."""
-    return _prepare(MAIN + TUNED, listen, sink, directory, submission)
+    return _prepare(MAIN + RELAYED + TUNED, listen, sink, directory, submission)
+
+
+def by_names(listen: int, directory: Path) -> list[str]:
+    """As shipped, to wherever DNS says."""
+    return _prepare(MAIN + BY_NAMES, listen, 0, directory, None)
 
 
 def _prepare(main: str, listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:

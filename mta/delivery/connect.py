@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import NamedTuple
 
 from mta.clock import Clock
 from mta.core.answers.classify import Judge
+from mta.core.limits.spread import Spread
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject, Wait
 from mta.core.route.hosts import TLS_WAIT, Candidate, Rung, TlsState
 from mta.core.route.routing import Login, Route
@@ -65,22 +65,27 @@ class Connector:
         }
 
     async def connect(
-        self, route: Route, source: Source, judge: Judge, shunned: Mapping[str, float]
+        self, route: Route, source: Source, judge: Judge, spread: Spread
     ) -> Connection | Outcome | Wait:
-        """A connection to the first host that talks to us; hosts that are shunned (until a time) last."""
-        now = self._clock.monotonic()
-        last = {name for name, until in shunned.items() if until > now}
+        """A connection to the first host that talks to us; hosts that are bad or shunned last."""
         try:
             login = None if route.login is None else await asyncio.to_thread(_read, route.login)
         except LocalError as error:
             return Outcome(Kind.DEFERRED, Subject.NETWORK, Scope.SITE, Reply(451, "4.3.5", str(error)))
-        search = Search(route, source, self._router, self._hosts, self._clock, judge, last)
+        search = Search(route, source, self._router, self._hosts, self._clock, judge, spread)
         while (candidate := await search.next()) is not None:
+            opened: Connection | Outcome | None = None
+            spread.dialled(candidate.host.name)
             try:
                 opened = await self._open(candidate, Errand(route, source, login), search)
             except SourceError as error:
                 text = f"the source {source.name} ({source.address}) cannot be used: {error}"
                 return Outcome(Kind.DEFERRED, Subject.SOURCE, Scope.SOURCE, Reply(451, "4.3.5", text))
+            finally:
+                if not isinstance(opened, Connection):
+                    spread.closed(candidate.host.name)
+            if isinstance(opened, Connection):
+                search.connected()
             if opened is not None:
                 return opened
         return search.outcome()

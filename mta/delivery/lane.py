@@ -19,9 +19,10 @@ from typing import Protocol
 from mta.clock import Clock, Timer
 from mta.core.answers.classify import Judge
 from mta.core.limits.order import LOWEST, Share
+from mta.core.limits.spread import Spread
 from mta.core.limits.throttle import GO, RateLimit
 from mta.core.limits.turns import LOW, Turns
-from mta.core.model import Batch, Go, Outcome, Wait
+from mta.core.model import Batch, Go, Outcome, Scope, Subject, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
 from mta.delivery.reach import Others, Reach
@@ -73,7 +74,7 @@ class Lane:
         self._rate_timer: Timer | None = None
         self.reach: Reach[Lane] = Reach(self, source, pool, traffic, clock)
         self._enough_until = 0.0  # monotonic; no more connections than there are
-        self.shunned: dict[str, float] = {}  # hosts that are no good now -> monotonic time until then
+        self.spread = Spread()
         self.serving: set[Connection] = set()
         self.idle: list[Connection] = []
         self.connections = 0  # being dialled, or open
@@ -125,7 +126,8 @@ class Lane:
                 self._pool.starved(self)
                 return
             while self.idle and self._turns.batches:
-                connection = self.idle.pop()
+                end = 0 if self.route.is_spread else -1  # in turn, or its hosts are used unalike
+                connection = self.idle.pop(end)
                 try:
                     started = self._transactions.start(connection)
                 except Exception as error:  # what it was to send leaves, or the next one would meet the same
@@ -133,7 +135,7 @@ class Lane:
                     self._transactions.fail_next(None, error)
                     break
                 if not started:
-                    self.idle.append(connection)
+                    self.idle.insert(end % (len(self.idle) + 1), connection)
                     break
             while self._wants_connection(stalled):
                 self.connections += 1
@@ -200,6 +202,7 @@ class Lane:
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
         self.serving.add(connection)
+        self.spread.opened(connection.host)
         connection.serve(self._transactions)
         self.traffic.opened()
         self._transactions.idle_again(connection)
@@ -207,6 +210,8 @@ class Lane:
     def failed(self, outcome: Outcome, started: float) -> None:
         """No host let us in; with no other connection, what waits is settled."""
         try:
+            if self._is_hosts_own(outcome):
+                return
             if is_refusal(outcome) and self.traffic.is_alone:
                 self._settle_head(outcome)  # the others wait for the branch, and lose no attempt
             if self.traffic.dial_failed(started, outcome):
@@ -237,6 +242,7 @@ class Lane:
         self.connections -= 1
         if connection is not None:
             self.serving.discard(connection)
+            self.spread.closed(connection.host)
         self.traffic.closed(self)
         if connection is not None:
             self._transactions.closed(connection)
@@ -299,7 +305,7 @@ class Lane:
         if self.is_leaving:
             return not self._turns.batches and not self.connections
         quiet = self.reach.is_forgettable and not self.traffic.holds
-        quiet = quiet and self._clock.monotonic() > max(self.shunned.values(), default=0.0)
+        quiet = quiet and self.spread.is_quiet(self._clock.monotonic())
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
         return not self._turns.batches and not self.connections and quiet and granted
 
@@ -308,6 +314,16 @@ class Lane:
     def _grant(self) -> None:
         self._rate_timer = None
         self.kick()
+
+    def _is_hosts_own(self, outcome: Outcome) -> bool:
+        """Does one host want no more connections, while another may? Not by words that are a provider's."""
+        verdict = outcome.verdict
+        if outcome.subject is not Subject.CONNECTION or verdict is None or not verdict.is_by_rule:
+            return False
+        if verdict.is_own and verdict.scope is not Scope.HOST:
+            return False
+        alike = self.route.alike(outcome.host)
+        return self.spread.is_own(outcome.host, alike, self._clock.monotonic())
 
     def _moves(self, batch: Batch) -> bool:
         """Where our source is of no use, and another one may be, that one has it at once."""

@@ -350,7 +350,7 @@ class Pool:
         connection: Connection | None = None
         started = self._clock.monotonic()
         try:
-            opened = await self._connector.connect(lane.route, lane.source, lane.judge, lane.shunned)
+            opened = await self._connector.connect(lane.route, lane.source, lane.judge, lane.spread)
             self._dialling.discard(asyncio.current_task())
             if isinstance(opened, Wait):
                 lane.waits(opened)

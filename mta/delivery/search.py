@@ -12,12 +12,12 @@ Standards: RFC 5321 5.1, RFC 7504 (521, 556).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
 
 from mta.clock import Clock
 from mta.core.answers.classify import Judge
 from mta.core.answers.status import NO_MAIL
 from mta.core.limits.adaptive import OURS
+from mta.core.limits.spread import Spread
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject, Wait
 from mta.core.route.hosts import MAX_ADDRESSES, Candidate, Peer, choose, in_order, latest
 from mta.core.route.routing import Host, Route, within_reach
@@ -44,7 +44,7 @@ class Search:
         hosts: Hosts,
         clock: Clock,
         judge: Judge,
-        shunned: Container[str],
+        spread: Spread,
     ) -> None:
         self._route = route
         self._source = source
@@ -52,13 +52,21 @@ class Search:
         self._hosts = hosts
         self._clock = clock
         self._judge = judge
-        self._order = deque(in_order(route.hosts, hosts.recall, clock.now(), clock.dice, shunned))
+        self._spread = spread
+        now = clock.monotonic()
+        self._order = deque(
+            in_order(
+                route.hosts, hosts.recall, clock.now(), clock.dice,
+                lambda name: spread.rank(name, now), lambda name: spread.is_shunned(name, now),
+            )
+        )  # fmt: skip
         self._now: deque[Candidate] = deque()
         self._late: list[Candidate] = []
         self._is_late = False  # all hosts have had their turn
         self._may_probe = True
         self._dialled = 0
         self._failed: list[Peer] = []
+        self._crowded: list[str] = []  # hosts that want no more connections
         self._until: float | None = None  # when hosts are to be asked whose TLS is in doubt
         self._said: list[str] = []
         self._last: Outcome | None = None
@@ -132,6 +140,8 @@ class Search:
         """A peer did not let us in: what it says, where it speaks for all hosts."""
         outcome = self._note(candidate, address, error)
         host = candidate.host
+        if outcome.subject is Subject.CONNECTION and is_refusal(outcome):
+            self._crowded.append(host.name)
         if outcome.kind is Kind.BOUNCED:
             if self._route.login is None:  # what serves us by contract is in trouble
                 self._final.add(host)
@@ -142,8 +152,13 @@ class Search:
         """The host lets us in, and its TLS is to be given a while."""
         self._until = min(self._until or until, until)
 
+    def connected(self) -> None:
+        """Somebody let us in."""
+        self._tell_crowded()
+
     def outcome(self) -> Outcome | Wait:
-        """What the attempt comes to."""
+        """What the attempt comes to; the lane tells of the host that it names."""
+        self._tell_crowded("" if self._last is None else self._last.host)
         for peer in self._failed:
             self._hosts.unsure(peer)
         if self._until is not None:
@@ -153,6 +168,12 @@ class Search:
         if last.kind is Kind.BOUNCED and self._final != set(self._route.hosts):
             last = last._replace(kind=Kind.DEFERRED)
         return _worded(last, self._said)
+
+    def _tell_crowded(self, told: str = "") -> None:
+        now = self._clock.monotonic()
+        for name in self._crowded:
+            if name != told and (alike := self._route.alike(name)):
+                self._spread.is_own(name, alike, now)
 
     def _note(self, candidate: Candidate, address: str, error: PeerError) -> Outcome:
         outcome = _unreachable(candidate.host, error, self._judge)

@@ -28,6 +28,7 @@ from mta.core.answers.classify import (
     wants_tls,
 )
 from mta.core.answers.dialogue import Left, Transaction
+from mta.core.limits.spread import Spread
 from mta.core.limits.turns import Turns
 from mta.core.mail.message import header_block, stuff
 from mta.core.model import Batch, Outcome, Reaction, Scope
@@ -39,7 +40,6 @@ from mta.delivery.traffic import SLICE, Traffic, Waiter, is_refusal
 from mta.outbound.outcome import Settler, Trace
 from mta.smtp.client import Connection
 
-SHUN = 300.0  # seconds that a host is left alone after it said that another one should be asked
 TENANT_SUSPENDED = 1800.0  # seconds, where a rule names no time
 MOMENT = 5.0  # seconds; what took longer leaves an event
 
@@ -52,7 +52,7 @@ class Origin(Waiter, Protocol):
     judge: Judge
     idle: list[Connection]
     is_leaving: bool
-    shunned: dict[str, float]
+    spread: Spread
 
     def granted(self, recipients: int) -> bool: ...
 
@@ -273,6 +273,12 @@ class Transactions(Generic[Lane]):
                 self._lane.pop()
                 self._settler.expire(batch, self._trace(connection))
                 continue
+            limits = connection.capabilities.limits
+            if limits is not None and (beyond := limits.beyond(batch.recipients)):
+                self._lane.pop()
+                self._turns.put_back(batch.split(beyond))
+                self._turns.put_back(batch)
+                continue
             refusal = unsendable(message.options, connection.capabilities, connection.host)
             if refusal is None or message.content is None:  # that is decided when it is read
                 return batch
@@ -300,6 +306,9 @@ class Transactions(Generic[Lane]):
         traffic = self._traffic
         most = traffic.messages_per_connection
         if begun >= lane.route.limits.messages_per_connection or (most is not None and begun >= most):
+            return True
+        limits = connection.capabilities.limits
+        if limits is not None and begun >= limits.mails:
             return True
         return begun >= SLICE and traffic.others_wait(lane)
 
@@ -331,7 +340,7 @@ class Transactions(Generic[Lane]):
         lane = self._lane
         for verdict in {result.verdict for result in results if result.verdict is not None}:
             if verdict.reaction is Reaction.NEXT_MX and len(lane.route.hosts) > 1:
-                lane.shunned[connection.host] = self._clock.monotonic() + (verdict.wait or SHUN)
+                lane.spread.shun(connection.host, self._clock.monotonic(), verdict.wait)
                 self._spent.add(connection)
             elif verdict.scope is Scope.TENANT:
                 self._traffic.suspend_tenant(tenant, verdict.wait or TENANT_SUSPENDED, verdict)

@@ -23,7 +23,8 @@ import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
 from mta.clock import Clock, timeout
-from mta.core.answers.dialogue import Capabilities, Dialogue, Left, Stage, Transaction
+from mta.core.answers.capabilities import Capabilities
+from mta.core.answers.dialogue import Dialogue, Left, Stage, Transaction
 from mta.core.answers.reply import ReplyParser, quoted
 from mta.core.model import Reply
 from mta.smtp.trouble import PeerError
@@ -170,7 +171,7 @@ class Connection:
         self._transport: Any = client.transport
         self._clock = clock
         self._parser = ReplyParser()
-        self._dialogue = Dialogue(capabilities)
+        self._dialogue = Dialogue(capabilities, self._unsent)
         self._backlog: deque[memoryview] = deque()  # of a body larger than the transport likes
         self.feeder: Feeder
         self.host = host
@@ -271,6 +272,11 @@ class Connection:
         if dialogue.idle and not self.ended.done():
             self.idle_since = self._clock.monotonic()
             self.feeder.idle_again(self)
+
+    def _unsent(self) -> int:
+        """Octets that have not left; TLS makes them a few more."""
+        waiting: int = self._transport.get_write_buffer_size()
+        return waiting + len(self._backlog) * BLOCK
 
     # The end
 

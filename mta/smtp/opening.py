@@ -19,7 +19,7 @@ from ipaddress import ip_address
 import aiosmtplib
 
 from mta.clock import Clock, timeout
-from mta.core.answers.dialogue import Capabilities
+from mta.core.answers.capabilities import capabilities
 from mta.core.route.hosts import GREETING_TIMEOUT
 from mta.smtp.client import Client, Connection
 from mta.smtp.dial import Dialled
@@ -59,7 +59,7 @@ async def open_connection(
                 raise TlsError(NO_SECRET)
             async with step("AUTH", clock):
                 await client.login(*login)
-        return Connection(client, host, address, _capabilities(client), tls, clock)
+        return Connection(client, host, address, capabilities(client.esmtp_extensions), tls, clock)
     except BaseException:
         client.discard()
         raise
@@ -119,8 +119,3 @@ def _failed(error: BaseException, why: str) -> TlsError:
         return TlsError(text)  # TLS itself works; it is the certificate that we do not take
     alerts = [cause.reason for cause in found if cause.reason and "_ALERT_" in cause.reason]
     return HandshakeError(text, any("INTERNAL_ERROR" not in reason for reason in alerts))
-
-
-def _capabilities(client: Client) -> Capabilities:
-    offers = client.supports_extension
-    return Capabilities(offers("pipelining"), offers("size"), offers("8bitmime"), offers("smtputf8"))

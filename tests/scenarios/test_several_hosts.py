@@ -363,3 +363,53 @@ async def test_mx_hosts_of_one_preference_are_both_used(tmp_path: Path) -> None:
             await net.house.event(type="delivery", recipient=name)
             await net.clock.advance(1)
         assert net.dialled() == [1, 1]
+
+
+EQUALS: Zone = {**BOTH, ("dst.test", "MX"): ["10 mx1.dst.test.", "10 mx2.dst.test."]}
+CROWDED = "421 4.7.0 mx.dst.test Error: too many connections from 192.0.2.1"
+
+
+async def test_one_of_two_equal_hosts_wants_no_more_connections_and_the_other_takes_the_mail(
+    tmp_path: Path,
+) -> None:
+    """It is the host's own limit: the site's stays as it was, and no attempt is lost."""
+    scripts = {FIRST: [f"-> {CROWDED}\nclose"], SECOND: [HELLO + TAKES]}
+    async with serving(tmp_path, EQUALS, scripts) as net:
+        thrown = iter([0.1, 0.9])
+        net.clock.dice = lambda: next(thrown, 0.5)  # type: ignore[method-assign]
+        await net.house.send(B)
+        await net.clock.advance(1)  # what the rate of a stranger asks for
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+        assert net.dialled() == [1, 1]
+        assert not [event for event in net.house.events if event["type"] == "limit"]
+
+
+async def test_both_of_two_equal_hosts_want_no_more_connections_and_it_is_the_site(tmp_path: Path) -> None:
+    refuses = f"-> {CROWDED}\nclose"
+    async with serving(tmp_path, EQUALS, {FIRST: [refuses], SECOND: [refuses]}) as net:
+        await net.house.send(B)
+        await net.clock.advance(1)
+        told = await story(net.house, 2)
+        assert told[1].startswith(f"deferral 1 {B} connection ")
+        assert net.dialled() == [1, 1]
+
+
+async def test_two_equal_hosts_are_used_in_turn_while_both_are_idle(tmp_path: Path) -> None:
+    two = {"connections": 2, "connections_start": 2, "rate_start": Rate(1000, 1.0)}
+    scripts = {FIRST: [HELLO + "hold\n" + TAKES * 2], SECOND: [HELLO + TAKES * 3]}
+    async with serving(tmp_path, EQUALS, scripts, **two) as net:
+        thrown = iter([0.1, 0.9])
+        net.clock.dice = lambda: next(thrown, 0.5)  # type: ignore[method-assign]
+        await net.house.send(B)
+        await net.peers[FIRST].at(1, "hold")
+        await net.house.send(C)
+        await net.house.event(type="reception", recipient=C)
+        await net.clock.advance(1)  # it has waited for as long as a second connection is worth
+        await net.house.event(type="delivery", recipient=C)
+        net.peers[FIRST].go()
+        await net.house.event(type="delivery", recipient=B)
+        for n in range(3):
+            await net.house.send(f"{n}@dst.test")
+            await net.house.event(type="delivery", recipient=f"{n}@dst.test")
+        hosts = [event["host"] for event in net.house.events if event["type"] == "delivery"]
+        assert hosts[2:] == ["mx2.dst.test", "mx1.dst.test", "mx2.dst.test"]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mta.core.answers.dialogue import Capabilities, Left, Stage, Transaction
+from mta.core.answers.capabilities import Capabilities
+from mta.core.answers.dialogue import Left, Stage, Transaction
 from mta.core.mail.message import needs_smtputf8
 from mta.core.model import Kind, Message, Option, Outcome, Reaction, Recipient, Reply, Scope, Subject, Verdict
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from mta.core.answers.capabilities import Capabilities
 from mta.core.answers.reply import MAX_QUOTED, ReplyError
 from mta.core.mail.address import ascii_address
 from mta.core.mail.message import header_block, needs_smtputf8
@@ -29,15 +30,6 @@ from mta.core.model import Message, Option, Recipient, Reply
 
 MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would wait for long
 _END = b".\r\n"
-
-
-class Capabilities(msgspec.Struct, frozen=True):
-    """What EHLO said."""
-
-    pipelining: bool = False
-    size: bool = False
-    eightbit: bool = False
-    smtputf8: bool = False
 
 
 class Stage(enum.Enum):
@@ -115,14 +107,18 @@ class Step(msgspec.Struct):
 class Dialogue:
     """The transactions of one connection, in order."""
 
-    def __init__(self, capabilities: Capabilities) -> None:
+    def __init__(self, capabilities: Capabilities, unsent: Callable[[], int] = lambda: 0) -> None:
+        """`unsent` tells how many of the octets that were to be written have not left."""
         self._capabilities = capabilities
         self._pipelining = capabilities.pipelining
         self._expected: deque[tuple[Stage, Transaction]] = deque()
         self._reset_first = False  # the peer still holds a transaction that came to nothing
         self.closing: Reply | None = None  # the 421 that the peer said goodbye with
         self.fault: Exception | None = None
-        self._withheld: Transaction | None = None  # its body was due in the step that ended everything
+        self._unsent = unsent
+        self._withheld: Transaction | None = (
+            None  # its body was not sent, or in vain, in the step that ended everything
+        )
 
     @property
     def idle(self) -> bool:
@@ -273,8 +269,18 @@ class Dialogue:
         if 300 <= reply.code < 400:
             # Taken or not: nobody can tell.
             raise Desync(f"The final dot was answered with {_shown(reply)}")
+        if reply.code < 300 and (unsent := self._unsent()) and unsent > self._behind():
+            self._withheld = transaction
+            raise Desync(f"The peer said {_shown(reply)} before it had the whole message")
         transaction.dot_reply = reply
         self._finish(transaction, step, take)
+
+    def _behind(self) -> int:
+        """The most octets that may wait behind the body that was just answered: the next envelope."""
+        if not self._expected:
+            return 0
+        envelope = sum(map(len, self._expected[-1][1].envelope)) + len(b"RSET\r\nDATA\r\n")
+        return envelope + envelope // 50 + 100  # what TLS adds is less
 
     def _say(self, stage: Stage, transaction: Transaction, octets: bytes, step: Step) -> None:
         self._expected.append((stage, transaction))

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 from mta.core.limits.evidence import DOUBT, Evidence
 from mta.core.limits.level import AGE, MINUTE, Bounds, Level, Meter
+from mta.core.limits.rarity import TRIED
 from mta.core.limits.replytime import ReplyTime
 from mta.core.limits.throttle import Rate, RateLimit
 from mta.core.limits.weather import Say, Weather
@@ -417,8 +418,8 @@ class Branch:
         rate = self._rate
         if said is Say.NOTHING:
             return self._tell(now, "rate", "the site takes mail again", TELL[0])
-        if said is Say.AS_BEFORE:
-            rate.value, rate.mark = self._before
+        if said is Say.TRY_SLOWER:
+            rate.value, rate.mark = TRIED * self._before[0], self._before[1]
         else:
             rate.value, rate.mark = max(rate.value, self._former[0]), self._former[1]
             if said is Say.FOUND:

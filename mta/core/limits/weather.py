@@ -12,8 +12,8 @@ How:
        Answers and refusals that stood alone (the next transaction passed) are counted by speed. Where two
        were refused at less than half of a speed, and their share is no smaller than at that one, it is the
        weather: the speed is what it was, and all marks are forgotten.
-    2. Where a refusal is rare (once in hundreds, at no higher speed), nothing is risked: it is as before
-       at once, and a second one that is as rare is the weather.
+    2. Where a refusal is rare (once in hundreds, at no higher speed), it is nearly as before at once, and
+       `core.limits.rarity` says what a second one means.
     3. While the weather is known, the log-likelihoods of its share against a larger one are summed up
        (CUSUM, Page 1954). Where that says more, we go slower, wait for as many answers as show whether
        fewer are refused, and if not, the speed is what it was.
@@ -25,14 +25,13 @@ import enum
 import math
 from dataclasses import dataclass, field
 
+from mta.core.limits.rarity import ENOUGH, RARE, SLOWER, Rarity, Seen
+
 MOST = 0.3  # of what is answered; where more is refused it is right to go slower, whatever the reason
 LEAST = 0.0002  # less is nothing
-SLOWER = 0.9  # of the speed that was refused: there a limit would hardly refuse
 TESTED = 0.85  # of a mark: there it would not
 SETTLED = 60.0  # seconds until a site has forgotten what came before we went slower
-ENOUGH = 2  # refusals that are believed
-PATIENCE = 20, 2, 100  # transactions, and times those between refusals, without another: it was about speed
-RARE = 100  # transactions, at no higher speed, after which one refusal may be ignored
+LEAST_QUIET, LONG_QUIET = 20, 200  # transactions without a refusal, and twice those between two: it was speed
 RECENT, DOUBT = 15.0, 5.0  # transactions over which the share of refusals is measured; and of none before
 STEPS, APART = 2.0, 3  # speeds by steps: so many to the double; and steps that are less than half
 SLOWEST, FASTEST = 0.001, 1e6  # recipients a second
@@ -47,7 +46,7 @@ class Say(enum.Enum):
 
     SLOW_DOWN = enum.auto()  # it is about speed
     NOTHING = enum.auto()
-    AS_BEFORE = enum.auto()  # undo the last reaction
+    TRY_SLOWER = enum.auto()  # undo it but for a little (`rarity.TRIED`)
     FOUND = enum.auto()  # it is the weather: undo all reactions, forget all marks
     STILL = enum.auto()  # it is the weather, as was known: undo the reactions
 
@@ -61,6 +60,8 @@ class Weather:
     was_alone: bool = True  # the last refusal: what was tried next was taken
     _answers: float = 0.0  # what `share` is made of
     _refusals: float = 0.0
+    _fast: float = 0.0  # transactions since it is known, and at speeds that a limit may refuse
+    _fast_refusals: float = 0.0
     _below: float = math.inf  # speeds at which a limit would not refuse
     _settled_at: float = math.inf
     _excess: float = 0.0  # the share that made us slower
@@ -69,9 +70,12 @@ class Weather:
     _lately: float = 0.0  # transactions, up to `RECENT`
     _hits: float = 0.0  # of them refused
     _quiet: int = 0  # transactions since the last reaction
+    _calm: int = 0  # of them, settled
+    _patience: float = 0.0  # for so many of these
     _gap: int = 0  # before it
     _is_again: bool = False  # the last reaction was to a refusal at a speed that had been good
     _is_rare: bool = False
+    _rarity: Rarity = field(default_factory=Rarity)
     _is_settled: bool = False
     _speed: float = math.inf  # of the last reaction
     _is_asked: bool = False  # was there a reaction since the site was open?
@@ -84,15 +88,19 @@ class Weather:
         """Transactions were not refused, at a speed."""
         self._look(many, 0)
         self._quiet += many
+        self._rarity.passed(many)
         if not self.share:
             self._note(speed, many)
         if self.is_slow and not self.share:
-            self.is_slow = self._quiet < self._patience and (self._is_again or speed <= self._below)
+            self._calm += many if now >= self._settled_at else 0
+            self.is_slow = self._calm < self._patience and (self._is_again or speed <= self._below)
         elif self.is_slow:
             if speed > self._below:
                 self.is_slow = False
             elif now >= self._settled_at:
                 self._count(many, 0)
+        elif self.share:
+            self._fast += many
         if self._score:
             self._score += many * math.log1p(-self._worse / (1 - self.share))
             if self._score <= 0:
@@ -103,7 +111,10 @@ class Weather:
         self._look(1, 1)
         if not self.share:
             return Say.SLOW_DOWN
-        if self.is_slow and now >= self._settled_at:
+        if not self.is_slow:
+            self._fast, self._fast_refusals = self._fast + 1, self._fast_refusals + 1
+            self._measure()
+        elif now >= self._settled_at:
             self._count(1, 1)
             is_as_before = self._late_refusals >= max(ENOUGH, self._late * self._excess / 2)
             if self.was_alone and self.share and is_as_before:
@@ -123,7 +134,9 @@ class Weather:
 
     def slowed(self, now: float, speed: float, mark: float, *, is_probe: bool) -> None:
         """For a refusal at this speed we go slower now; a probe went where it was refused before."""
-        self._gap, self._quiet = self._quiet, 0
+        self._gap, self._quiet, self._calm = self._quiet, 0, 0
+        self._rarity.broken_off()
+        self._patience = min(LEAST_QUIET + 2 * max(self._gap, self._mean_gap), LONG_QUIET)
         self._is_rare = not is_probe and self._gap >= RARE
         self._is_again = self.is_slow or not is_probe
         if not self.is_slow:
@@ -149,30 +162,43 @@ class Weather:
         if self.share or not self.was_alone or self._is_much:
             return Say.NOTHING
         if is_sure and self._is_no_limit:
-            self._answers = sum(each[0] for each in self._by_speed.values())
-            self._refusals = sum(each[1] for each in self._by_speed.values())
+            answers, refused, _ = map(sum, zip(*self._by_speed.values(), strict=True))
             self._by_speed.clear()
-            self._count(0, 0)
-        if self.share:
-            return Say.FOUND
-        if self._is_rare:
-            self._is_rare = False
-            self._count(self._gap, 1)
-            if not self.share:
-                return Say.AS_BEFORE
-        return Say.FOUND if self.share else Say.NOTHING
+            if (said := self._found(answers, refused)) is Say.FOUND:
+                return said
+        return self._met_rarely() if self._is_rare else Say.NOTHING
+
+    def _met_rarely(self) -> Say:
+        self._is_rare = False
+        seen = self._rarity.met(self._speed, self._gap)
+        if seen is not Seen.WEATHER:
+            return Say.TRY_SLOWER if seen is Seen.UNKNOWN else Say.NOTHING
+        return self._found(self._rarity.answers, self._rarity.refusals)
+
+    def _found(self, answers: float, refusals: float) -> Say:
+        """It is the weather, if its share is one."""
+        self._answers, self._refusals = answers, refusals
+        self._count(0, 0)
+        if not self.share:
+            return Say.NOTHING
+        self.is_slow = False
+        return Say.FOUND
 
     @property
     def is_waiting(self) -> bool:
         """Is it time to stay as slow as we are, until it shows whether it is the weather?"""
         if self.share:
             return self.is_slow and self._late * self._excess < ENOUGH + 1
-        return self.is_slow and self._is_again and self.was_alone and self._gap < RARE
+        if self._rarity.is_testing:
+            return True
+        is_soon = self._quiet < LEAST_QUIET + 2 * self._gap
+        return self.is_slow and is_soon and self._is_again and self.was_alone and self._gap < RARE
 
     @property
-    def _patience(self) -> float:
-        least, times, most = PATIENCE
-        return min(least + times * self._gap, most)
+    def _mean_gap(self) -> float:
+        """Transactions between two refusals, of all that are counted by speed."""
+        refusals = sum(each[1] for each in self._by_speed.values())
+        return sum(each[0] for each in self._by_speed.values()) / refusals if refusals else 0.0
 
     @property
     def _is_much(self) -> bool:
@@ -221,5 +247,14 @@ class Weather:
         if self._answers > MEMORY:
             self._refusals *= MEMORY / self._answers
             self._answers = MEMORY
-        share = self._refusals / (self._answers + DOUBT)
+        self._measure()
+
+    def _measure(self) -> None:
+        """The share at speeds that a limit would not refuse; within its error, that at any speed."""
+        if self._fast > MEMORY:
+            self._fast, self._fast_refusals = self._fast / 2, self._fast_refusals / 2
+        slow = self._refusals / (self._answers + DOUBT)
+        error = math.sqrt(slow / (self._answers + DOUBT))  # the standard one
+        every = (self._refusals + self._fast_refusals) / (self._answers + self._fast + DOUBT)
+        share = min(max(every, slow - error), slow + error)
         self.share = share if self._refusals >= ENOUGH and LEAST <= share <= MOST else 0.0

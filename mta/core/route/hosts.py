@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from mta.core.route.routing import Host
@@ -210,18 +210,23 @@ class Choice(NamedTuple):
 
 
 def in_order(
-    hosts: Sequence[Host], recall: Recall, now: float, dice: Callable[[], float], shunned: Container[str]
+    hosts: Sequence[Host],
+    recall: Recall,
+    now: float,
+    dice: Callable[[], float],
+    rank: Callable[[str], tuple[bool, int]],
+    is_shunned: Callable[[str], bool],
 ) -> list[Host]:
-    """The hosts to look up this time: by preference, equals shuffled (RFC 5321 5.1), the bad ones last.
+    """The hosts to look up this time: by preference, then by rank, equals shuffled; the bad ones last.
 
     One of these that is due for a probe keeps its place; the others come in the order in which they failed.
     """
     ready: list[Host] = []
     bad: list[tuple[bool, float, Host]] = []
     may_probe = True
-    for host in sorted(hosts, key=lambda host: (host.preference, dice())):
+    for host in sorted(hosts, key=lambda host: (host.preference, rank(host.name), dice())):
         memory = recall(Peer(host.name, host.port))
-        if host.name in shunned:
+        if is_shunned(host.name):
             bad.append((True, memory.tried, host))
         elif not memory.is_bad:
             ready.append(host)

@@ -62,6 +62,17 @@ class Route(NamedTuple):
     said: tuple[Limit, ...] = ()  # every limit with its origin
     retry: Schedule = ANY  # waits are at least these
 
+    @property
+    def is_spread(self) -> bool:
+        """Do several hosts share its mail?"""
+        hosts = self.hosts
+        return len(hosts) > 1 and hosts[0].preference == hosts[1].preference
+
+    def alike(self, name: str) -> list[str]:
+        """The other hosts of this one's preference."""
+        preferences = {host.preference for host in self.hosts if host.name == name}
+        return [host.name for host in self.hosts if host.preference in preferences and host.name != name]
+
     @classmethod
     def on(cls, site: str, hosts: tuple[Host, ...], terms: Resolved) -> Route:
         """To this site on these terms."""

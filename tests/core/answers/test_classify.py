@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mta.core.answers.capabilities import Capabilities
 from mta.core.answers.classify import NO_SMTPUTF8, broken, outcomes, shared, surplus, unsendable
-from mta.core.answers.dialogue import Capabilities, Left, Stage, Transaction
+from mta.core.answers.dialogue import Left, Stage, Transaction
 from mta.core.answers.reply import ReplyParser
 from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject
 

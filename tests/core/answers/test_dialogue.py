@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from mta.core.answers.capabilities import Capabilities
 from mta.core.answers.dialogue import (
     MERGE_LIMIT,
-    Capabilities,
     Desync,
     Dialogue,
     Stage,

@@ -38,11 +38,23 @@ def named(*names: str, preference: int = 10) -> list[Host]:
 
 
 def ordered(
-    hosts: list[Host], memories: dict[str, HostMemory], now: float = NOW, shunned: tuple[str, ...] = ()
+    hosts: list[Host],
+    memories: dict[str, HostMemory],
+    now: float = NOW,
+    shunned: tuple[str, ...] = (),
+    ranks: dict[str, tuple[bool, int]] | None = None,
 ) -> list[str]:
     recall = {Peer(name, 25): memory for name, memory in memories.items()}
     dice = iter(range(len(hosts)))
-    found = in_order(hosts, lambda peer: recall.get(peer, NOTHING), now, lambda: next(dice), shunned)
+    ranks = {} if ranks is None else ranks
+    found = in_order(
+        hosts,
+        lambda peer: recall.get(peer, NOTHING),
+        now,
+        lambda: next(dice),
+        lambda name: ranks.get(name, (False, 0)),
+        lambda name: name in shunned,
+    )
     return [host.name for host in found]
 
 
@@ -173,6 +185,11 @@ def test_where_tls_is_required_nothing_that_is_remembered_leads_into_the_clear(
 def test_hosts_come_by_preference_and_equals_by_the_dice() -> None:
     hosts = [*named("c", preference=20), *named("b", "a")]
     assert ordered(hosts, {}) == ["b", "a", "c"]
+
+
+def test_of_equals_the_one_with_fewer_connections_comes_first() -> None:
+    ranks = {"a": (False, 2), "b": (False, 1), "c": (True, 0)}
+    assert ordered(named("a", "b", "c"), {}, ranks=ranks) == ["b", "a", "c"]
 
 
 def test_a_bad_host_comes_last_and_of_several_the_one_that_was_tried_first() -> None:

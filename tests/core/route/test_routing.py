@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mta.core.limits.throttle import SiteLimits
 from mta.core.model import Kind, Outcome, Reply, Scope, Subject
 from mta.core.route.routing import (
     MAX_HOSTS,
@@ -15,6 +16,7 @@ from mta.core.route.routing import (
     Mx,
     MxAnswer,
     Plan,
+    Route,
     Status,
     allowed,
     dial,
@@ -22,6 +24,7 @@ from mta.core.route.routing import (
     literal,
     plan,
 )
+from mta.core.route.terms import UNLIMITED, BranchBounds
 
 US = frozenset({"out.sender.test"})
 MX1 = Host("mx1.test", 25, 10)
@@ -35,6 +38,10 @@ def code(answer: object) -> tuple[Kind, int, str]:
     assert isinstance(answer, Outcome)
     assert "\n" not in answer.reply.text
     return answer.kind, answer.reply.code, answer.reply.enhanced
+
+
+def route(*hosts: Host) -> Route:
+    return Route("site", hosts, SiteLimits(20, 100, 50, None), BranchBounds(UNLIMITED, UNLIMITED))
 
 
 def names(answer: Plan | Outcome) -> list[str]:
@@ -127,6 +134,17 @@ def test_the_nearest_hosts_of_a_thousand_are_kept() -> None:
 def test_any_answer_gives_hosts_or_a_reason(records: list[tuple[int, str]]) -> None:
     answer = plan("example.test", found(*records), US, 25)
     assert isinstance(answer, Outcome) or answer.hosts
+
+
+def test_hosts_of_one_preference_share_the_mail_and_are_alike() -> None:
+    shared = route(Host("a", 25, 10), Host("b", 25, 10), Host("c", 25, 20))
+    alone = route(Host("a", 25, 10), Host("b", 25, 20), Host("c", 25, 20))
+    assert shared.is_spread
+    assert not alone.is_spread
+    assert shared.alike("a") == ["b"]
+    assert alone.alike("a") == []
+    assert alone.alike("b") == ["c"]
+    assert alone.alike("elsewhere") == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""Connections to the hosts of one site: alike, and by what each of them says."""
+
+from mta.core.limits.spread import BELIEVED, SHUN, Spread
+
+
+def test_the_host_with_the_fewest_connections_is_next() -> None:
+    spread = Spread()
+    spread.dialled("a")
+    assert sorted(["a", "b"], key=lambda host: spread.rank(host, 0.0)) == ["b", "a"]
+    spread.dialled("b")
+    spread.dialled("b")
+    assert sorted(["a", "b"], key=lambda host: spread.rank(host, 0.0)) == ["a", "b"]
+    spread.closed("b")
+    spread.closed("b")
+    assert sorted(["a", "b"], key=lambda host: spread.rank(host, 0.0)) == ["b", "a"]
+
+
+def test_a_host_that_wants_no_more_is_last_for_a_while() -> None:
+    spread = Spread()
+    assert spread.is_own("a", ["b"], 0.0)
+    spread.dialled("b")
+    assert sorted(["a", "b"], key=lambda host: spread.rank(host, 1.0)) == ["b", "a"]
+    assert not spread.is_quiet(1.0)
+    assert sorted(["b", "a"], key=lambda host: spread.rank(host, BELIEVED)) == ["a", "b"]
+    assert spread.is_quiet(BELIEVED + 1)
+
+
+def test_where_every_host_wants_no_more_it_is_the_site() -> None:
+    spread = Spread()
+    assert spread.is_own("a", ["b"], 0.0)
+    assert not spread.is_own("b", ["a"], 1.0)
+    assert spread.is_own("a", ["b"], 2.0)  # and anew
+
+
+def test_a_host_without_its_like_is_the_site() -> None:
+    assert not Spread().is_own("a", [], 0.0)
+
+
+def test_a_full_host_is_asked_again_because_the_other_is_dead_and_it_is_the_site() -> None:
+    """Else it would be asked without end."""
+    spread = Spread()
+    assert spread.is_own("a", ["dead"], 0.0)
+    assert not spread.is_own("a", ["dead"], 1.0)
+
+
+def test_a_full_host_that_takes_one_more_is_full_no_longer() -> None:
+    spread = Spread()
+    assert spread.is_own("a", ["b"], 0.0)
+    spread.opened("a")
+    assert spread.is_quiet(1.0)
+
+
+def test_a_host_that_says_ask_another_is_left_alone_for_as_long_as_it_says() -> None:
+    spread = Spread()
+    spread.shun("a", 0.0, None)
+    spread.shun("b", 0.0, 10.0)
+    assert spread.is_shunned("a", SHUN - 1)
+    assert spread.is_shunned("b", 9.0)
+    assert not spread.is_shunned("b", 10.0)
+    assert not spread.is_quiet(SHUN - 1)
+    assert spread.is_quiet(SHUN + 1)
