@@ -22,11 +22,12 @@ from mta.api.control import Control, ControlError
 from mta.clock import Clock, Every
 from mta.config.policy import Current, Policy, PolicyError, fixed
 from mta.config.settings import Endpoint, ListenerSettings, Settings
-from mta.core.event import rfc3339
+from mta.core.event import Event, Type, rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
 from mta.core.queue.last import read
 from mta.core.queueid import text
 from mta.delivery.connect import Connector
+from mta.delivery.hosts import Hosts
 from mta.delivery.pool import Pool
 from mta.delivery.router import Router
 from mta.dns.resolver import Resolver
@@ -49,6 +50,8 @@ from mta.smtp.listener import Listener
 from mta.smtp.rests import Rests
 from mta.spool.queue import Spool
 from mta.store.credentials import CredentialStore
+from mta.store.database import FILE, Database
+from mta.store.hosts import HostStore
 
 MAX_LISTED = 10_000  # recipients that `queue list` shows
 
@@ -67,6 +70,8 @@ class Daemon:
         self.notify = Notify(environment, clock)
         self.event_log = EventLog(settings.event_log, settings.events.retention, clock)
         self.credentials = CredentialStore(directory / "credentials.db")
+        self.database = Database(directory / FILE)
+        self.database.on_new = self._store_is_new
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics
@@ -146,6 +151,10 @@ class Daemon:
         if error is not None and not isinstance(error, OSError):
             self.metrics.bugs["loop"].inc()
 
+    def _store_is_new(self, words: str) -> None:
+        log.error("%s", words)
+        self.spool.report([Event(time=rfc3339(self.clock.now()), type=Type.STATE, reason=words)])
+
     def _tell_strays(self) -> None:
         """How many more there were of what was told often; the next ones are told again."""
         for name, count in self._stray.rest(self.clock.monotonic()):
@@ -164,6 +173,7 @@ class Daemon:
         try:
             self.event_log.open()
             self.credentials.open()
+            await self.database.open()
             await self.authenticator.open()
             async with asyncio.TaskGroup() as tasks:
                 committing = tasks.create_task(self.spool.run())
@@ -179,6 +189,7 @@ class Daemon:
         finally:
             self.authenticator.close()
             self.credentials.close()
+            await self.database.close()
             await self.spool.close()
             self.event_log.close()
             self.notify.close()
@@ -188,7 +199,9 @@ class Daemon:
         sandbox = await self._open_sandbox(tasks)
         current = self.current
         self.router = Router(current, self.resolver, self.clock, local_addresses(), sandbox)
-        connector = Connector(self.router, self.clock)
+        self.hosts = Hosts(HostStore(self.database), self.spool, self.clock, self.metrics)
+        await self.hosts.start(tasks)
+        connector = Connector(self.router, self.hosts, self.clock)
         settler = Settler(self.spool, current, self.clock, self.metrics)
         self.pool = Pool(connector, current, settler, self.spool, self._outgoing(), self.clock, self.metrics)
         self.scheduler = Scheduler(
@@ -314,6 +327,8 @@ class Daemon:
         if hasattr(self, "scheduler"):
             self.scheduler.stop()
             await self.pool.drain(grace)
+        if hasattr(self, "hosts"):
+            await self.hosts.stop()
         if self.sandbox is not None:
             await self.sandbox.drain(grace)
         self._tides.stop()
@@ -342,7 +357,8 @@ class Daemon:
     async def _explain(self, parameters: dict[str, Any]) -> dict[str, Any]:
         try:
             destination = str(parameters.get("destination", ""))
-            return await explain(self.router, self.current.policy.sources, destination, self.pool.state)
+            sources = self.current.policy.sources
+            return await explain(self.router, sources, destination, self.pool.state, self.hosts.shown)
         except ValueError as error:
             raise ControlError(str(error)) from None
 
@@ -380,6 +396,7 @@ class Daemon:
     def _watch(self) -> None:
         metrics = self.metrics
         metrics.lanes.set_function(lambda: self.pool.lanes)
+        metrics.hosts.set_function(lambda: len(self.hosts))
         places = self.intake.places
         metrics.connections_in.set_function(lambda: len(places))
         metrics.places_stranger.set_function(lambda: places.strangers)

@@ -189,6 +189,9 @@ class Metrics:
             registry,
         )
         self.lanes = Gauge("mta_lanes", "Lanes that hold mail or a connection.", registry=registry)
+        self.hosts = Gauge(
+            "mta_hosts", "Receiving hosts of which something is remembered, by address.", registry=registry
+        )
         self.memory_sending_bytes = Gauge(
             "mta_memory_sending_bytes", "Contents read back from disk to be sent.", registry=registry
         )

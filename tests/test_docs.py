@@ -30,13 +30,14 @@ from mta.config.load import load
 from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Settings, SpoolSettings, Stream
 from mta.core.limits import budget, guesses, level, proofs, sparing, throttle
 from mta.core.mail.header import MAX_FIELDS
+from mta.core.route import hosts
 from mta.delivery import branches
 from mta.dns import cache, resolver, servers
 from mta.intake import authentication, strangers
 from mta.metrics import Metrics
 from mta.ops import certificate, descriptors, findings, logs, notify
 from mta.sandbox.actors import ACTORS
-from mta.smtp import connection, parser
+from mta.smtp import connection, dial, parser
 from mta.spool import queue, slack, wal
 from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
 
@@ -139,6 +140,11 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("README.md", f"plays {WORDS_FOR[len(ATTACKS.keys() - {'nothing'})]} hostile clients and peers"),
     ("destinations.md", f"by their start every {level.STEEP:.0f} seconds"),
     ("destinations.md", f"up to {throttle.LONGEST / MINUTE:.0f} minutes"),
+    ("destinations.md", f"with {hosts.SHORT:.0f} seconds of patience"),
+    ("destinations.md", f"up to {hosts.BELIEVED / HOUR:.0f} hours"),
+    ("destinations.md", f"For {hosts.BELIEVED / HOUR:.0f} hours the host is not"),
+    ("destinations.md", f"At most {hosts.MAX_ADDRESSES} addresses are dialled"),
+    ("destinations.md", f"mail waits {hosts.TLS_WAIT:.0f} seconds"),
     ("destinations.md", f"{len([*cases()])} kinds of hidden limits"),
     ("destinations.md", f"{WORDS_FOR[len(FLEET)]} real servers"),
     ("destinations.md", f"after {servers.STEP:.0f} seconds of silence"),
@@ -187,6 +193,8 @@ def test_the_table_of_bounds_is_the_one_in_the_code_and_each_has_its_gauge() -> 
 
 def test_numbers_that_the_pages_have_in_words() -> None:
     assert (sparing.PERIOD, branches.SAVE_INTERVAL) == (MINUTE, MINUTE)  # "a minute", "each minute"
+    assert hosts.SOONEST == MINUTE  # "after a minute"
+    assert dial.HEAD_START == 0.25  # "a quarter of a second"
     assert queue.UNWRITABLE_WAIT == HOUR  # "in an hour"
     assert resolver.LONGEST == DAY  # "a day at most"
     assert authentication.THREADS == 2  # "two at once", "2 for passwords"

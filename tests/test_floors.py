@@ -31,11 +31,12 @@ FLOORS = (
         "intake.submission",
         "sandbox",
     ),
-    ("delivery.transactions",),
+    ("delivery.transactions", "delivery.search"),
     ("delivery.reach",),
     (
         "delivery.router",
         "delivery.contents",
+        "delivery.hosts",
         "delivery.traffic",
         "delivery.lookout",
         "intake.admission",

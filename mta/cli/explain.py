@@ -21,6 +21,7 @@ from mta.config.document import SettingsError
 from mta.config.settings import Endpoint, Settings
 
 FATES = {"bounced": "bounces", "deferred": "waits"}
+TLS = {"small": "TLS 1.2 alone", "doubted": "mail waits for its TLS", "clear": "in the clear"}
 LABEL = len("provider")  # the first column
 
 
@@ -84,6 +85,8 @@ def _way(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         where = ", ".join(host["addresses"]) or host["problem"]
         at = str(Endpoint(host["host"], host["port"])) if host["port"] else f"{host['host']}, any free port"
         yield "host", str(host["preference"]), at, where
+        for memory in host["memory"]:
+            yield from _memory(memory)
     for name in ("site", "login"):
         if answer.get(name):
             yield name, answer[name]
@@ -91,6 +94,21 @@ def _way(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         if answer.get(name):
             yield name, ", ".join(answer[name])
     yield from _provider(answer)
+
+
+def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """What is remembered of a host at an address."""
+    if memory["failures"]:
+        until = (
+            f"until {memory['last_until']}" if memory["last_until"] else "as soon as it is not asked first"
+        )
+        yield "", "", memory["address"], f"asked last {until}, bad since {memory['since']}: {memory['why']}"
+    elif memory["last_until"]:
+        yield "", "", memory["address"], f"asked last until {memory['last_until']}: others were faster"
+    if memory["tls"]:
+        until = f" until {memory['tls_until']}" if memory["tls_until"] else ", tried again at the next dial"
+        why = f": {memory['tls_why']}" if memory["tls_why"] else ""
+        yield "", "", memory["address"], f"{TLS[memory['tls']]}{until}{why}"
 
 
 def _provider(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -27,6 +27,7 @@ from mta.config.settings import Settings
 from mta.ops import logs
 from mta.spool.database import SpoolError
 from mta.store.credentials import CredentialError
+from mta.store.database import StoreError
 
 if TYPE_CHECKING:
     from mta.daemon import Daemon
@@ -90,7 +91,8 @@ def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = _tell)
     except Exception as error:
         reasons = list(_reasons(error))
         if not all(
-            isinstance(each, SpoolError | CredentialError | PolicyError | OSError) for each in reasons
+            isinstance(each, SpoolError | CredentialError | StoreError | PolicyError | OSError)
+            for each in reasons
         ):
             raise
         for reason in reasons:

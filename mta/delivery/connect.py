@@ -1,139 +1,193 @@
-"""Open the best host of a route.
+"""Open the best host of a route that lets us in.
 
-Between: a lane's connection task asks; `smtp.client` opens, the router gives addresses.
-Contract: `connect` gives a Connection, or the Outcome for what waits: hosts are tried by preference,
-    ties shuffled, each with its addresses, at most 5 addresses in all.
+Between: a lane's connection task asks; `delivery.search` says whom to dial, `smtp` dials and opens.
+Contract: `connect` gives a Connection; or the Outcome for what waits; or a Wait, where mail is to come again
+    a little later and no attempt is taken.
 Raises: nothing that a peer can do.
-Standards: RFC 5321 5.1 (hosts in order), RFC 7435 (opportunistic TLS), RFC 3207, RFC 7504 (521, 556).
+Standards: RFC 7435 (opportunistic TLS), RFC 3207.
 Why: a handshake that fails must not lose mail where clear text was good enough yesterday, so a fresh
-    connection goes without; where TLS is required, or a password goes over it, it does not.
+    connection goes without, but not before the peer had a while to get well; where TLS is required, or a
+    password goes over it, never. What then is refused is of our own making, and never final
+    (`core.answers.classify.softened`). Some peers, or what stands before them, hang on a client's hello that
+    does not fit into one segment: TLS 1.2 has a small one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 from mta.clock import Clock
 from mta.core.answers.classify import Judge
-from mta.core.answers.status import NO_MAIL
-from mta.core.limits.adaptive import OURS
 from mta.core.limits.spread import Spread
-from mta.core.model import Kind, Outcome, Reply, Scope, Subject
-from mta.core.route.routing import Host, Login, Route, within_reach
+from mta.core.model import Kind, Outcome, Reply, Scope, Subject, Wait
+from mta.core.route.hosts import TLS_WAIT, Candidate, Rung, TlsState
+from mta.core.route.routing import Login, Route
 from mta.core.route.source import Source
+from mta.delivery.hosts import Hosts
 from mta.delivery.router import Router
-from mta.smtp.client import Connection, PeerError, SourceError, TlsError, open_connection
+from mta.delivery.search import Search
+from mta.smtp.client import Connection
+from mta.smtp.dial import CONNECT_TIMEOUT, Dialled, dial
+from mta.smtp.opening import open_connection
+from mta.smtp.trouble import HandshakeError, LocalError, PeerError, SourceError
 
-MAX_ADDRESSES = 5
-_SAID = (Subject.DNS, Subject.SOURCE)  # their words are the whole of it
-_NOT_US = (Subject.DESTINATION, Subject.RECIPIENT)
+
+class Errand(NamedTuple):
+    """What a lane wants a connection for."""
+
+    route: Route
+    source: Source
+    login: tuple[str, str] | None  # user and password
+
+    def requires_tls(self, address: str) -> bool:
+        """A password is for nobody else's ears."""
+        is_secret = self.login is not None and not ip_address(address).is_loopback
+        return self.route.tls_required or is_secret
 
 
 class Connector:
     """Dials for lanes."""
 
-    def __init__(self, router: Router, clock: Clock) -> None:
+    def __init__(self, router: Router, hosts: Hosts, clock: Clock) -> None:
         self._router = router
+        self._hosts = hosts
         self._clock = clock
         # One context for all: loading a CA store takes longer than many a delivery.
-        self._opportunistic = ssl.create_default_context()
-        self._opportunistic.check_hostname = False
-        self._opportunistic.verify_mode = ssl.CERT_NONE
-        self._verified = ssl.create_default_context()
+        self._contexts = {
+            (is_verified, rung): _context(is_verified, rung)
+            for is_verified in (False, True)
+            for rung in (Rung.FULL, Rung.SMALL)
+        }
 
     async def connect(
         self, route: Route, source: Source, judge: Judge, spread: Spread
-    ) -> Connection | Outcome:
-        """A connection to the first host that talks to us; hosts that are shunned last."""
-        tried = 0
-        said: list[str] = []
-        last: Outcome | None = None
-        final: set[Host] = set()  # those that never take mail
-        for host in self._in_order(route.hosts, spread):
-            addresses = await self._router.addresses(host, route)
-            if not isinstance(addresses, Outcome):
-                addresses = within_reach(host, addresses, source)
-            if isinstance(addresses, Outcome):
-                said.append(addresses.reply.text)
-                # A host that cannot be looked up now is worth another try; one that is wrong is not.
-                if addresses.kind is Kind.BOUNCED:
-                    final.add(host)
-                if last is None or last.kind is Kind.BOUNCED:
-                    last = addresses
-                continue
-            for address in addresses[: MAX_ADDRESSES - tried]:
-                tried += 1
-                spread.dialled(host.name)
-                connection: Connection | None = None
-                try:
-                    connection = await self._open(host, address, route, source)
-                    return connection
-                except SourceError as error:
-                    text = f"the source {source.name} ({source.address}) cannot be used: {error}"
-                    return Outcome(Kind.DEFERRED, Subject.SOURCE, Scope.SOURCE, Reply(451, "4.3.5", text))
-                except PeerError as error:
-                    said.append(f"{host.name} [{address}]: {error}")
-                    last = _unreachable(host, error, judge)
-                    if last.kind is Kind.BOUNCED:
-                        if route.login is None:  # what serves us by contract is in trouble
-                            final.add(host)
-                        break  # it is about the host, whatever address it has
-                    if last.subject in OURS:
-                        return last  # it is about us: another door of the same house is no other answer
-                finally:
-                    if connection is None:
-                        spread.closed(host.name)
-        assert last is not None, "a route without hosts"
-        if last.kind is Kind.BOUNCED and final != set(route.hosts):
-            last = last._replace(kind=Kind.DEFERRED)
-        return _worded(last, said)
-
-    def _in_order(self, hosts: Sequence[Host], spread: Spread) -> list[Host]:
-        """By preference, equals by how many connections they have, then shuffled (RFC 5321 5.1)."""
-        now, dice = self._clock.monotonic(), self._clock.dice
-
-        def rank(host: Host) -> tuple[object, ...]:
-            return spread.is_shunned(host.name, now), host.preference, spread.rank(host.name, now), dice()
-
-        return sorted(hosts, key=rank)
-
-    async def _open(self, host: Host, address: str, route: Route, source: Source) -> Connection:
-        secret = route.login is not None and not ip_address(address).is_loopback
-        if route.tls_required or secret:
-            return await self._open_with(host, address, route, source, self._verified, required=True)
+    ) -> Connection | Outcome | Wait:
+        """A connection to the first host that talks to us; hosts that are bad or shunned last."""
         try:
-            return await self._open_with(host, address, route, source, self._opportunistic)
-        except TlsError as error:
-            connection = await self._open_with(host, address, route, source, None)
-            connection.note = f"in the clear: {error}"
-            return connection
+            login = None if route.login is None else await asyncio.to_thread(_read, route.login)
+        except LocalError as error:
+            return Outcome(Kind.DEFERRED, Subject.NETWORK, Scope.SITE, Reply(451, "4.3.5", str(error)))
+        search = Search(route, source, self._router, self._hosts, self._clock, judge, spread)
+        while (candidate := await search.next()) is not None:
+            opened: Connection | Outcome | None = None
+            spread.dialled(candidate.host.name)
+            try:
+                opened = await self._open(candidate, Errand(route, source, login), search)
+            except SourceError as error:
+                text = f"the source {source.name} ({source.address}) cannot be used: {error}"
+                return Outcome(Kind.DEFERRED, Subject.SOURCE, Scope.SOURCE, Reply(451, "4.3.5", text))
+            finally:
+                if not isinstance(opened, Connection):
+                    spread.closed(candidate.host.name)
+            if isinstance(opened, Connection):
+                search.connected()
+            if opened is not None:
+                return opened
+        return search.outcome()
+
+    async def _open(
+        self, candidate: Candidate, errand: Errand, search: Search
+    ) -> Connection | Outcome | None:
+        """A connection, or what speaks for all hosts, or neither."""
+        port, missed = candidate.host.port, partial(search.missed, candidate)
+        seconds = min(CONNECT_TIMEOUT, *map(candidate.patience, candidate.addresses))
+        try:
+            dialled = await dial(
+                candidate.addresses, port, errand.source.address, self._clock, missed, seconds
+            )
+        except SourceError:
+            raise
+        except PeerError:
+            return None  # the search has heard of each address
+        try:
+            return await self._climb_down(dialled, candidate, errand, search)
+        except PeerError as error:
+            return search.failed(candidate, dialled.address, error)
+
+    async def _climb_down(
+        self, dialled: Dialled, candidate: Candidate, errand: Errand, search: Search
+    ) -> Connection:
+        """The best way to secure a connection that works, each tried on a connection of its own."""
+        address, hosts = dialled.address, self._hosts
+        peer = candidate.peer(address)
+        required = errand.requires_tls(address)
+        rungs = hosts.recall(peer).rungs(self._clock.now(), required)
+        if not rungs:  # since we began to dial
+            dialled.socket.close()
+            search.waits(hosts.recall(peer).tls_since + TLS_WAIT)
+            raise HandshakeError(hosts.recall(peer).tls_why)
+        if rungs[0] is not Rung.CLEAR:
+            hosts.tls_probed(peer)
+        failed: list[HandshakeError] = []
+        for rung in rungs:
+            if failed and (rung is Rung.CLEAR or not failed[-1].has_begun):
+                break
+            try:
+                if failed:
+                    dialled = await self._again(dialled, candidate, errand)
+                return await self._open_with(rung, dialled, candidate, errand)
+            except HandshakeError as error:
+                failed.append(error)
+            except PeerError:
+                if not failed:
+                    raise
+                break  # who does not let us in again so soon has failed in TLS
+        hosts.answered(peer)
+        memory = hosts.unsecured(peer, str(failed[0]), failed[0].is_decided)
+        if not required and memory.tls is TlsState.CLEAR:
+            dialled = await self._again(dialled, candidate, errand)
+            return await self._open_with(Rung.CLEAR, dialled, candidate, errand)
+        if not required:
+            search.waits(memory.tls_since + TLS_WAIT)
+        raise failed[0]
+
+    async def _again(self, dialled: Dialled, candidate: Candidate, errand: Errand) -> Dialled:
+        """Another connection to the same address."""
+        port, patience = candidate.host.port, candidate.patience(dialled.address)
+        seconds = min(CONNECT_TIMEOUT, patience)
+        source = errand.source.address
+        return await dial((dialled.address,), port, source, self._clock, _unheard, seconds)
 
     async def _open_with(
-        self,
-        host: Host,
-        address: str,
-        route: Route,
-        source: Source,
-        context: ssl.SSLContext | None,
-        *,
-        required: bool = False,
+        self, rung: Rung, dialled: Dialled, candidate: Candidate, errand: Errand
     ) -> Connection:
-        login = None if route.login is None else await asyncio.to_thread(_read, route.login)
-        return await open_connection(
-            host=host.name,
-            address=address,
-            port=host.port,
-            ehlo=source.hostname,
-            source=source.address,
+        peer, required = candidate.peer(dialled.address), errand.requires_tls(dialled.address)
+        connection = await open_connection(
+            dialled,
+            host=candidate.host.name,
+            ehlo=errand.source.hostname,
             clock=self._clock,
-            tls_context=context,
+            tls_context=self._contexts.get((required, rung)),
             tls_required=required,
-            login=login,
+            login=errand.login,
+            patience=candidate.patience(dialled.address),
         )
+        self._hosts.answered(peer)
+        if connection.tls:
+            self._hosts.secured(peer, rung)
+        if rung is Rung.CLEAR:
+            connection.note = f"in the clear: {self._hosts.recall(peer).tls_why}"
+            connection.wants_tls = partial(self._hosts.refused_in_the_clear, peer)
+        return connection
+
+
+def _unheard(address: str, error: PeerError | None) -> None:
+    """The only address that is dialled: its error is raised."""
+
+
+def _context(is_verified: bool, rung: Rung) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not is_verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if rung is Rung.SMALL:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _read(login: Login) -> tuple[str, str]:
@@ -141,27 +195,6 @@ def _read(login: Login) -> tuple[str, str]:
     try:
         return login.user, Path(login.password_file).read_text("utf-8").strip()
     except OSError as error:
-        raise PeerError(f"the password file of the route cannot be read: {error}") from error
+        raise LocalError(f"the password file of the route cannot be read: {error}") from error
     except ValueError:  # its words quote an octet
-        raise PeerError("the password file of the route cannot be read: it is not UTF-8") from None
-
-
-def _unreachable(host: Host, error: PeerError, judge: Judge) -> Outcome:
-    if error.reply is not None:
-        # A 5yz greeting is about this connection, not about the mail: it is tried again. But for RFC 7504.
-        said = judge(error.reply, error.command)
-        final = error.reply.code in NO_MAIL and said.permanent and said.subject in _NOT_US
-        kind = Kind.BOUNCED if final else Kind.DEFERRED
-        return Outcome(kind, said.subject, said.scope, error.reply, host.name, error.command, said)
-    subject = Subject.TLS if isinstance(error, TlsError) else Subject.NETWORK
-    reply = Reply(451, error.status, str(error))
-    return Outcome(Kind.DEFERRED, subject, Scope.SITE, reply, host.name, error.command)
-
-
-def _worded(last: Outcome, said: list[str]) -> Outcome:
-    """The outcome of a plan that is used up, with what every host said."""
-    if last.kind is Kind.BOUNCED or last.subject in _SAID or last.verdict is not None:
-        return last
-    what = "No host is as safe as it must be" if last.subject is Subject.TLS else "No host answered"
-    text = f"{what}; it is tried again: " + "; ".join(said)
-    return last._replace(reply=last.reply._replace(text=text[:1000]))
+        raise LocalError("the password file of the route cannot be read: it is not UTF-8") from None

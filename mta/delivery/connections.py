@@ -22,7 +22,7 @@ from mta.core.answers.classify import OUR_FAULT, Judge
 from mta.core.limits.order import LOWEST, Share
 from mta.core.limits.outgoing import Outgoing
 from mta.core.limits.spread import Spread
-from mta.core.model import Outcome
+from mta.core.model import Outcome, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
 from mta.delivery.connect import Connector
@@ -56,6 +56,8 @@ class Dialler(Waiter, Protocol):
     def opened(self, connection: Connection) -> None: ...
 
     def failed(self, outcome: Outcome, started: float) -> None: ...
+
+    def waits(self, until: Wait) -> None: ...
 
     def closed(self, connection: Connection | None) -> None: ...
 
@@ -199,6 +201,9 @@ class Connections(Generic[Lane]):
         try:
             opened = await self._connector.connect(lane.route, lane.source, lane.judge, lane.spread)
             self._dialling.discard(asyncio.current_task())
+            if isinstance(opened, Wait):
+                lane.waits(opened)
+                return
             if isinstance(opened, Outcome):
                 lane.failed(opened, started)
                 return

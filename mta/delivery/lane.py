@@ -254,6 +254,13 @@ class Lane:
 
         self._settler.each(self.take_all(), leave)
 
+    def waits(self, until: Wait) -> None:
+        """A connection is to be had a little later: with no other one, mail comes again then."""
+        if self.connections > 1:
+            self._enough_until = self._clock.monotonic() + until.until - self._clock.now()
+        else:
+            self.put_off(until)
+
     def closed(self, connection: Connection | None) -> None:
         """A connection, or the attempt at one, is over."""
         self.connections -= 1

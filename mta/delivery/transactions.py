@@ -23,8 +23,10 @@ from mta.core.answers.classify import (
     outcomes,
     refused,
     shared,
+    softened,
     surplus,
     unsendable,
+    wants_tls,
 )
 from mta.core.answers.dialogue import Left, Transaction
 from mta.core.limits.spread import Spread
@@ -362,6 +364,11 @@ class Transactions(Generic[Lane]):
         """It was answered, or never will be."""
         lane = self._lane
         trace = Trace(lane.route, lane.source.name, connection.tls, took, connection.note)
+        if connection.note:
+            if any(map(wants_tls, results)):
+                connection.wants_tls()
+                self._spent.add(connection)
+            results = list(map(softened, results))
         is_lent = batch.message.content is None  # one in memory leaves it with its last recipient
         try:
             self._settler.settle(batch, results, trace)

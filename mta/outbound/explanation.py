@@ -3,7 +3,7 @@
 Between: the daemon's control socket, or the command line alone; `delivery.router` has the answers.
 Contract: a destination is an address, a domain, an address literal, or the name of a provider. What cannot be
     routed has a `problem` instead of hosts and limits. `state` adds what is known of each source's present;
-    None where nothing is.
+    None where nothing is; `memory` what is remembered of a host at an address.
 Raises: ValueError, with words, for what is no destination.
 """
 
@@ -18,15 +18,21 @@ from mta.config import units
 from mta.core.limits.throttle import Rate
 from mta.core.mail.address import PathError, a_label
 from mta.core.model import Outcome
+from mta.core.route.hosts import Peer
 from mta.core.route.routing import Host, Route
 from mta.core.route.source import Source, Sources
 from mta.delivery.router import Router
 
 State = Callable[[Route, Source], dict[str, Any] | None]
+Memory = Callable[[Peer], dict[str, Any] | None]
 
 
 async def explain(
-    router: Router, sources: Sources, destination: str, state: State | None = None
+    router: Router,
+    sources: Sources,
+    destination: str,
+    state: State | None = None,
+    memory: Memory = lambda peer: None,
 ) -> dict[str, Any]:
     """Where mail for this destination goes, and on which terms."""
     name = destination.lower()
@@ -39,7 +45,7 @@ async def explain(
     answer: dict[str, Any] = {"destination": destination, "domain": domain}
     if isinstance(route, Outcome):
         return answer | {"problem": {"kind": route.kind.value, "reply": str(route.reply)}}
-    hosts = [await _host(router, route, host) for host in route.hosts]
+    hosts = [await _host(router, route, host, memory) for host in route.hosts]
     return answer | {"site": route.site, "hosts": hosts} | _terms(route, sources, state)
 
 
@@ -67,12 +73,13 @@ def _is_numeric(name: str) -> bool:
         return False
 
 
-async def _host(router: Router, route: Route, host: Host) -> dict[str, Any]:
+async def _host(router: Router, route: Route, host: Host, memory: Memory) -> dict[str, Any]:
     answer = await router.addresses(host, route)
     said: dict[str, Any] = {"host": host.name, "port": host.port, "preference": host.preference}
-    if isinstance(answer, Outcome):
-        return said | {"addresses": [], "problem": str(answer.reply)}
-    return said | {"addresses": answer}
+    addresses = [] if isinstance(answer, Outcome) else answer
+    known = [memory(Peer(host.name, host.port, address)) for address in addresses]
+    said |= {"addresses": addresses, "memory": [each for each in known if each is not None]}
+    return said | {"problem": str(answer.reply)} if isinstance(answer, Outcome) else said
 
 
 def _terms(route: Route, sources: Sources, state: State | None) -> dict[str, Any]:

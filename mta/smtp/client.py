@@ -1,15 +1,12 @@
 """One connection to a peer: opened by aiosmtplib, its transactions driven by `core.answers.dialogue`.
 
-Between: `delivery.connect` opens it; the transactions of its lane feed it and hear what became of each.
-Contract: `open_connection` gives a Connection that is ready for MAIL, or raises. From then on nothing is
-    awaited: `send` starts a transaction, the `Feeder` is asked for the next and told of every end.
-    `deadline` (monotonic seconds) is when the phase under way is over its time: the pool looks, and calls
-    `expire`. A password
-    goes only where nobody listens: over TLS to a peer whose certificate was verified, or to loopback. A bug
-    of ours in what the event loop calls costs the connection; its transactions are handed back as lost.
-Raises: PeerError when the peer refused, was silent or spoke nonsense; TlsError when TLS is missing or its
-    handshake failed. Their texts are fit to be written anywhere.
-Standards: RFC 5321 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 2920 (pipelining).
+Between: `smtp.opening` makes it; the transactions of its lane feed it and hear what became of each.
+Contract: a Connection is ready for MAIL, and nothing is awaited: `send` starts a transaction, the `Feeder` is
+    asked for the next and told of every end. `deadline` (monotonic seconds) is when the phase under way is
+    over its time: the pool looks, and calls `expire`. A bug of ours in what the event loop calls costs the
+    connection; its transactions are handed back as lost.
+Raises: PeerError where the connection was lost before it began.
+Standards: RFC 5321 4.5.3.2 (time-outs), RFC 2920 (pipelining).
 Why: aiosmtplib has one waiter a connection and drops what comes between commands, so it can neither
     pipeline nor hear a 421 while idle; and it rewrites addresses and line ends. It opens, we send.
 """
@@ -17,37 +14,24 @@ Why: aiosmtplib has one waiter a connection and drops what comes between command
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import socket
-import ssl
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from ipaddress import ip_address
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
 from mta.clock import Clock, timeout
-from mta.core.answers.capabilities import Capabilities, capabilities
+from mta.core.answers.capabilities import Capabilities
 from mta.core.answers.dialogue import Dialogue, Left, Stage, Transaction
-from mta.core.answers.reply import ReplyParser, quoted, reply_of
-from mta.core.mail.text import heard
+from mta.core.answers.reply import ReplyParser, quoted
 from mta.core.model import Reply
+from mta.smtp.trouble import PeerError
 
-CONNECT_TIMEOUT = 30.0  # seconds; a host that is up answers in a few
-GREETING_TIMEOUT = 300.0  # RFC 5321 4.5.3.2.1
-COMMAND_TIMEOUT = 300.0  # EHLO, STARTTLS, AUTH
-HANDSHAKE_TIMEOUT = 60.0
 QUIT_TIMEOUT = 5.0
 BLOCK_TIMEOUT = 180.0  # RFC 5321 4.5.3.2.5: a block of data must get away in this time
 BLOCK = 256 * 1024  # octets handed to the transport at once
-MAX_SAID = 500  # characters of what a peer, or the system, says before the first transaction
-NO_STARTTLS = "offers no STARTTLS, and the route requires it"
-NO_AUTH = "offers no AUTH that we know, and the route has a password"
-NO_SECRET = "the password of the route was kept back: the connection is not secret, or the peer not proved"
 _TIMEOUTS = {  # seconds until the reply; RFC 5321 4.5.3.2.2 to 4.5.3.2.6
     Stage.RSET: 300.0,
     Stage.MAIL: 300.0,
@@ -58,35 +42,6 @@ _TIMEOUTS = {  # seconds until the reply; RFC 5321 4.5.3.2.2 to 4.5.3.2.6
 
 
 _REPLY_LINE = re.compile(rb"[2-5]\d\d(?:[ -]|\r?$)")
-
-
-class PeerError(Exception):
-    """The peer would not, or could not, talk; `reply` is what it said to `command`, if it said anything."""
-
-    status = "4.4.1"  # RFC 3463, where the peer gave none
-
-    def __init__(self, text: str, reply: Reply | None = None, command: str = "CONNECT") -> None:
-        super().__init__(_words(text))
-        self.reply = reply
-        self.command = command
-
-
-class TlsError(PeerError):
-    """TLS is required and not offered, or it was offered and the handshake failed."""
-
-    status = "4.7.5"
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, None, "STARTTLS")
-
-
-class SourceError(PeerError):
-    """Our own address cannot be bound."""
-
-
-def _words(said: str) -> str:
-    """All that libraries, the system and peers say before the first transaction comes through here."""
-    return heard(" ".join(said[: 2 * MAX_SAID].split()), MAX_SAID)
 
 
 class Feeder(Protocol):
@@ -107,6 +62,7 @@ class _Protocol(SMTPProtocol):
     """aiosmtplib's protocol until the connection is ready, ours from then on."""
 
     connection: Connection | None = None
+    why_lost: Exception | None = None
 
     def data_received(self, data: bytes) -> None:
         if self.connection is None:
@@ -148,6 +104,7 @@ class _Protocol(SMTPProtocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.why_lost = exc
         super().connection_lost(exc)
         if self.connection is not None:
             self.connection.gone()
@@ -168,14 +125,20 @@ class _Protocol(SMTPProtocol):
 
 
 def _nonsense(what: str) -> aiosmtplib.SMTPResponseException:
-    """What `_refused` knows by its code."""
+    """What `smtp.trouble` knows by its code."""
     return aiosmtplib.SMTPResponseException(-1, what)
 
 
-class _Client(aiosmtplib.SMTP):
+class Client(aiosmtplib.SMTP):
     """aiosmtplib over a socket that is connected, with our protocol beneath."""
 
     opened: asyncio.Transport | None = None
+    made: _Protocol | None = None
+
+    @property
+    def why_lost(self) -> Exception | None:
+        """What the system, or TLS, said when the connection was lost, if anything."""
+        return None if self.made is None else self.made.why_lost
 
     def discard(self) -> None:
         """Drop the connection; the base forgets its transport on some errors, and keeps it on others."""
@@ -186,7 +149,7 @@ class _Client(aiosmtplib.SMTP):
 
     async def _create_connection(self, timeout: float | None) -> Any:
         assert self.loop is not None
-        made = _Protocol(loop=self.loop, connection_lost_callback=self._on_connection_lost)
+        self.made = made = _Protocol(loop=self.loop, connection_lost_callback=self._on_connection_lost)
         self.opened, self.protocol = await self.loop.create_connection(lambda: made, sock=self.sock)
         self.transport = self.opened
         greeting = await made.read_response()
@@ -199,7 +162,7 @@ class Connection:
     """A peer that is ready for transactions."""
 
     def __init__(
-        self, client: _Client, host: str, address: str, capabilities: Capabilities, tls: str, clock: Clock
+        self, client: Client, host: str, address: str, capabilities: Capabilities, tls: str, clock: Clock
     ) -> None:
         if not isinstance(client.protocol, _Protocol):  # it was, until the connection was lost
             raise PeerError("hung up before any mail was sent")
@@ -216,6 +179,7 @@ class Connection:
         self.capabilities = capabilities
         self.tls = tls  # "TLSv1.3", "" in the clear
         self.note = ""  # why it is in the clear, where that was not the plan
+        self.wants_tls: Callable[[], None] = lambda: None  # the peer wants no mail in the clear
         self.paused = False
         self.begun = 0  # transactions
         self.carried = 0  # of these, answered to their end; counted by the owner
@@ -374,148 +338,3 @@ class Connection:
             pass
         finally:
             self._transport.abort()
-
-
-async def open_connection(
-    *,
-    host: str,
-    address: str,
-    port: int,
-    ehlo: str,
-    clock: Clock,
-    tls_context: ssl.SSLContext | None,
-    tls_required: bool,
-    login: tuple[str, str] | None = None,
-    source: str = "",
-) -> Connection:
-    """Dial, from the source if there is one; greet, secure, authenticate. Without a context: in the clear."""
-    dialled = await _dial(address, port, source, clock)
-    client = _Client(hostname=host, sock=dialled, local_hostname=ehlo, start_tls=False, timeout=None)
-    try:
-        async with _step("CONNECT", clock, GREETING_TIMEOUT, "the greeting"):
-            await client.connect()
-        async with _step("EHLO", clock):
-            await _greet(client)
-        tls = ""
-        if tls_context is not None and client.supports_extension("starttls"):
-            tls = await _secure(client, tls_context, host, clock)
-            async with _step("EHLO", clock):
-                await client.ehlo()  # RFC 3207 4.2: what was offered in the clear does not count
-        if tls_required and not tls:
-            raise TlsError(NO_STARTTLS)
-        if login is not None:
-            if not _keeps_secrets(address, tls, tls_context):
-                raise TlsError(NO_SECRET)
-            async with _step("AUTH", clock):
-                await client.login(*login)
-        return Connection(client, host, address, capabilities(client.esmtp_extensions), tls, clock)
-    except BaseException:
-        client.discard()
-        raise
-
-
-@asynccontextmanager
-async def _step(
-    command: str, clock: Clock, seconds: float = COMMAND_TIMEOUT, awaited: str = ""
-) -> AsyncIterator[None]:
-    """One command and its answer; what goes wrong is a PeerError that names it."""
-    try:
-        async with timeout(clock, seconds):
-            yield
-    except aiosmtplib.SMTPResponseException as error:
-        raise _refused(error, command) from error
-    except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-        awaited = awaited or f"the answer to {command}"
-        raise PeerError(_in_words(error, awaited, seconds), None, command) from error
-
-
-async def _dial(address: str, port: int, source: str, clock: Clock) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    dialled = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        dialled.setblocking(False)
-        dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if source:
-            _bind(dialled, source)
-        async with _step("CONNECT", clock, CONNECT_TIMEOUT, "the connection"):
-            await asyncio.get_running_loop().sock_connect(dialled, (address, port))
-    except BaseException:
-        dialled.close()
-        raise
-    return dialled
-
-
-def _bind(dialled: socket.socket, source: str) -> None:
-    if hasattr(socket, "IP_BIND_ADDRESS_NO_PORT"):
-        # The port is chosen when it connects: one of 28,000 for each peer, not for all of them together.
-        dialled.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
-    try:
-        dialled.bind((source, 0))
-    except OSError as error:
-        raise SourceError(_in_words(error)) from error
-
-
-def _keeps_secrets(address: str, tls: str, context: ssl.SSLContext | None) -> bool:
-    """May a password go there? Whoever strips STARTTLS, or brings a certificate of his own, waits for it."""
-    if ip_address(address).is_loopback:
-        return True
-    return bool(tls) and context is not None and context.verify_mode is ssl.CERT_REQUIRED
-
-
-async def _greet(client: _Client) -> None:
-    try:
-        await client.ehlo()
-    except aiosmtplib.SMTPHeloError as error:
-        if error.code == 421 or error.code < 400:  # a yes that is none
-            raise
-        await client.helo()  # RFC 5321 3.2: a server from before EHLO
-
-
-async def _secure(client: _Client, context: ssl.SSLContext, host: str, clock: Clock) -> str:
-    try:
-        async with timeout(clock, HANDSHAKE_TIMEOUT):
-            await client.starttls(tls_context=context, server_hostname=host or None)
-    except aiosmtplib.SMTPResponseException as error:
-        if error.code < 0:
-            raise TlsError(f"STARTTLS was answered with {error.message}") from error
-        raise TlsError(f"STARTTLS was refused: {error.code} {error.message}") from error
-    except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-        why = _in_words(error, "its end", HANDSHAKE_TIMEOUT)
-        raise TlsError(f"the TLS handshake failed: {why}") from error
-    secured = client.get_transport_info("ssl_object")
-    if secured is None or not (version := secured.version()):
-        raise TlsError("the TLS handshake failed: the connection is in the clear")
-    return str(version)
-
-
-def _refused(error: aiosmtplib.SMTPResponseException, command: str) -> PeerError:
-    asked = "the connection" if command == "CONNECT" else command
-    if error.code < 0:
-        said = error.message.replace("Response too long", "a reply without an end")
-        return PeerError(f"answered {asked} with {said}", None, command)
-    reply = reply_of(error.code, error.message)
-    reply = reply._replace(text=_words(reply.text))
-    if not 400 <= error.code < 600:
-        return PeerError(f"answered {asked} with {reply}", None, command)
-    return PeerError(str(reply), reply, command)
-
-
-def _in_words(error: Exception, awaited: str = "", seconds: float = 0.0) -> str:
-    """What happened, for people: neither the library's words nor Python's."""
-    causes = [error, *filter(None, (error.__cause__, error.__context__))]
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not accepted: {cause.verify_message.rstrip('.')}"
-        if isinstance(cause, ssl.SSLError) and cause.reason:
-            return cause.reason.replace("_", " ").lower()
-    if type(error) is TimeoutError and not error.errno:
-        return f"timed out: {awaited} did not come in {seconds:.0f} seconds"
-    system = next((cause for cause in causes if isinstance(cause, OSError) and cause.errno), None)
-    why = "" if system is None else os.strerror(system.errno or 0)
-    if isinstance(error, aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPTimeoutError):
-        return f"the connection was lost before {awaited} came" + (f" ({why})" if why else "")
-    if isinstance(error, aiosmtplib.SMTPException):  # the only thing that it looks for itself
-        return NO_AUTH
-    if isinstance(error, ValueError):  # a host's name that is none
-        return "its name cannot be used"
-    return why or "the connection was lost"

@@ -36,6 +36,7 @@ CHUNK = 1000  # messages looked at in one go
 FORMER = (
     "before-schema-"  # the one backup that lies in its spool: it is for the way back, not for a lost disk
 )
+BEGUN_ANEW = "store.db"  # where it is damaged; `store.database` says so
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 _VACUUM = "VACUUM INTO ?"
@@ -140,7 +141,7 @@ class Copy:
         self._vacuum(self._directory / FILE)
         for path in sorted(self._directory.glob("*.db")):
             if path.name != FILE:
-                self._vacuum(path)
+                self._vacuum_if_sound(path)
 
     def complete(self) -> Backup:
         """Bring files and rows together, and all of it to the disk."""
@@ -159,6 +160,15 @@ class Copy:
         os.close(_private(made))
         with closing(disk.read_only(path)) as connection:
             connection.execute(_VACUUM, (str(made),))
+
+    def _vacuum_if_sound(self, path: Path) -> None:
+        """What the daemon would begin anew holds up no backup, nor the upgrade that makes one."""
+        try:
+            self._vacuum(path)
+        except sqlite3.Error as error:
+            if path.name != BEGUN_ANEW or not disk.is_damage(error):
+                raise
+            (self._partial / path.name).unlink()
 
     def _take(self, message: int) -> bool:
         """Link or copy a content, if it is still there."""

@@ -43,6 +43,8 @@ Contract: every row is proven by a daemon that is killed there (tests/spool/test
     -------------------------------------+------------------------+-----------------------+-------------------
     22 in the drain of a stop            | a row above; in lanes: | that row              | that row
                                          | due at once            |                       |
+    23 store.db is begun, or gets        | an empty file, or the  | the whole script      | no door open
+       another schema                    | schema before it       |                       |
 
     fresh        attempts=1, due NULL: the recovery makes it due after its first wait, counted from the
                  reception, and commits that before anything is dialled.
@@ -53,6 +55,8 @@ Contract: every row is proven by a daemon that is killed there (tests/spool/test
     the window   at most 256 outcomes or 50 ms are settled and not committed. What the peer has taken, and
                  not said so (11), comes on top: that is between any two servers (RFC 1047).
     lines twice  in the event log, equal to the octet, with the same `seq`.
+    store.db     has a WAL of its own, and nothing of the queue's. A save that is cut off is lost: what was
+                 learned of hosts in the last minute is learned again.
     a set clock  changes times slice by slice. Stopped in between, lifetimes are as written, some longer than
                  others by the jump, and due times are looked after at the next start (4).
 

@@ -27,14 +27,19 @@ from mta.spool import statements as sql
 from mta.spool.bodies import contents
 from mta.spool.database import FILE, SpoolError
 from mta.spool.invariants import Violation
-from mta.store import credentials
+from mta.store import credentials, hosts
 from mta.store.credentials import CredentialError
+from mta.store.database import FILE as STORE
+from mta.store.database import StoreError
 
 LISTED = 20  # findings of a kind
 CHUNK = 1000  # messages looked at in one go
 MOST_ORPHANS = 10_000  # looked at twice
 TAIL = 1024 * 1024  # octets; no event is longer
 DAMAGED = "stop mta and repair it, as docs/disk.md says"
+BEGUN_ANEW = (
+    "the next start of mta sets it aside and begins another: what was known of hosts is learned again"
+)
 MISSING = "it cannot be delivered; have its sender send it again, and look for who removes files here"
 SWEPT = "the next start of mta removes it"
 REPEATED = "numbers are given twice: while mta is stopped, move this log away and let it begin another"
@@ -77,7 +82,7 @@ class Verification:
             code = getattr(error, "sqlite_errorcode", 0)
             if code & 0xFF not in _DAMAGE and code not in _UNREADABLE:
                 raise
-            damage = Violation(path.name, str(error), DAMAGED)
+            damage = Violation(path.name, str(error), _remedy(path))
             if damage not in self.findings:
                 self.findings.append(damage)
 
@@ -101,7 +106,10 @@ def verify(
                 elif path.name == "credentials.db":
                     with verdict.reading(path):
                         verdict.add(_credentials(connection))
-    except (OSError, sqlite3.Error, CredentialError) as error:
+                elif path.name == STORE:
+                    with verdict.reading(path):
+                        verdict.add(_hosts(connection))
+    except (OSError, sqlite3.Error, CredentialError, StoreError) as error:
         raise SpoolError(f"{directory} cannot be looked at: {disk.words(error)}") from error
     return verdict
 
@@ -135,7 +143,11 @@ def _whole(connection: sqlite3.Connection, path: Path, pragma: str) -> Iterator[
     """SQLite's own look at its pages and indexes."""
     for (said,) in connection.execute(pragma):
         if said != "ok":
-            yield Violation(path.name, " ".join(said.split()), DAMAGED)
+            yield Violation(path.name, " ".join(said.split()), _remedy(path))
+
+
+def _remedy(path: Path) -> str:
+    return BEGUN_ANEW if path.name == STORE else DAMAGED
 
 
 def _credentials(connection: sqlite3.Connection) -> Iterator[Violation]:
@@ -143,6 +155,11 @@ def _credentials(connection: sqlite3.Connection) -> Iterator[Violation]:
         yield Violation(
             "credentials.db", f"{login}: {what}", f"mta credential remove {login}, and add it anew"
         )
+
+
+def _hosts(connection: sqlite3.Connection) -> Iterator[Violation]:
+    for host, what in hosts.unfit(connection):
+        yield Violation(STORE, f"{host}: {what}", "the daemon does without it: nothing is to be done")
 
 
 def _files(connection: sqlite3.Connection, bodies: Path) -> Iterator[Violation]:

@@ -23,6 +23,7 @@ from mta.config.settings import (
     StaticRoute,
 )
 from mta.core.limits.throttle import Rate
+from mta.core.route.hosts import Peer
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
 from tests.fakes.house import running, settings
@@ -108,8 +109,31 @@ async def test_a_domain_with_terms_of_its_own_has_them_above_the_providers(tmp_p
             "port": 25,
             "preference": 10,
             "addresses": ["2001:db8::1", "192.0.2.1"],
+            "memory": [],
         }
     ]
+
+
+async def test_what_is_remembered_of_each_host_is_told_and_until_when(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with NameServer(ZONE) as server, running(terms(tmp_path, server), clock) as house:
+        hosts = house.daemon.hosts
+        hosts.failed(Peer("mx1a1.comcast.net", 25, "2001:db8::1"), "Connection refused")
+        hosts.unsecured(Peer("mx1a1.comcast.net", 25, "192.0.2.1"), "the TLS handshake failed: reset", True)
+        shown = await asyncio.to_thread(ask, tmp_path, "cable.test")
+        told = await asyncio.to_thread(ask, tmp_path, "cable.test", "--json")
+    assert (
+        "\n".join(shown.stdout.splitlines()[1:4])
+        == """\
+  host      5   mx1a1.comcast.net:25  2001:db8::1, 192.0.2.1
+                2001:db8::1           asked last until 2027-01-15T08:01:00.000Z, \
+bad since 2027-01-15T08:00:00.000Z: Connection refused
+                192.0.2.1             in the clear until 2027-01-15T14:00:00.000Z: \
+the TLS handshake failed: reset"""
+    )
+    (first, second) = json.loads(told.stdout)["hosts"][0]["memory"]
+    assert (first["address"], first["failures"], first["why"]) == ("2001:db8::1", 1, "Connection refused")
+    assert (second["tls"], second["tls_until"]) == ("clear", "2027-01-15T14:00:00.000Z")
 
 
 @pytest.mark.parametrize(

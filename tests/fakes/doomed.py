@@ -41,6 +41,7 @@ from mta.sandbox.mx import SandboxMX
 from mta.spool import bodies, database, queue, statements
 from mta.spool.bodies import Bodies
 from mta.spool.queue import Spool
+from mta.store import database as store
 
 Counts = Callable[..., bool]
 CHECKPOINT_AT = 5  # commits
@@ -315,6 +316,7 @@ POINTS: Mapping[str, Place] = {
     "after-drain": Place(21, after(queue, "commit", _drains)),
     "before-removal": Place(21, before(Bodies, "remove", lambda store, messages: bool(messages))),
     "while-stopping": Place(22, before(Spool, "stop")),
+    "store-begun": Place(23, before(store, "migrate")),
     "any-statement": Place(0, statement(always, done=True)),
     "any-moment": Place(0, any_moment),
 }

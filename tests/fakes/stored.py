@@ -23,12 +23,15 @@ from mta.core.model import Kind, Message, Outcome, Recipient, Reply, Scope, Subj
 from mta.core.queue.last import written
 from mta.core.queue.lifecycle import State
 from mta.core.queueid import text
+from mta.core.route.hosts import NOTHING, HostMemory, Peer, Rung
 from mta.metrics import Metrics
 from mta.spool import database
 from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
 from mta.spool.queue import Spool
 from mta.store.credentials import CredentialStore
+from mta.store.database import Database
+from mta.store.hosts import HostStore
 from tests.fakes.clock import HandClock
 
 DATA = Path(__file__).parents[1] / "data"
@@ -139,6 +142,27 @@ def credentials() -> Iterator[tuple[Credential, str]]:
     yield Credential("network", "acme", "bulk", networks=("10.0.0.0/8",), kind="network"), ""
 
 
+def memories() -> dict[Peer, HostMemory]:
+    """One of each kind."""
+    dead = NOTHING.failed(THEN, "Connection refused").failed(THEN + 60.0, "Connection refused")
+    return {
+        Peer("mx1.test", 25, "192.0.2.1"): dead,
+        Peer("mx1.test", 25): NOTHING.rested(THEN, THEN + 60.0, "none of its addresses is any good"),
+        Peer("mx2.test", 25, "2001:db8::1"): NOTHING.slow(THEN),
+        Peer("mx3.test", 25, "192.0.2.3"): NOTHING.secured(THEN, Rung.SMALL),
+        Peer("mx4.test", 2525, "192.0.2.4"): NOTHING.unsecured(THEN, "the TLS handshake failed", False),
+        Peer("mx5.test", 25, "192.0.2.5"): NOTHING.unsecured(THEN, "alert", True),
+    }
+
+
+async def remember(file: Path) -> None:
+    """What is remembered of hosts, by this version's own hands."""
+    database = Database(file)
+    await database.open()
+    await HostStore(database).save(memories())
+    await database.close()
+
+
 def main() -> None:
     """Write the dumps of this version's schemas, where there are none."""
     DATA.mkdir(exist_ok=True)
@@ -148,7 +172,9 @@ def main() -> None:
         with CredentialStore(directory / "credentials.db") as kept:
             for credential, secret in credentials():
                 kept.add(credential, secret)
-        for kind, file in (("spool", database.FILE), ("credentials", "credentials.db")):
+        asyncio.run(remember(directory / "store.db"))
+        files = (("spool", database.FILE), ("credentials", "credentials.db"), ("store", "store.db"))
+        for kind, file in files:
             said = dump(directory / file)
             number = int(said.rsplit(" ", 1)[1].strip(";\n"))
             path = DATA / f"{kind}-{number:04}.sql"

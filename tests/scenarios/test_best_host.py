@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mta.config.settings import DEFAULT, Dns, Duration
+from mta.core.route.hosts import SHORT, SOONEST
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
 from tests.fakes.house import House, running, settings
@@ -74,13 +75,32 @@ async def test_domains_with_the_same_mx_hosts_in_opposite_order_are_each_served_
         )
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is remembered of a host that never greeted us")
 async def test_a_best_mx_that_never_greets_is_not_waited_for_on_each_connection(tmp_path: Path) -> None:
     async with between(tmp_path, mute=True) as (house, clock, _first, second):
         await sent(house, clock, "b@here.test")
+        await clock.asked_for(GREETING)
         await clock.advance(GREETING)
-        await house.quiet()
-        assert second.asked == ["b@here.test"]
+        await house.event(type="delivery", recipient="b@here.test")
         await clock.advance(IDLE)
         await sent(house, clock, "c@here.test")
+        await house.event(type="delivery", recipient="c@here.test")
         assert second.asked == ["b@here.test", "c@here.test"]
+
+
+async def test_a_probe_of_a_host_that_never_greeted_costs_twenty_seconds_and_no_more(tmp_path: Path) -> None:
+    async with between(tmp_path, mute=True) as (house, clock, first, second):
+        await sent(house, clock, "b@here.test")
+        await clock.asked_for(GREETING)
+        await clock.advance(GREETING)
+        await house.event(type="delivery", recipient="b@here.test")
+        await clock.advance(SOONEST + IDLE)
+        await sent(house, clock, "c@here.test")
+        await clock.asked_for(SHORT)
+        await house.quiet()
+        assert second.asked == ["b@here.test"]
+        assert len(first.dialled) == 2
+        await clock.advance(SHORT)
+        await house.event(type="delivery", recipient="c@here.test")
+        assert second.asked == ["b@here.test", "c@here.test"]
+        (told,) = house.of(type="state", host="mx1.dst.test")
+        assert told["reason"].startswith(f"mx1.dst.test [{FIRST}] is asked last: timed out")

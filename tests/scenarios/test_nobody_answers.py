@@ -120,8 +120,8 @@ async def test_a_site_that_is_dead_is_told_with_the_reason_and_told_again_when_i
 ) -> None:
     async with relaying(tmp_path, HELLO + TAKES, shut=True) as relay:
         await relay.house.send("b@dst.test")
-        dead = await relay.house.event(type="state")
-        assert dead["site"] == f"127.0.0.1:{relay.peer.port}"
+        site = f"127.0.0.1:{relay.peer.port}"
+        dead = await relay.house.event(type="state", site=site)
         assert dead["reason"].startswith("left alone: No host answered; it is tried again: 127.0.0.1")
         assert wait_of(dead) == 30
         socket = relay.house.daemon.settings.control_socket
@@ -130,7 +130,7 @@ async def test_a_site_that_is_dead_is_told_with_the_reason_and_told_again_when_i
         await relay.peer.open()
         await relay.clock.advance(301)
         await relay.house.event(type="delivery")
-        await relay.house.event(2, type="state")
-        (_, alive) = relay.house.of(type="state")
+        await relay.house.event(2, type="state", site=site)
+        (_, alive) = relay.house.of(type="state", site=site)
         assert alive["reason"] == "mail is answered again"
         assert "due" not in alive

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from base64 import b64encode
 from pathlib import Path
+from typing import BinaryIO, Self
 
 import pytest
 
 from mta.clock import SystemClock
 from mta.config.settings import Endpoint, StaticRoute
-from mta.smtp.client import NO_SECRET, NO_STARTTLS, PeerError, open_connection
+from mta.core.route.hosts import BELIEVED, TLS_WAIT
+from mta.smtp.dial import Dialled
+from mta.smtp.opening import HANDSHAKE_TIMEOUT, NO_SECRET, NO_STARTTLS, open_connection
+from mta.smtp.trouble import COMMAND_TIMEOUT, PeerError
 from tests.fakes.clock import HandClock
-from tests.fakes.house import running, settings
+from tests.fakes.house import certificate, routed, running, settings
 from tests.fakes.network import FIRST, own_network
-from tests.fakes.peer import HELLO, TAKES, ScriptedPeer
-from tests.fakes.relay import relaying
+from tests.fakes.peer import HELLO, TAKES, ScriptedPeer, answers
+from tests.fakes.relay import MUTE, Relay, relaying
 
 OFFERS = HELLO.replace("-> 250 8BITMIME", "-> 250 STARTTLS")
 BEGIN = OFFERS + "<- STARTTLS\n-> 220 go ahead\n"
@@ -24,6 +30,78 @@ B = "b@dst.test"
 NOBODY = "451 4.4.1 No host answered; it is tried again: 127.0.0.1 [127.0.0.1]: "
 UNSAFE = "451 4.7.5 No host is as safe as it must be; it is tried again: 127.0.0.1 [127.0.0.1]: "
 LOGIN = b64encode(b"\0user@src.test\0secret word").decode()
+
+
+class WantsCertificate:
+    """A peer whose TLS wants a certificate of the client; in the clear it takes mail.
+
+    In a thread, for asyncio does not send the alert of a handshake that fails.
+    """
+
+    def __enter__(self) -> Self:
+        self.spoken = 0  # connections
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate()[0]))
+        self._context.load_cert_chain(*certificate())
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listening.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listening.accept()
+            except OSError:
+                return
+            self.spoken += 1
+            with accepted, accepted.makefile("rwb") as file:
+                self._converse(accepted, file)
+
+    def _converse(self, accepted: socket.socket, file: BinaryIO) -> None:
+        said = "220 mx.test ESMTP"
+        while True:
+            file.write(said.encode() + b"\r\n")
+            file.flush()
+            if said.startswith("221"):
+                return
+            line = file.readline()
+            said = "250 2.0.0 ok"
+            if line.startswith(b"EHLO"):
+                said = "250-mx.test\r\n250 STARTTLS"
+            elif line.startswith(b"STARTTLS"):
+                file.write(b"220 go ahead\r\n")
+                file.flush()
+                self._fail(accepted)
+                return
+            elif line.startswith(b"DATA"):
+                file.write(b"354 go on\r\n")
+                file.flush()
+                while file.readline() not in (b".\r\n", b""):
+                    pass
+            elif line.startswith(b"QUIT") or not line:
+                said = "221 2.0.0 bye"
+
+    def _fail(self, accepted: socket.socket) -> None:
+        under = self._context.wrap_bio(incoming := ssl.MemoryBIO(), outgoing := ssl.MemoryBIO(), True)
+        while True:
+            try:
+                under.do_handshake()
+            except ssl.SSLWantReadError:
+                accepted.sendall(outgoing.read())
+                incoming.write(accepted.recv(65536))
+            except ssl.SSLError:
+                accepted.sendall(outgoing.read())
+                break
+        while accepted.recv(65536):  # a reset would overtake the alert
+            pass
 
 
 async def test_tls_where_it_is_offered(tmp_path: Path) -> None:
@@ -44,19 +122,158 @@ async def test_tls_where_it_is_offered(tmp_path: Path) -> None:
 async def test_a_handshake_that_fails_and_the_message_goes_in_the_clear(
     tmp_path: Path, answer: str, why: str
 ) -> None:
-    async with relaying(tmp_path, OFFERS + "<- STARTTLS\n" + answer, OFFERS + TAKES) as relay:
+    """Both kinds of a handshake, and after a minute, in which no attempt is taken, one more."""
+    broken = OFFERS + "<- STARTTLS\n" + answer
+    tries = 1 if "454" in answer else 2  # what is refused has no kind
+    async with relaying(tmp_path, *[broken] * (tries + 1), OFFERS + TAKES) as relay:
         await relay.house.send(B)
+        told = await relay.house.event(type="state")
+        assert told["reason"].startswith("127.0.0.1 [127.0.0.1] fails in TLS, mail waits for it a while: ")
+        assert why in told["reason"]
+        await relay.house.quiet()
+        assert len(relay.peer.calls) == tries
+        await relay.clock.advance(TLS_WAIT)
         assert await relay.told(2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
-        assert "tls" not in relay.house.events[1]
-        assert relay.house.events[1]["reason"].startswith(f"in the clear: {why}")
+        delivery = await relay.house.event(type="delivery")
+        assert "tls" not in delivery
+        assert delivery["reason"].startswith(f"in the clear: {why}")
+
+
+async def test_the_second_message_goes_in_the_clear_at_once_and_after_six_hours_tls_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    broken = BEGIN + "close"
+    scripts = [broken] * 3 + [OFFERS + TAKES] * 2 + [SECURED]
+    async with relaying(tmp_path, *scripts) as relay:
+        await relay.house.send(B)
+        await relay.house.event(type="state")
+        await relay.clock.advance(TLS_WAIT)
+        await relay.house.event(1, type="delivery")
+        await relay.clock.advance(40)  # no connection is left
+        await relay.house.send(B)
+        await relay.house.event(2, type="delivery")
+        assert [len(call.commands) for call in relay.peer.calls[:5]][:3] == [2, 2, 2]
+        await relay.leap(BELIEVED)
+        await relay.house.send(B)
+        await relay.house.event(3, type="delivery")
+        assert [each.get("tls") for each in relay.house.of(type="delivery")] == [None, None, "TLSv1.3"]
+        assert relay.house.of(type="state")[-1]["reason"] == "127.0.0.1 [127.0.0.1] speaks TLS again"
+
+
+async def test_a_handshake_that_is_cut_once_costs_nothing_but_the_newest_tls(tmp_path: Path) -> None:
+    async with relaying(tmp_path, BEGIN + "abort", SECURED) as relay:
+        await relay.house.send(B)
+        assert (await relay.house.event(type="delivery"))["tls"] == "TLSv1.2"
+        assert relay.house.of(type="state")[-1]["reason"] == "127.0.0.1 [127.0.0.1] speaks TLS 1.2 only"
+
+
+async def test_a_peer_that_hangs_on_a_large_hello_is_spoken_to_in_tls_12(tmp_path: Path) -> None:
+    async with relaying(tmp_path, BEGIN + "silence", SECURED, SECURED) as relay:
+        await relay.house.send(B)
+        await relay.peer.at(1, "silence")
+        await relay.clock.advance(HANDSHAKE_TIMEOUT)
+        await relay.house.event(1, type="delivery")
+        await relay.clock.advance(40)  # no connection is left
+        await relay.house.send(B)
+        await relay.house.event(2, type="delivery")
+        assert [each["tls"] for each in relay.house.of(type="delivery")] == ["TLSv1.2", "TLSv1.2"]
 
 
 async def test_a_handshake_that_never_ends_and_the_message_goes_in_the_clear(tmp_path: Path) -> None:
-    async with relaying(tmp_path, BEGIN + "silence", OFFERS + TAKES) as relay:
+    async with relaying(tmp_path, *[BEGIN + "silence"] * 3, OFFERS + TAKES) as relay:
         await relay.house.send(B)
-        await relay.peer.at(1, "silence")
-        await relay.clock.advance(61)
+        for number in (1, 2):
+            await relay.peer.at(number, "silence")
+            await relay.clock.advance(HANDSHAKE_TIMEOUT)
+        await relay.house.event(type="state")
+        await relay.clock.advance(TLS_WAIT)
+        await relay.peer.at(3, "silence")
+        await relay.clock.advance(HANDSHAKE_TIMEOUT)
         assert "tls" not in await relay.house.event(type="delivery")
+
+
+MUST = "530 5.7.0 Must issue a STARTTLS command first"
+
+
+async def in_the_clear(relay: Relay) -> None:
+    """Until the fall-back has been refused."""
+    await relay.house.send(B)
+    await relay.house.event(type="state")
+    await relay.clock.advance(TLS_WAIT)
+    await relay.house.event(type="deferral")
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply"),
+    [
+        ("MAIL", MUST),
+        ("RCPT", "550 5.7.10 Encryption needed"),
+        ("RCPT", "550 5.1.1 User unknown"),
+        (".", "554 5.7.1 Only over TLS"),
+    ],
+)
+async def test_nothing_that_is_said_to_our_own_clear_text_is_final(
+    tmp_path: Path, stage: str, reply: str
+) -> None:
+    refuses = OFFERS.replace("-> 250 STARTTLS", "-> 250-PIPELINING\n-> 250 STARTTLS")
+    refuses += answers(stage, reply)
+    async with relaying(tmp_path, *[BEGIN + "abort"] * 3, refuses) as relay:
+        await in_the_clear(relay)
+        _, deferral = await relay.told(2)
+        assert deferral.startswith(f"deferral 1 {B} ")
+        assert deferral.endswith(f": {reply} ({stage})")
+
+
+async def test_a_peer_that_wants_tls_after_all_gets_the_mail_over_tls_the_next_time(tmp_path: Path) -> None:
+    refuses = OFFERS.replace("-> 250 STARTTLS", "-> 250-PIPELINING\n-> 250 STARTTLS")
+    refuses += answers("MAIL", MUST)
+    async with relaying(tmp_path, *[BEGIN + "abort"] * 3, refuses, SECURED) as relay:
+        await in_the_clear(relay)
+        await relay.come_due()
+        assert (await relay.house.event(type="delivery"))["tls"] == "TLSv1.3"
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_who_hangs_up_behind_the_handshake_gets_its_mail_in_the_clear_at_once(
+    tmp_path: Path, end: str
+) -> None:
+    """It has seen all of our handshake, and would do so again."""
+    broken = BEGIN + "starttls\n<- EHLO mta.test\n" + end
+    async with relaying(tmp_path, broken, broken, OFFERS + TAKES) as relay:
+        await relay.house.send(B)
+        delivery = await relay.house.event(type="delivery")
+        assert delivery["reason"].startswith("in the clear: the TLS handshake failed: ")
+
+
+@pytest.mark.parametrize("end", ["silence", "raw 250 not\\r\\n250 one\\r\\n"])
+async def test_what_fails_behind_the_handshake_is_the_handshakes(tmp_path: Path, end: str) -> None:
+    broken = BEGIN + "starttls\n<- EHLO mta.test\n" + end
+    async with relaying(tmp_path, *[broken] * 3, OFFERS + TAKES) as relay:
+        await relay.house.send(B)
+        for number in (1, 2):
+            await relay.peer.at(number, end)
+            if end == "silence":
+                await relay.clock.advance(COMMAND_TIMEOUT)
+        await relay.house.event(type="state")
+        await relay.clock.advance(TLS_WAIT)
+        if end == "silence":
+            await relay.peer.at(3, end)
+            await relay.clock.advance(COMMAND_TIMEOUT)
+        assert (await relay.house.event(type="delivery"))["reason"].startswith(
+            "in the clear: the TLS handshake failed: "
+        )
+
+
+async def test_a_peer_that_wants_a_certificate_of_ours_gets_its_mail_in_the_clear(tmp_path: Path) -> None:
+    """With TLS 1.3 it says so behind the handshake; it would say so again, and is not waited for."""
+    with WantsCertificate() as peer:
+        async with running(settings(tmp_path, routes=routed(peer.port)), HandClock(), (MUTE,)) as house:
+            await house.send(B)
+            delivery = await house.event(type="delivery")
+            assert delivery["reason"].startswith("in the clear: the TLS handshake failed: ")
+            assert "alert certificate required" in delivery["reason"]
+            assert house.of(type="deferral") == []
+        assert peer.spoken == 3
 
 
 async def test_tls_is_required_and_not_offered(tmp_path: Path) -> None:
@@ -85,7 +302,8 @@ async def test_tls_is_required_and_starttls_is_refused(tmp_path: Path) -> None:
     ],
 )
 async def test_tls_is_required_and_the_handshake_fails(tmp_path: Path, answer: str, why: str) -> None:
-    async with relaying(tmp_path, BEGIN + answer, tls="required") as relay:
+    tries = 1 if why else 2  # whose certificate is refused can do TLS
+    async with relaying(tmp_path, *[BEGIN + answer] * tries, tls="required") as relay:
         await relay.house.send(B)
         received, deferral = await relay.told(2)
         assert received == f"reception {B}"
@@ -132,10 +350,8 @@ async def test_the_password_file_is_missing(tmp_path: Path) -> None:
     file = tmp_path / "nowhere"
     async with relaying(tmp_path, user="user@src.test", password_file=file) as relay:
         await relay.house.send(B)
-        said = NOBODY + (
-            "the password file of the route cannot be read: "
-            f"[Errno 2] No such file or directory: '{file}' (CONNECT)"
-        )
+        said = "451 4.3.5 the password file of the route cannot be read: "
+        said += f"[Errno 2] No such file or directory: '{file}'"
         assert await relay.told(2) == [f"reception {B}", f"deferral 1 {B} network +300: {said}"]
 
 
@@ -186,9 +402,11 @@ async def test_a_password_goes_to_nobody_who_is_not_proved(
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with own_network():
         async with ScriptedPeer(script, host=FIRST) as peer:
+            dialled = socket.create_connection((FIRST, peer.port))
+            dialled.setblocking(False)
             with pytest.raises(PeerError, match=said):
                 await open_connection(
-                    host="relay.test", address=FIRST, port=peer.port, ehlo="mta.test", clock=SystemClock(),
+                    Dialled(dialled, FIRST), host="relay.test", ehlo="mta.test", clock=SystemClock(),
                     tls_context=context, tls_required=required, login=("user@src.test", "secret word"),
                 )  # fmt: skip
     assert b"AUTH" not in peer.calls[0].received

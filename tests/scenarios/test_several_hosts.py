@@ -12,12 +12,13 @@ import pytest
 
 from mta.config.settings import DEFAULT, Dns, Duration
 from mta.core.limits.throttle import Rate
+from mta.core.route.hosts import MAX_ADDRESSES, SOONEST
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
 from tests.fakes.house import House, running, settings
 from tests.fakes.network import FIRST, SECOND, THIRD, own_network
 from tests.fakes.peer import ASKED, HELLO, TAKES, ScriptedPeer, answers, envelope, goodbye
-from tests.fakes.relay import MUTE, story
+from tests.fakes.relay import IN_THE_CLEAR, MUTE, story, wait_of
 
 B, C = "b@dst.test", "c@dst.test"
 NOBODY = "451 4.4.1 No host answered; it is tried again:"
@@ -67,6 +68,7 @@ async def serving(
             directory,
             dns=Dns((server.endpoint,), Duration(5.0)),
             destinations={"default": replace(DEFAULT, port=port, **limits)},
+            providers=IN_THE_CLEAR,
         )
         async with running(terms, clock, (MUTE,)) as house:
             try:
@@ -88,7 +90,7 @@ async def test_the_best_mx_does_not_let_us_in_and_the_next_one_does(tmp_path: Pa
     async with serving(tmp_path, BOTH, {FIRST: [first], SECOND: [HELLO + TAKES]}) as net:
         await net.house.send(B)
         assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
-        assert net.house.events[1]["host"] == "mx2.dst.test"
+        assert net.house.of(type="delivery")[0]["host"] == "mx2.dst.test"
 
 
 async def test_the_best_mx_is_dead_and_the_next_one_takes_it(tmp_path: Path) -> None:
@@ -181,13 +183,91 @@ async def test_a_greylist_is_not_gone_round_by_the_next_mx(tmp_path: Path) -> No
         assert told[2] == f"delivery 2 {B}: 250 2.0.0 taken (.)"
 
 
-async def test_a_blocklist_at_the_greeting_is_not_gone_round_by_the_next_mx(tmp_path: Path) -> None:
-    listed = "554 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org"
-    async with serving(tmp_path, BOTH, {FIRST: [f"-> {listed}\nclose"], SECOND: []}) as net:
+LISTED = "554 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org"
+
+
+@pytest.mark.parametrize("said", [LISTED, "421 4.7.0 Too many connections from you", "554 go away"])
+async def test_words_that_anybody_writes_at_the_greeting_are_one_hosts(tmp_path: Path, said: str) -> None:
+    async with serving(tmp_path, BOTH, {FIRST: [f"-> {said}\nclose"], SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
+async def test_a_blocklist_at_every_greeting_is_told_and_not_the_silence_of_the_last(tmp_path: Path) -> None:
+    zone = {**BOTH, ("mx2.dst.test", "A"): [DEAD]}
+    async with serving(tmp_path, zone, {FIRST: [f"-> {LISTED}\nclose"]}) as net:
         await net.house.send(B)
         _, deferral = await story(net.house, 2)
         assert deferral.startswith(f"deferral 1 {B} source +")
-        assert deferral.endswith(f": {listed} (CONNECT)")
+        assert deferral.endswith(f": {LISTED} (CONNECT)")
+
+
+async def test_a_provider_that_shuts_all_of_it_is_not_gone_round_by_its_next_host(tmp_path: Path) -> None:
+    shut = "421 4.7.28 Our system has detected an unusual rate of unsolicited mail from your IP address."
+    zone: Zone = {
+        ("dst.test", "MX"): ["10 mx1.google.com.", "20 mx2.google.com."],
+        ("mx1.google.com", "A"): [FIRST],
+        ("mx2.google.com", "A"): [SECOND],
+    }
+    async with serving(tmp_path, zone, {FIRST: [f"-> {shut}\nclose"], SECOND: []}) as net:
+        await net.house.send(B)
+        _, deferral = await story(net.house, 2)
+        assert deferral.startswith(f"deferral 1 {B} rate +")
+        assert deferral.endswith(f": {shut} (CONNECT)")
+
+
+async def test_eight_dead_addresses_do_not_hide_the_host_behind_them(tmp_path: Path) -> None:
+    zone = {**BOTH, ("mx1.dst.test", "A"): [f"198.51.100.{n}" for n in range(90, 98)]}
+    async with serving(tmp_path, zone, {SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
+async def test_all_addresses_of_one_host_have_their_turn(tmp_path: Path) -> None:
+    dead = [f"198.51.100.{n}" for n in range(90, 98)]
+    zone: Zone = {("dst.test", "MX"): ["10 mx.dst.test."], ("mx.dst.test", "A"): [*dead, THIRD]}
+    async with serving(tmp_path, zone, {THIRD: [HELLO + TAKES]}) as net:
+        await delivered_within(net, 2)
+
+
+async def delivered_within(net: Net, attempts: int) -> None:
+    """In how many it is depends on the order of addresses in the answer of DNS."""
+    await net.house.send(B)
+    for attempt in range(1, attempts + 1):
+        told = await story(net.house, attempt + 1)
+        if told[-1].startswith("delivery"):
+            return
+        assert told[-1].count("Connection refused") == MAX_ADDRESSES
+        (*_, last) = net.house.of(type="deferral")
+        # At once: else DNS, which is asked on the way, would be over its time.
+        net.clock._move(net.clock.monotonic() + wait_of(last))
+        await net.clock.advance(1)
+    raise AssertionError(f"not delivered in {attempts} attempts")
+
+
+async def test_a_dozen_dead_hosts_do_not_hide_the_last_one(tmp_path: Path) -> None:
+    zone: Zone = {("dst.test", "MX"): [f"{n} mx{n}.dst.test." for n in range(13)]}
+    zone = {**zone, **{(f"mx{n}.dst.test", "A"): [f"198.51.100.{100 + n}"] for n in range(12)}}
+    zone = {**zone, ("mx12.dst.test", "A"): [THIRD]}
+    async with serving(tmp_path, zone, {THIRD: [HELLO + TAKES]}) as net:
+        await delivered_within(net, 4)
+
+
+async def test_a_best_mx_that_is_dead_costs_once_and_is_told_once_and_is_probed(tmp_path: Path) -> None:
+    async with serving(tmp_path, BOTH, {FIRST: ["close", HELLO + TAKES], SECOND: [HELLO + TAKES] * 2}) as net:
+        for number, name in enumerate((B, C), 1):
+            await net.house.send(name)
+            await net.house.event(number, type="delivery")
+            await net.clock.advance(31)  # no connection is left
+            await net.house.quiet()
+        assert net.dialled() == [1, 2]
+        await net.house.send(B)  # a minute is over
+        await net.house.event(3, type="delivery")
+        assert net.dialled() == [2, 2]
+        (bad, good) = net.house.of(type="state", host="mx1.dst.test")
+        assert bad["reason"].startswith(f"mx1.dst.test [{FIRST}] is asked last: ")
+        assert wait_of(bad) == SOONEST
+        assert good["reason"] == f"mx1.dst.test [{FIRST}] answers again"
 
 
 async def test_a_host_that_goes_down_sends_what_waits_to_the_next_mx(tmp_path: Path) -> None:

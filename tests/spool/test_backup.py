@@ -29,6 +29,7 @@ from mta.spool.verify import verify
 from tests.fakes.clock import HandClock
 from tests.fakes.house import House, running, settings
 from tests.fakes.peer import ScriptedPeer
+from tests.fakes.stored import remember
 
 SETTINGS = """\
 hostname: mta.test
@@ -283,6 +284,18 @@ async def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match=r"no backup was made: .*nowhere does not exist; make it first"):
         backup(tmp_path / "spool", tmp_path / "nowhere" / "copy")
     assert names(tmp_path) == ["spool"]
+
+
+async def test_what_the_daemon_would_begin_anew_holds_up_no_backup(tmp_path: Path) -> None:
+    async with opened(tmp_path / "spool"):
+        pass
+    await remember(tmp_path / "spool" / "store.db")
+    backup(tmp_path / "spool", tmp_path / "copy")
+    assert verify(tmp_path / "copy", lambda: None).findings == []
+    assert "store.db" in names(tmp_path / "copy")
+    (tmp_path / "spool" / "store.db").write_bytes(b"no database" * 1000)
+    backup(tmp_path / "spool", tmp_path / "another")
+    assert "store.db" not in names(tmp_path / "another")
 
 
 async def test_a_backup_inside_the_spool_would_be_lost_with_it(tmp_path: Path) -> None:

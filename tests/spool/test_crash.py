@@ -136,7 +136,7 @@ def case(nursery: Nursery, template: Home, tmp_path: Path) -> Case:
 
 def test_every_row_of_the_table_has_a_point_and_every_point_a_row() -> None:
     rows = {int(number) for number in re.findall(r"(?m)^ {4}([ \d]\d) \S", table.__doc__ or "")}
-    assert rows == set(range(1, 23))
+    assert rows == set(range(1, 24))
     assert {place.row for place in POINTS.values()} - {0} == rows
 
 
@@ -404,6 +404,13 @@ def test_row_22_killed_in_the_drain_of_a_stop(case: Case) -> None:
         case.mail.write_one("ok", "bounce", size=3000)
     case.dies("while-stopping")
     assert case.ends().twice <= 40
+
+
+def test_row_23_killed_while_the_store_is_begun(case: Case) -> None:
+    case.mail.write_one("ok")
+    case.dies("store-begun")
+    case.dies("before-dialling")
+    assert case.ends().copies.total() == 1
 
 
 def _log(case: Case) -> bytes:

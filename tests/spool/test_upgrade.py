@@ -19,13 +19,16 @@ from mta.spool import database
 from mta.spool.database import SpoolError
 from mta.spool.verify import verify
 from mta.store.credentials import CredentialStore, proves_key, proves_password
+from mta.store.database import Database
+from mta.store.hosts import HostStore
 from tests.fakes.clock import HandClock
 from tests.fakes.home import ROOT, Home
 from tests.fakes.house import running, settings
-from tests.fakes.stored import DATA, SMALL, THEN, credentials, dump, large, load, load_spool, store
+from tests.fakes.stored import DATA, SMALL, THEN, credentials, dump, large, load, load_spool, memories, store
 
 SPOOLS = sorted(DATA.glob("spool-*.sql"))
 CREDENTIALS = sorted(DATA.glob("credentials-*.sql"))
+STORES = sorted(DATA.glob("store-*.sql"))
 
 
 def rows(directory: Path, statement: str) -> list[tuple[object, ...]]:
@@ -33,7 +36,7 @@ def rows(directory: Path, statement: str) -> list[tuple[object, ...]]:
         return connection.execute(statement).fetchall()
 
 
-@pytest.mark.parametrize("kind", ["spool", "credentials"])
+@pytest.mark.parametrize("kind", ["spool", "credentials", "store"])
 def test_every_schema_has_its_stored_file(kind: str) -> None:
     """A new one is missing? `python -m tests.fakes.stored` writes it."""
     of_kind = "spool/schema/" if kind == "spool" else f"store/schema/{kind}-"
@@ -96,6 +99,15 @@ async def test_what_was_learned_is_known_after_the_upgrade(tmp_path: Path) -> No
     async with running(terms, HandClock(THEN + 1000.0)) as house:
         learned = await house.daemon.spool.reader.learned()
         assert learned == {"mx.test": kept, "other.test": counted}
+
+
+@pytest.mark.parametrize("stored", STORES, ids=lambda path: path.stem)
+async def test_hosts_of_every_schema_are_still_known(tmp_path: Path, stored: Path) -> None:
+    load(stored, tmp_path / "store.db")
+    database = Database(tmp_path / "store.db")
+    await database.open()
+    assert await HostStore(database).load(100) == memories()
+    await database.close()
 
 
 def test_a_credential_may_still_delay_its_mail_after_the_upgrade(tmp_path: Path) -> None:

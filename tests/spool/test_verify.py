@@ -25,12 +25,13 @@ from mta.spool import database
 from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
 from mta.spool.database import SpoolError
+from mta.spool.invariants import Violation
 from mta.spool.queue import Spool
-from mta.spool.verify import LISTED, Verification, verify
+from mta.spool.verify import BEGUN_ANEW, LISTED, Verification, verify
 from mta.store.credentials import CredentialStore
 from tests.fakes.clock import HandClock
 from tests.fakes.house import running, settings
-from tests.fakes.stored import DATA, load_spool
+from tests.fakes.stored import DATA, load_spool, remember
 
 SETTINGS = """\
 hostname: mta.test
@@ -241,6 +242,20 @@ async def test_a_credential_that_nobody_can_use_is_named(kept: tuple[Path, Messa
     change(directory, "UPDATE credential SET senders = '[]'", "credentials.db")
     (found,) = look(directory).findings
     assert "app: cannot be read: a credential needs a sender" in found.what
+
+
+async def test_what_is_remembered_of_hosts_and_cannot_be_read_is_found_and_does_no_harm(
+    kept: tuple[Path, Message, Message],
+) -> None:
+    directory, _, _ = kept
+    await remember(directory / "store.db")
+    assert look(directory).findings == []
+    change(directory, "UPDATE host SET failures = -1 WHERE address = '192.0.2.1'", "store.db")
+    (found,) = look(directory).findings
+    assert found[:2] == ("store.db", "mx1.test:25 [192.0.2.1]: cannot be read: -1 failures")
+    (directory / "store.db").write_bytes(b"no database" * 1000)
+    (found,) = look(directory).findings
+    assert found == Violation("store.db", "file is not a database", BEGUN_ANEW)
 
 
 async def test_an_event_log_that_is_ahead_of_the_spool_is_found(kept: tuple[Path, Message, Message]) -> None:

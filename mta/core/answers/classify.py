@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from mta.core.answers.capabilities import Capabilities
 from mta.core.answers.dialogue import Left, Stage, Transaction
 from mta.core.mail.message import needs_smtputf8
-from mta.core.model import Kind, Message, Option, Outcome, Recipient, Reply, Scope, Subject, Verdict
+from mta.core.model import Kind, Message, Option, Outcome, Reaction, Recipient, Reply, Scope, Subject, Verdict
 
 Judge = Callable[[Reply, str], Verdict]  # of a reply, and the command that it answers
 
@@ -64,6 +64,24 @@ def outcomes(transaction: Transaction, host: str, judge: Judge | None = None) ->
             assert data is not None, "a transaction ended without an answer"
             results.append(_outcome(data, Stage.DATA, host, judge, transaction.accepted))
     return results
+
+
+def softened(outcome: Outcome) -> Outcome:
+    """The same where we are in the clear only because we gave up on TLS: nothing is final there."""
+    if outcome.kind is not Kind.BOUNCED:
+        return outcome
+    verdict = outcome.verdict
+    if verdict is not None:
+        reaction = Reaction.RETRY if verdict.reaction is Reaction.BOUNCE else verdict.reaction
+        verdict = verdict._replace(permanent=False, suppress=False, reaction=reaction)
+    return outcome._replace(kind=Kind.DEFERRED, verdict=verdict)
+
+
+def wants_tls(outcome: Outcome) -> bool:
+    """May clear text be why a peer refused?"""
+    if outcome.kind is _DELIVERED:
+        return False
+    return outcome.reply.code == 530 or outcome.subject in (Subject.TLS, Subject.POLICY)
 
 
 def despite_bug(transaction: Transaction, host: str) -> list[Outcome]:

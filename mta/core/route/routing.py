@@ -1,7 +1,7 @@
 """Where a domain's mail goes: DNS answers -> one site, its hosts in order, their addresses.
 
 Between: `dns.resolver` makes the answers, `delivery.router` asks with them in hand.
-Contract: pure; dice are handed in; names are lower-case A-labels without the final dot (the root is
+Contract: pure; names are lower-case A-labels without the final dot (the root is
     "."), addresses are numeric text as `ipaddress` writes it, ttl is seconds. What cannot be routed is
     an `Outcome`, whose one line says what, why and what to do.
 Raises: nothing.
@@ -27,7 +27,7 @@ from mta.core.route.source import Source
 from mta.core.route.terms import BranchBounds, Limit, Resolved
 
 ROOT = "."
-MAX_HOSTS = 10  # more never help, and a domain must not make us knock at a hundred doors
+MAX_HOSTS = 100  # of these `core.route.hosts` chooses some for each attempt
 MAX_SITE = 200  # characters of a site's name
 
 

@@ -125,8 +125,8 @@ def test_a_long_mx_set_has_a_bounded_name_of_its_own() -> None:
     assert one.site != two.site
 
 
-def test_the_nearest_hosts_of_a_hundred_are_kept() -> None:
-    answer = plan("example.test", found(*((n, f"mx{n}.test") for n in reversed(range(100)))), US, 25)
+def test_the_nearest_hosts_of_a_thousand_are_kept() -> None:
+    answer = plan("example.test", found(*((n, f"mx{n}.test") for n in reversed(range(1000)))), US, 25)
     assert names(answer) == [f"mx{n}.test" for n in range(MAX_HOSTS)]
 
 

@@ -1,0 +1,81 @@
+"""What is remembered of receiving hosts, in `store.db`.
+
+Between: `delivery.hosts` loads all at its start, and saves what has changed.
+Contract: a memory that cannot be read is left out: its host is asked as any other.
+Raises: StoreError.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mta.core.route.hosts import HostMemory, Peer, TlsState
+from mta.store.database import SCRIPTS, Database, StoreError, schema
+
+_COLUMNS = "name, port, address, failures, since, tried, probe, why, tls, tls_since, tls_why"
+_LIST = f"SELECT {_COLUMNS} FROM host ORDER BY max(tried, tls_since) DESC LIMIT ?"
+_PUT = f"INSERT OR REPLACE INTO host ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REMOVE = "DELETE FROM host WHERE (name, port, address) = (?, ?, ?)"
+
+
+class HostStore:
+    """The table `host`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, most: int) -> dict[Peer, HostMemory]:
+        """The newest memories, the oldest of them first."""
+
+        def read(connection: sqlite3.Connection) -> list[Any]:
+            return connection.execute(_LIST, (most,)).fetchall()
+
+        rows = await self._database.run(read)
+        return dict(filter(None, map(_parsed, reversed(rows))))
+
+    async def save(self, changed: Mapping[Peer, HostMemory | None]) -> None:
+        """Keep these; None is forgotten."""
+        put = [
+            (*peer, *memory._replace(tls=memory.tls.value))  # type: ignore[arg-type]
+            for peer, memory in changed.items()
+            if memory is not None
+        ]
+        gone = [tuple(peer) for peer, memory in changed.items() if memory is None]
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany(_PUT, put)
+            connection.executemany(_REMOVE, gone)
+
+        await self._database.run(write)
+
+
+def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Memories that are passed over, and why, through a connection that can only read."""
+    version = schema(connection)
+    if version == 0:
+        return  # begun, and no more
+    if version != len(SCRIPTS):
+        raise StoreError(f"store.db has schema {version}, this version's is {len(SCRIPTS)}")
+    for row in connection.execute(_LIST, (-1,)):
+        try:
+            _memory(row)
+        except (ValueError, TypeError) as error:
+            yield f"{row[0]}:{row[1]} [{row[2]}]", f"cannot be read: {error}"
+
+
+def _parsed(row: tuple[Any, ...]) -> tuple[Peer, HostMemory] | None:
+    try:
+        return _memory(row)
+    except (ValueError, TypeError):
+        return None
+
+
+def _memory(row: tuple[Any, ...]) -> tuple[Peer, HostMemory]:
+    name, port, address, failures, since, tried, probe, why, tls, *rest = row
+    if failures < 0:
+        raise ValueError(f"{failures} failures")
+    tls_since, tls_why = rest
+    memory = HostMemory(failures, since, tried, probe, why, TlsState(tls), tls_since, tls_why)
+    return Peer(name, port, address), memory
