@@ -109,6 +109,8 @@ def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         until = f" until {memory['tls_until']}" if memory["tls_until"] else ", tried again at the next dial"
         why = f": {memory['tls_why']}" if memory["tls_why"] else ""
         yield "", "", memory["address"], f"{TLS[memory['tls']]}{until}{why}"
+    if memory["stepwise_until"]:
+        yield "", "", memory["address"], f"sent one command at a time until {memory['stepwise_until']}"
 
 
 def _provider(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

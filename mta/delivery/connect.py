@@ -166,7 +166,9 @@ class Connector:
             tls_required=required,
             login=errand.login,
             patience=candidate.patience(dialled.address),
+            is_stepwise=self._hosts.recall(peer).is_stepwise(self._clock.now()),
         )
+        connection.loses_commands = partial(self._hosts.loses_commands, peer)
         self._hosts.answered(peer)
         if connection.tls:
             self._hosts.secured(peer, rung)

@@ -91,6 +91,7 @@ class Hosts:
             "tls": None if is_ordinary else memory.tls.value,
             "tls_until": None if is_ordinary or until <= now else rfc3339(until),
             "tls_why": memory.tls_why or None,
+            "stepwise_until": rfc3339(memory.lost + BELIEVED) if memory.is_stepwise(now) else None,
         }
 
     # What happened
@@ -164,6 +165,16 @@ class Hosts:
     def refused_in_the_clear(self, peer: Peer) -> None:
         """It wants TLS after all."""
         self._become(peer, self.recall(peer).refused_in_the_clear())
+
+    def loses_commands(self, peer: Peer) -> None:
+        """Of those that were sent together some were not answered."""
+        now = self._clock.now()
+        before = self.recall(peer)
+        self._become(peer, before.loses_commands(now))
+        if not before.is_stepwise(now):
+            self._tell(
+                peer, "loses commands that are sent together, and gets them one by one", now + BELIEVED
+            )
 
     # Inside
 

@@ -180,6 +180,7 @@ class Connection:
         self.tls = tls  # "TLSv1.3", "" in the clear
         self.note = ""  # why it is in the clear, where that was not the plan
         self.wants_tls: Callable[[], None] = lambda: None  # the peer wants no mail in the clear
+        self.loses_commands: Callable[[], None] = lambda: None  # that are sent together
         self.paused = False
         self.begun = 0  # transactions
         self.carried = 0  # of these, answered to their end; counted by the owner
@@ -317,6 +318,8 @@ class Connection:
         self.deadline = float("inf")
         # An unsent rest of the body means that the final dot was never sent.
         after_dot = not self._backlog
+        if self._dialogue.has_lost_commands(is_silent=bool(why)):
+            self.loses_commands()
         left = self._dialogue.abandon(why)
         if not after_dot:
             left = [each._replace(after_dot=False) for each in left]

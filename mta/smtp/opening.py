@@ -40,8 +40,9 @@ async def open_connection(
     tls_required: bool,
     login: tuple[str, str] | None = None,
     patience: float = GREETING_TIMEOUT,
+    is_stepwise: bool = False,
 ) -> Connection:
-    """From a connected socket to MAIL. Without a context: in the clear."""
+    """From a connected socket to MAIL. Without a context: in the clear; stepwise: one command at a time."""
     address = dialled.address
     client = Client(hostname=host, sock=dialled.socket, local_hostname=ehlo, start_tls=False, timeout=None)
     try:
@@ -59,7 +60,8 @@ async def open_connection(
                 raise TlsError(NO_SECRET)
             async with step("AUTH", clock):
                 await client.login(*login)
-        return Connection(client, host, address, capabilities(client.esmtp_extensions), tls, clock)
+        offered = capabilities(client.esmtp_extensions, is_stepwise=is_stepwise)
+        return Connection(client, host, address, offered, tls, clock)
     except BaseException:
         client.discard()
         raise

@@ -14,9 +14,9 @@ from typing import Any
 from mta.core.route.hosts import HostMemory, Peer, TlsState
 from mta.store.database import SCRIPTS, Database, StoreError, schema
 
-_COLUMNS = "name, port, address, failures, since, tried, probe, why, tls, tls_since, tls_why"
+_COLUMNS = "name, port, address, failures, since, tried, probe, why, tls, tls_since, tls_why, lost"
 _LIST = f"SELECT {_COLUMNS} FROM host ORDER BY max(tried, tls_since) DESC LIMIT ?"
-_PUT = f"INSERT OR REPLACE INTO host ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT = f"INSERT OR REPLACE INTO host ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REMOVE = "DELETE FROM host WHERE (name, port, address) = (?, ?, ?)"
 
 
@@ -76,6 +76,5 @@ def _memory(row: tuple[Any, ...]) -> tuple[Peer, HostMemory]:
     name, port, address, failures, since, tried, probe, why, tls, *rest = row
     if failures < 0:
         raise ValueError(f"{failures} failures")
-    tls_since, tls_why = rest
-    memory = HostMemory(failures, since, tried, probe, why, TlsState(tls), tls_since, tls_why)
+    memory = HostMemory(failures, since, tried, probe, why, TlsState(tls), *rest)
     return Peer(name, port, address), memory

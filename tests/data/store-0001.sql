@@ -11,13 +11,15 @@ CREATE TABLE host (                -- core/route/hosts
   tls        TEXT NOT NULL CHECK (tls IN ('ordinary', 'small', 'doubted', 'clear')),
   tls_since  REAL NOT NULL,
   tls_why    TEXT NOT NULL,
+  lost       REAL NOT NULL,
   PRIMARY KEY (name, port, address)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "host" VALUES('mx1.test',25,'',1,1800000000.0,1800000000.0,1800000060.0,'none of its addresses is any good','ordinary',0.0,'');
-INSERT INTO "host" VALUES('mx1.test',25,'192.0.2.1',2,1800000000.0,1800000060.0,1800000180.0,'Connection refused','ordinary',0.0,'');
-INSERT INTO "host" VALUES('mx2.test',25,'2001:db8::1',0,0.0,1800000000.0,1800000600.0,'','ordinary',0.0,'');
-INSERT INTO "host" VALUES('mx3.test',25,'192.0.2.3',0,0.0,0.0,0.0,'','small',1800000000.0,'');
-INSERT INTO "host" VALUES('mx4.test',2525,'192.0.2.4',0,0.0,0.0,0.0,'','doubted',1800000000.0,'the TLS handshake failed');
-INSERT INTO "host" VALUES('mx5.test',25,'192.0.2.5',0,0.0,0.0,0.0,'','clear',1800000000.0,'alert');
+INSERT INTO "host" VALUES('mx1.test',25,'',1,1800000000.0,1800000000.0,1800000060.0,'none of its addresses is any good','ordinary',0.0,'',0.0);
+INSERT INTO "host" VALUES('mx1.test',25,'192.0.2.1',2,1800000000.0,1800000060.0,1800000180.0,'Connection refused','ordinary',0.0,'',0.0);
+INSERT INTO "host" VALUES('mx2.test',25,'2001:db8::1',0,0.0,1800000000.0,1800000600.0,'','ordinary',0.0,'',0.0);
+INSERT INTO "host" VALUES('mx3.test',25,'192.0.2.3',0,0.0,0.0,0.0,'','small',1800000000.0,'',0.0);
+INSERT INTO "host" VALUES('mx4.test',2525,'192.0.2.4',0,0.0,0.0,0.0,'','doubted',1800000000.0,'the TLS handshake failed',0.0);
+INSERT INTO "host" VALUES('mx5.test',25,'192.0.2.5',0,0.0,0.0,0.0,'','clear',1800000000.0,'alert',0.0);
+INSERT INTO "host" VALUES('mx6.test',25,'192.0.2.6',0,0.0,0.0,0.0,'','ordinary',0.0,'',1800000000.0);
 COMMIT;
 PRAGMA user_version = 1;

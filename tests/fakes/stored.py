@@ -152,6 +152,7 @@ def memories() -> dict[Peer, HostMemory]:
         Peer("mx3.test", 25, "192.0.2.3"): NOTHING.secured(THEN, Rung.SMALL),
         Peer("mx4.test", 2525, "192.0.2.4"): NOTHING.unsecured(THEN, "the TLS handshake failed", False),
         Peer("mx5.test", 25, "192.0.2.5"): NOTHING.unsecured(THEN, "alert", True),
+        Peer("mx6.test", 25, "192.0.2.6"): NOTHING.loses_commands(THEN),
     }
 
 

@@ -54,10 +54,10 @@ class Capabilities(msgspec.Struct, frozen=True):
     limits: PeerLimits | None = None
 
 
-def capabilities(offered: Mapping[str, str]) -> Capabilities:
-    """Of the keywords, in lower case, and their parameters."""
+def capabilities(offered: Mapping[str, str], *, is_stepwise: bool = False) -> Capabilities:
+    """Of the keywords, in lower case, and their parameters; commands may have to go one at a time."""
     return Capabilities(
-        "pipelining" in offered,
+        "pipelining" in offered and not is_stepwise,
         "size" in offered,
         "8bitmime" in offered,
         "smtputf8" in offered,

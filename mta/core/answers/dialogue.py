@@ -116,6 +116,7 @@ class Dialogue:
         self.closing: Reply | None = None  # the 421 that the peer said goodbye with
         self.fault: Exception | None = None
         self._unsent = unsent
+        self._has_answered = False  # a transaction to its end
         self._withheld: Transaction | None = (
             None  # its body was not sent, or in vain, in the step that ended everything
         )
@@ -139,6 +140,18 @@ class Dialogue:
     def stage(self) -> Stage | None:
         """What the next reply answers."""
         return self._expected[0][0] if self._expected else None
+
+    def has_lost_commands(self, *, is_silent: bool) -> bool:
+        """Now that the connection ends: were commands that were sent together answered in part?
+
+        RFC 2920 3.2: a server must not flush its input. Between two transactions it may hang up as it likes.
+        """
+        if not self._pipelining or not self._expected or self.closing or self.fault:
+            return False
+        stage, transaction = self._expected[0]
+        if stage in (_RCPT, _DATA):
+            return transaction.mail_reply is not None
+        return stage is _MAIL and is_silent and self._has_answered
 
     def begin(self, transaction: Transaction) -> bytes:
         """The octets that open a transaction."""
@@ -288,6 +301,7 @@ class Dialogue:
 
     def _finish(self, transaction: Transaction, step: Step, take: Take) -> None:
         step.finished.append(transaction)
+        self._has_answered = True
         # What was refused may be a reason to send nothing more: its owner hears of it first.
         if not self._expected and transaction.is_taken:
             following = take()

@@ -16,6 +16,7 @@ Contract: pure; times are wall-clock seconds, dice are handed in. A memory chang
     none works after that, or the peer  |                                   | in the clear for 6 h, then
     has decided so (an alert)           |                                   | handshakes are tried again
     in the clear it refuses mail        |                                   | nothing
+    it loses commands sent together     | one at a time for 6 h             |
 
     A host as a whole is a `Peer` without an address: all of its addresses are bad, or DNS has none.
 Raises: nothing.
@@ -82,6 +83,7 @@ class HostMemory(NamedTuple):
     tls: TlsState = TlsState.ORDINARY
     tls_since: float = 0.0
     tls_why: str = ""
+    lost: float = 0.0  # when it lost commands that were sent together
 
     @property
     def is_bad(self) -> bool:
@@ -91,7 +93,11 @@ class HostMemory(NamedTuple):
     @property
     def is_ordinary(self) -> bool:
         """Is there nothing to remember?"""
-        return not self.probe and self.tls is TlsState.ORDINARY
+        return not self.probe and self.tls is TlsState.ORDINARY and not self.lost
+
+    def is_stepwise(self, now: float) -> bool:
+        """Is it sent one command at a time?"""
+        return 0 < self.lost <= now < self.lost + BELIEVED
 
     def rests(self, now: float) -> bool:
         """Is it asked last? A time that is further away was written before the clock was set back."""
@@ -99,7 +105,8 @@ class HostMemory(NamedTuple):
 
     def is_over(self, now: float) -> bool:
         """Is all of it too old to be of use?"""
-        known_until = max(self.probe, self.tls_since + BELIEVED if self.tls_since else 0.0)
+        since = max(self.tls_since, self.lost)
+        known_until = max(self.probe, since + BELIEVED if since else 0.0)
         return not known_until - 2 * BELIEVED <= now < known_until + BELIEVED
 
     def rungs(self, now: float, required: bool) -> tuple[Rung, ...]:
@@ -152,7 +159,7 @@ class HostMemory(NamedTuple):
 
     def answered(self) -> HostMemory:
         """It lets us in."""
-        return HostMemory(tls=self.tls, tls_since=self.tls_since, tls_why=self.tls_why)
+        return HostMemory(tls=self.tls, tls_since=self.tls_since, tls_why=self.tls_why, lost=self.lost)
 
     def secured(self, now: float, rung: Rung) -> HostMemory:
         """A handshake worked."""
@@ -173,6 +180,10 @@ class HostMemory(NamedTuple):
     def tls_probed(self, now: float) -> HostMemory:
         """Somebody finds out whether handshakes work again."""
         return self._replace(tls_since=now - BELIEVED + HELD) if self.tls is TlsState.CLEAR else self
+
+    def loses_commands(self, now: float) -> HostMemory:
+        """Some of those that were sent together were not answered (RFC 2920 3.2)."""
+        return self._replace(lost=now)
 
     def refused_in_the_clear(self) -> HostMemory:
         """It wants TLS after all: the next connection tries for it."""

@@ -13,6 +13,7 @@ CREATE TABLE host (                -- core/route/hosts
   tls        TEXT NOT NULL CHECK (tls IN ('ordinary', 'small', 'doubted', 'clear')),
   tls_since  REAL NOT NULL,
   tls_why    TEXT NOT NULL,
+  lost       REAL NOT NULL,
   PRIMARY KEY (name, port, address)
 ) STRICT, WITHOUT ROWID;
 

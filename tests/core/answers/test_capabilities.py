@@ -54,3 +54,7 @@ def test_both_limits_hold_at_once() -> None:
 def test_one_recipient_always_fits() -> None:
     assert PeerLimits(1, 1, 1).beyond(to("a")) == set()
     assert UNLIMITED > 999_999
+
+
+def test_who_loses_commands_is_not_believed_to_take_several() -> None:
+    assert not capabilities({"pipelining": ""}, is_stepwise=True).pipelining

@@ -265,3 +265,14 @@ def test_an_address_whose_tls_is_in_doubt_is_not_dialled_for_a_while() -> None:
     choice = chosen(["1", "2"], {"1": doubted})
     assert (dialled(choice.now), choice.until) == ([("2",)], NOW - 10 + TLS_WAIT)
     assert dialled(chosen(["1", "2"], {"1": doubted}, required=True).now) == [("1",), ("2",)]
+
+
+def test_who_loses_commands_gets_them_one_by_one_until_that_is_too_old() -> None:
+    memory = NOTHING.loses_commands(NOW)
+    assert memory.is_stepwise(NOW + BELIEVED - 1)
+    assert not memory.is_ordinary
+    assert memory.failed(NOW, "refused").answered().secured(NOW, Rung.SMALL).is_stepwise(NOW)
+    assert not memory.is_stepwise(NOW + BELIEVED)
+    assert not memory.is_stepwise(NOW - 1)  # the clock was set back
+    assert memory.is_over(NOW + 2 * BELIEVED)
+    assert not NOTHING.is_stepwise(NOW)
