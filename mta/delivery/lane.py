@@ -349,6 +349,9 @@ class Lane:
     def _grant(self) -> None:
         self._rate_timer = None
         self.kick()
+        rest = self._granted_at - self._clock.monotonic()
+        if rest > 0 and self._rate_timer is None and self._turns.batches:  # others took what was granted
+            self._rate_timer = self._clock.call_later(rest, self._grant)
 
     def _is_hosts_own(self, outcome: Outcome) -> bool:
         """Does one host want no more connections, while another may? Not by words that are a provider's."""
