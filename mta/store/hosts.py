@@ -29,24 +29,19 @@ class HostStore:
     async def load(self, most: int) -> dict[Peer, HostMemory]:
         """The newest memories, the oldest of them first."""
 
-        def read(connection: sqlite3.Connection) -> list[Any]:
-            return connection.execute(_LIST, (most,)).fetchall()
+        def read(connection: sqlite3.Connection) -> dict[Peer, HostMemory]:
+            rows = connection.execute(_LIST, (most,)).fetchall()
+            return dict(filter(None, map(_parsed, reversed(rows))))
 
-        rows = await self._database.run(read)
-        return dict(filter(None, map(_parsed, reversed(rows))))
+        return await self._database.run(read)
 
     async def save(self, changed: Mapping[Peer, HostMemory | None]) -> None:
         """Keep these; None is forgotten."""
-        put = [
-            (*peer, *memory._replace(tls=memory.tls.value))  # type: ignore[arg-type]
-            for peer, memory in changed.items()
-            if memory is not None
-        ]
-        gone = [tuple(peer) for peer, memory in changed.items() if memory is None]
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.executemany(_PUT, put)
-            connection.executemany(_REMOVE, gone)
+            known = ((peer, memory) for peer, memory in changed.items() if memory is not None)
+            connection.executemany(_PUT, (_row(peer, memory) for peer, memory in known))
+            connection.executemany(_REMOVE, (peer for peer, memory in changed.items() if memory is None))
 
         await self._database.run(write)
 
@@ -63,6 +58,11 @@ def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
             _memory(row)
         except (ValueError, TypeError) as error:
             yield f"{row[0]}:{row[1]} [{row[2]}]", f"cannot be read: {error}"
+
+
+def _row(peer: Peer, memory: HostMemory) -> tuple[object, ...]:
+    *of_host, tls, tls_since, tls_why = memory
+    return *peer, *of_host, tls.value, tls_since, tls_why
 
 
 def _parsed(row: tuple[Any, ...]) -> tuple[Peer, HostMemory] | None:
