@@ -15,7 +15,7 @@ from mta.core.route.hosts import HostMemory, Peer, TlsState
 from mta.store.database import SCRIPTS, Database, StoreError, schema
 
 _COLUMNS = "name, port, address, failures, since, tried, probe, why, tls, tls_since, tls_why, lost"
-_LIST = f"SELECT {_COLUMNS} FROM host ORDER BY max(tried, tls_since) DESC LIMIT ?"
+_LIST = f"SELECT {_COLUMNS} FROM host ORDER BY max(tried, tls_since, lost) DESC LIMIT ?"
 _PUT = f"INSERT OR REPLACE INTO host ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REMOVE = "DELETE FROM host WHERE (name, port, address) = (?, ?, ?)"
 
@@ -61,8 +61,7 @@ def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 
 def _row(peer: Peer, memory: HostMemory) -> tuple[object, ...]:
-    *of_host, tls, tls_since, tls_why = memory
-    return *peer, *of_host, tls.value, tls_since, tls_why
+    return *peer, *(value.value if isinstance(value, TlsState) else value for value in memory)
 
 
 def _parsed(row: tuple[Any, ...]) -> tuple[Peer, HostMemory] | None:
