@@ -100,7 +100,9 @@ async def _connect(address: str, port: int, source: str, clock: Clock, seconds: 
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         dialled = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:  # a machine without IPv6; no file left
+    except OSError as error:  # a machine without IPv6
+        if error.errno not in _OURS:
+            raise
         raise LocalError(in_words(error)) from error
     try:
         dialled.setblocking(False)
