@@ -195,12 +195,12 @@ async def test_a_handshake_that_never_ends_and_the_message_goes_in_the_clear(tmp
 MUST = "530 5.7.0 Must issue a STARTTLS command first"
 
 
-async def in_the_clear(relay: Relay) -> None:
+async def in_the_clear(relay: Relay, end: str = "deferral") -> None:
     """Until the fall-back has been refused."""
     await relay.house.send(B)
     await relay.house.event(type="state")
     await relay.clock.advance(TLS_WAIT)
-    await relay.house.event(type="deferral")
+    await relay.house.event(type=end)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ async def in_the_clear(relay: Relay) -> None:
     [
         ("MAIL", MUST),
         ("RCPT", "550 5.7.10 Encryption needed"),
-        ("RCPT", "550 5.1.1 User unknown"),
+        ("RCPT", "550 not like this"),
         (".", "554 5.7.1 Only over TLS"),
     ],
 )
@@ -222,6 +222,14 @@ async def test_nothing_that_is_said_to_our_own_clear_text_is_final(
         _, deferral = await relay.told(2)
         assert deferral.startswith(f"deferral 1 {B} ")
         assert deferral.endswith(f": {reply} ({stage})")
+
+
+async def test_a_mailbox_that_does_not_exist_would_not_exist_under_tls_either(tmp_path: Path) -> None:
+    refuses = OFFERS.replace("-> 250 STARTTLS", "-> 250-PIPELINING\n-> 250 STARTTLS")
+    refuses += answers("RCPT", "550 5.1.1 User unknown")
+    async with relaying(tmp_path, *[BEGIN + "abort"] * 3, refuses) as relay:
+        await in_the_clear(relay, "bounce")
+        assert (await relay.told(2))[1] == f"bounce 1 {B} recipient: 550 5.1.1 User unknown (RCPT)"
 
 
 async def test_a_peer_that_wants_tls_after_all_gets_the_mail_over_tls_the_next_time(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ _SUBJECTS = {
     "7": Subject.POLICY,
 }
 _TOO_MANY_RECIPIENTS = frozenset({452, 552})
+_SAME_UNDER_TLS = frozenset({Subject.RECIPIENT, Subject.MAILBOX, Subject.MESSAGE})
 NO_EIGHTBIT = Reply(
     554, "5.6.3", "The message has 8-bit content, which the receiving server does not take (RFC 6152)"
 )
@@ -67,10 +68,14 @@ def outcomes(transaction: Transaction, host: str, judge: Judge | None = None) ->
 
 
 def softened(outcome: Outcome) -> Outcome:
-    """The same where we are in the clear only because we gave up on TLS: nothing is final there."""
-    if outcome.kind is not Kind.BOUNCED:
-        return outcome
+    """The same where we are in the clear only because TLS failed: what may be said for that is not final.
+
+    Of the mailbox, or of the message, a peer would say the same under TLS, where its words are clear.
+    """
     verdict = outcome.verdict
+    is_clear = bool(outcome.reply.enhanced) or (verdict is not None and verdict.is_by_rule)
+    if outcome.kind is not Kind.BOUNCED or (is_clear and outcome.subject in _SAME_UNDER_TLS):
+        return outcome
     if verdict is not None:
         reaction = Reaction.RETRY if verdict.reaction is Reaction.BOUNCE else verdict.reaction
         verdict = verdict._replace(permanent=False, suppress=False, reaction=reaction)
