@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.limits.adaptive import NO_CONNECTION, OURS, Branch, Change, Refusal, Saved
+from mta.core.limits.adaptive import NO_CONNECTION, OURS, Branch, Change, Refusal, Saved, Suspended
 from mta.core.limits.blame import Blame
 from mta.core.limits.order import Share
 from mta.core.limits.waiting import Waiting
@@ -90,7 +90,7 @@ class Traffic:
         self._told = told
         self._bug = bug
         self._blame = Blame()
-        self._suspended: dict[str, tuple[float, str]] = {}  # tenant -> not before, because
+        self._suspended: dict[str, Suspended] = {}  # by tenant
         self._open: Counter[Waiter] = Counter()  # connections by lane
         self._for_rate: Waiting[Waiter] = Waiting()
         self._for_connection: Waiting[Waiter] = Waiting()
@@ -115,12 +115,12 @@ class Traffic:
         """Seconds, and why."""
         monotonic = self._clock.monotonic()
         rest, reason = self.branch.until - monotonic, self.branch.reason
-        if tenant in self._suspended:
-            until, why = self._suspended[tenant]
-            if until <= monotonic:
+        if (suspended := self._suspended.get(tenant)) is not None:
+            left = suspended.until - self._clock.now()
+            if left <= 0:
                 del self._suspended[tenant]
-            elif until - monotonic > rest:
-                rest, reason = until - monotonic, why
+            elif left > rest:
+                rest, reason = left, suspended.reason
         return rest, reason
 
     @property
@@ -144,14 +144,19 @@ class Traffic:
     @property
     def holds(self) -> bool:
         """Is a tenant suspended because the peer has had enough of it? That must not be forgotten."""
-        now = self._clock.monotonic()
-        return any(until > now for node in self.way for until, _ in node._suspended.values())
+        now = self._clock.now()
+        return any(each.until > now for node in self.way for each in node._suspended.values())
 
     def suspend_tenant(self, tenant: str, wait: float, verdict: Verdict) -> None:
         """The peer has had enough of one tenant, and of nobody else."""
-        node = self._charged(verdict)
-        reason = f"{verdict.rule}: tenant {tenant}"
-        node._suspended[tenant] = (self._clock.monotonic() + wait, reason)
+        node, now = self._charged(verdict), self._clock.now()
+        known = node._suspended.get(tenant)
+        if known is not None and known.until > now:
+            return  # a burst of parallel refusals is one event
+        reason = f"suspended: {verdict.rule}: tenant {tenant}"
+        node._suspended[tenant] = Suspended(tenant, now + wait, reason)
+        rate = node.branch.rate
+        node._tell(Change("rate", rate, rate, reason, self._clock.monotonic() + wait))
         node._put_off(wait, reason, tenant)
 
     def _put_off(self, wait: float, reason: str, tenant: str | None = None) -> None:
@@ -323,10 +328,12 @@ class Traffic:
     def saved(self, now: float) -> Saved | None:
         """What to keep of it, now in wall-clock time; None where nothing is to be kept."""
         rest = self.branch.until - self._clock.monotonic()
+        tenants = tuple(each for each in self._suspended.values() if each.until > now)
+        saved = Saved(self.branch.snapshot(), now, tenants=tenants)
         if rest > SHORT:
             barred = self._barred_until >= self.branch.until
-            return Saved(self.branch.snapshot(), now, now + rest, self.branch.reason, barred)
-        return Saved(self.branch.snapshot(), now) if self.branch.has_learned else None
+            return saved._replace(until=now + rest, reason=self.branch.reason, barred=barred)
+        return saved if self.branch.has_learned or tenants else None
 
     def begin_with(self, known: Saved) -> None:
         """Begin with what was kept."""
@@ -337,6 +344,7 @@ class Traffic:
             monotonic = self._clock.monotonic()
             branch.shut(monotonic, monotonic + known.until - now, known.reason)
             self._barred_until = branch.until if known.barred else 0.0
+        self._suspended |= {each.tenant: each for each in known.tenants}
 
     @property
     def state(self) -> dict[str, Any]:

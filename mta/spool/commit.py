@@ -236,7 +236,11 @@ def _commit(connection: sqlite3.Connection, group: Group, seq: int) -> Result:
 
 
 def _learn(connection: sqlite3.Connection, learned: Mapping[str, Saved | None]) -> None:
-    kept = [(name, *saved.learned, *saved[1:]) for name, saved in learned.items() if saved is not None]
+    kept = [
+        (name, *saved.learned, *saved[1:-1], msgspec.json.encode(saved.tenants).decode())
+        for name, saved in learned.items()
+        if saved is not None
+    ]
     connection.executemany(sql.LEARN, kept)
     connection.executemany(sql.UNUSED, [(name,) for name, saved in learned.items() if saved is None])
 

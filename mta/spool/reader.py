@@ -16,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from mta import disk
-from mta.core.limits.adaptive import Learned, Saved
+from mta.core.limits.adaptive import Learned, Saved, Suspended
 from mta.core.model import Line, Message, Recipient
 from mta.core.queueid import text
 from mta.spool import database
@@ -31,6 +33,8 @@ LAST: Key = (2**63 - 1, 0)
 
 Rows = list[tuple[Any, ...]]
 Found = TypeVar("Found")
+
+_TENANTS = msgspec.json.Decoder(tuple[Suspended, ...])
 
 
 class Due(NamedTuple):
@@ -119,8 +123,8 @@ class Reader:
             rows = connection.execute(sql.LEARNED)
             many = len(Learned._fields)
             return {
-                name: Saved._make((Learned(*row[:many]), *row[many:], bool(barred)))
-                for name, *row, barred in rows
+                name: Saved._make((Learned(*row[:many]), *row[many:], bool(barred), _TENANTS.decode(tenants)))
+                for name, *row, barred, tenants in rows
             }
 
         return await self._ask(look)

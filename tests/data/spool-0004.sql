@@ -21,7 +21,8 @@ CREATE TABLE branch (                -- how fast each takes mail, as far as we h
   at          REAL NOT NULL,         -- when it was used last, to the hour; seconds since the epoch
   until       REAL NOT NULL,         -- nothing goes before
   reason      TEXT NOT NULL,         -- for that
-  barred      INTEGER NOT NULL       -- the peer wants none of this source
+  barred      INTEGER NOT NULL,      -- the peer wants none of this source
+  tenants     TEXT NOT NULL          -- suspended there: JSON, [[tenant, until, reason], ...]
 ) WITHOUT ROWID;
 CREATE TABLE message (               -- immutable; the id encodes when it was received
   id          INTEGER PRIMARY KEY,

@@ -15,7 +15,7 @@ from mta.core.limits.adaptive import Learned, Saved
 from mta.core.limits.level import Bounds
 from mta.core.limits.order import Share
 from mta.core.limits.throttle import SiteLimits
-from mta.core.model import Kind, Outcome, Reply, Scope, Subject, Wait
+from mta.core.model import Kind, Outcome, Reaction, Reply, Scope, Subject, Verdict, Wait
 from mta.core.route.routing import Host, Route
 from mta.core.route.source import Source
 from mta.core.route.terms import BranchBounds
@@ -204,3 +204,19 @@ async def test_a_minute_in_which_nobody_was_answered_looks_at_nobody(
         traffics[7].ended(0.0, clock.monotonic(), [DELIVERED], 0)
         await clock.advance(SAVE_INTERVAL)
         assert looked == ["s7.test"]
+
+
+async def test_a_tenant_that_a_site_has_had_enough_of_stays_suspended_over_a_restart(tmp_path: Path) -> None:
+    clock = HandClock()
+    verdict = Verdict(Subject.RATE, False, False, "enough-of-one", Reaction.RETRY, Scope.TENANT)
+    async with remembering(tmp_path, clock, {}) as branches:
+        branches.enter(ROUTE, SOURCE).suspend_tenant("acme", 1800.0, verdict)
+    async with remembering(tmp_path, clock, {}) as branches:
+        traffic = branches.enter(ROUTE, SOURCE)
+        assert traffic.holds
+        shut = traffic.shut(clock.now(), "acme")
+        assert isinstance(shut, Wait)
+        assert (shut.until, shut.reason) == (clock.now() + 1800.0, "suspended: enough-of-one: tenant acme")
+        assert traffic.shut(clock.now(), "else") is None
+        await clock.advance(1801.0)
+        assert traffic.shut(clock.now(), "acme") is None

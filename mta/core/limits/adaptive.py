@@ -108,6 +108,14 @@ class Learned(NamedTuple):
     messages_per_connection: int | None
 
 
+class Suspended(NamedTuple):
+    """One tenant whose mail does not go here."""
+
+    tenant: str
+    until: float
+    reason: str
+
+
 class Saved(NamedTuple):
     """What outlives a branch's use; times are wall-clock seconds."""
 
@@ -116,11 +124,13 @@ class Saved(NamedTuple):
     until: float = 0.0  # nothing goes before
     reason: str = ""
     barred: bool = False  # the peer wants none of this source
+    tenants: tuple[Suspended, ...] = ()
 
     def is_like(self, other: Saved) -> bool:
         """Does it say the same, of about the same time? What is in use must not grow old."""
         is_recent = abs(self.at - other.at) < REFRESH
-        return self.learned == other.learned and abs(self.until - other.until) < 1.0 and is_recent
+        is_as_long = abs(self.until - other.until) < 1.0
+        return is_recent and is_as_long and (self.learned, self.tenants) == (other.learned, other.tenants)
 
 
 class Branch:

@@ -9,11 +9,12 @@ CREATE TABLE branch (                -- how fast each takes mail, as far as we h
   at          REAL NOT NULL,         -- when it was used last, to the hour; seconds since the epoch
   until       REAL NOT NULL,         -- nothing goes before
   reason      TEXT NOT NULL,         -- for that
-  barred      INTEGER NOT NULL       -- the peer wants none of this source
+  barred      INTEGER NOT NULL,      -- the peer wants none of this source
+  tenants     TEXT NOT NULL          -- suspended there: JSON, [[tenant, until, reason], ...]
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO branch               -- what is not as it was written is left
   SELECT name, said ->> '$[0][0]', said ->> '$[0][1]', said ->> '$[0][2]', said ->> '$[0][3]',
-    said ->> '$[0][4]', said ->> '$[1]', said ->> '$[2]', said ->> '$[3]', said ->> '$[4]'
+    said ->> '$[0][4]', said ->> '$[1]', said ->> '$[2]', said ->> '$[3]', said ->> '$[4]', '[]'
   FROM (
     -- Infinity is Python's, and no JSON
     SELECT name, replace(learned, 'Infinity', '9e999') AS said FROM path
