@@ -30,7 +30,7 @@ from mta.core.route.routing import Login, Route
 from mta.core.route.source import Source
 from mta.delivery.hosts import Hosts
 from mta.delivery.router import Router
-from mta.delivery.search import Search
+from mta.delivery.search import SAID_BEFORE, Search
 from mta.smtp.client import Connection
 from mta.smtp.dial import CONNECT_TIMEOUT, Dialled, dial
 from mta.smtp.opening import open_connection
@@ -133,8 +133,8 @@ class Connector:
                 return await self._open_with(rung, dialled, candidate, errand)
             except HandshakeError as error:
                 failed.append(error)
-            except PeerError:
-                if not failed:
+            except PeerError as error:
+                if not failed or error.command not in SAID_BEFORE:
                     raise
                 break  # who does not let us in again so soon has failed in TLS
         hosts.answered(peer)

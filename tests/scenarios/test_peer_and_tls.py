@@ -343,6 +343,20 @@ async def test_a_smarthost_that_does_not_know_us(tmp_path: Path) -> None:
         ]
 
 
+async def test_a_smarthost_that_speaks_tls_12_alone_and_does_not_know_us(tmp_path: Path) -> None:
+    """It is the password that is wrong, and not its TLS."""
+    (tmp_path / "password").write_text("secret word\n")
+    secured = BEGIN + "starttls\n" + SECRETLY + f"<- AUTH PLAIN {LOGIN}\n-> 535 5.7.8 who are you?\nsilence"
+    terms = {"user": "user@src.test", "password_file": tmp_path / "password"}
+    async with relaying(tmp_path, BEGIN + "abort", secured, **terms) as relay:
+        await relay.house.send(B)
+        assert await relay.told(2) == [
+            f"reception {B}",
+            f"deferral 1 {B} policy +300: 535 5.7.8 who are you? (AUTH)",
+        ]
+        assert len(relay.house.daemon.hosts) == 0
+
+
 async def test_a_smarthost_without_auth(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("secret word\n")
     terms = {"user": "user@src.test", "password_file": tmp_path / "password"}
