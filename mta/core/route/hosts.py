@@ -145,7 +145,7 @@ class HostMemory(NamedTuple):
 
     def slow(self, now: float) -> HostMemory:
         """Another one was connected while this one was not."""
-        return self if self.rests(now) else self._replace(tried=now, probe=now + SLOW)
+        return self if self.rests(now + SLOW) else self._replace(tried=now, probe=now + SLOW)
 
     def probed(self, now: float) -> HostMemory:
         """Somebody finds out."""
