@@ -93,18 +93,15 @@ class Search:
 
     async def _look_up(self, host: Host) -> None:
         whole = Peer(host.name, host.port)
-        addresses = await self._router.addresses(host, self._route)
+        found = await self._router.addresses(host, self._route)
+        if isinstance(found, Outcome):
+            self._hosts.failed(whole, found.reply.text)
+            self._failed.append(whole)
+            self._has_none(host, found)
+            return
+        addresses = within_reach(host, found, self._source)
         if isinstance(addresses, Outcome):
-            self._hosts.failed(whole, addresses.reply.text)
-        else:
-            addresses = within_reach(host, addresses, self._source)
-        if isinstance(addresses, Outcome):
-            self._said.append(addresses.reply.text)
-            # A host that cannot be looked up now is worth another try; one that is wrong is not.
-            if addresses.kind is Kind.BOUNCED:
-                self._final.add(host)
-            if self._last is None or self._last.kind is Kind.BOUNCED:
-                self._last = addresses
+            self._has_none(host, addresses)
             return
         route = self._route
         choice = choose(
@@ -121,11 +118,21 @@ class Search:
         self._late += choice.late
         if choice.until is not None:
             self._until = min(self._until or choice.until, choice.until)
-        if not choice.now and choice.late:
+        if len(choice.late) == len(found):  # those too that another source may reach
             bad = (
                 self._hosts.recall(each.peer(address)) for each in choice.late for address in each.addresses
             )
             self._hosts.rested(whole, min(memory.probe for memory in bad))
+            self._failed.append(whole)
+
+    def _has_none(self, host: Host, outcome: Outcome) -> None:
+        """It has no address that we can dial."""
+        self._said.append(outcome.reply.text)
+        # A host that cannot be looked up now is worth another try; one that is wrong is not.
+        if outcome.kind is Kind.BOUNCED:
+            self._final.add(host)
+        if self._last is None or self._last.kind is Kind.BOUNCED:
+            self._last = outcome
 
     # What became of it
 
