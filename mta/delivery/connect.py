@@ -117,6 +117,8 @@ class Connector:
         peer = candidate.peer(address)
         required = errand.requires_tls(address)
         rungs = hosts.recall(peer).rungs(self._clock.now(), required)
+        if not rungs and search.has_waited:
+            rungs = Rung.FULL, Rung.CLEAR
         if not rungs:  # since we began to dial
             dialled.socket.close()
             search.waits(hosts.recall(peer).tls_since + TLS_WAIT)
@@ -139,7 +141,7 @@ class Connector:
                 break  # who does not let us in again so soon has failed in TLS
         hosts.answered(peer)
         memory = hosts.unsecured(peer, str(failed[0]), failed[0].is_decided)
-        if not required and memory.tls is TlsState.CLEAR:
+        if not required and (memory.tls is TlsState.CLEAR or search.has_waited):
             dialled = await self._again(dialled, candidate, errand)
             return await self._open_with(Rung.CLEAR, dialled, candidate, errand)
         if not required:

@@ -54,6 +54,7 @@ class Search:
         self._judge = judge
         self._spread = spread
         now = clock.monotonic()
+        self.has_waited = spread.has_waited(now)  # and does not do so once more
         self._order = deque(
             in_order(
                 route.hosts, hosts.recall, clock.now(), clock.dice,
@@ -109,7 +110,7 @@ class Search:
             addresses,
             self._hosts.recall,
             self._clock.now(),
-            required=route.tls_required or route.login is not None,
+            required=route.tls_required or route.login is not None or self.has_waited,
             races=not self._source.address,
             is_alone=len(route.hosts) == 1,
             may_probe=self._may_probe,
@@ -169,6 +170,9 @@ class Search:
         for peer in self._failed:
             self._hosts.unsure(peer)
         if self._until is not None:
+            # A second less: both clocks may be a little apart.
+            wait = self._until - self._clock.now() - 1.0
+            self._spread.waits(self._clock.monotonic() + wait)
             return Wait(self._until, "TLS fails")
         last = self._last
         assert last is not None, "a route without hosts"

@@ -13,7 +13,7 @@ import pytest
 
 from mta.clock import SystemClock
 from mta.config.settings import Endpoint, StaticRoute
-from mta.core.route.hosts import BELIEVED, TLS_WAIT
+from mta.core.route.hosts import BELIEVED, TLS_WAIT, Peer, Rung
 from mta.smtp.dial import Dialled
 from mta.smtp.opening import HANDSHAKE_TIMEOUT, NO_SECRET, NO_STARTTLS, open_connection
 from mta.smtp.trouble import COMMAND_TIMEOUT, PeerError
@@ -190,6 +190,16 @@ async def test_a_handshake_that_never_ends_and_the_message_goes_in_the_clear(tmp
         await relay.peer.at(3, "silence")
         await relay.clock.advance(HANDSHAKE_TIMEOUT)
         assert "tls" not in await relay.house.event(type="delivery")
+
+
+async def test_mail_waits_once_for_a_peer_that_fails_in_tls_for_its_source_alone(tmp_path: Path) -> None:
+    async with relaying(tmp_path, *[BEGIN + "abort"] * 4, OFFERS + TAKES) as relay:
+        await relay.house.send(B)
+        await relay.house.event(type="state")
+        of_another_source = Peer("127.0.0.1", relay.peer.port, "127.0.0.1"), Rung.FULL
+        relay.house.daemon.hosts.secured(*of_another_source)
+        await relay.clock.advance(TLS_WAIT)
+        assert await relay.told(2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
 
 
 MUST = "530 5.7.0 Must issue a STARTTLS command first"
