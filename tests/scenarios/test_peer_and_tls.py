@@ -242,6 +242,15 @@ async def test_a_mailbox_that_does_not_exist_would_not_exist_under_tls_either(tm
         assert (await relay.told(2))[1] == f"bounce 1 {B} recipient: 550 5.1.1 User unknown (RCPT)"
 
 
+async def test_one_mail_that_is_refused_in_the_clear_makes_no_other_wait_for_tls(tmp_path: Path) -> None:
+    refuses = OFFERS.replace("-> 250 STARTTLS", "-> 250-PIPELINING\n-> 250 STARTTLS")
+    refuses += answers(".", "554 5.7.1 Not by our policy")
+    async with relaying(tmp_path, *[BEGIN + "abort"] * 3, refuses, BEGIN + "abort", OFFERS + TAKES) as relay:
+        await in_the_clear(relay)
+        await relay.house.send("c@dst.test")
+        assert (await relay.told(4))[3] == "delivery 1 c@dst.test: 250 2.0.0 taken (.)"
+
+
 async def test_a_peer_that_wants_tls_after_all_gets_the_mail_over_tls_the_next_time(tmp_path: Path) -> None:
     refuses = OFFERS.replace("-> 250 STARTTLS", "-> 250-PIPELINING\n-> 250 STARTTLS")
     refuses += answers("MAIL", MUST)

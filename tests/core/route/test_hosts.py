@@ -174,7 +174,10 @@ def test_a_peer_that_speaks_tls_12_alone_is_asked_for_it_first_and_for_more_afte
 
 
 def test_who_refuses_mail_in_the_clear_is_asked_for_tls_the_next_time() -> None:
-    assert NOTHING.unsecured(NOW, "no", True).refused_in_the_clear() == NOTHING
+    refused = NOTHING.unsecured(NOW, "no", True).refused_in_the_clear(NOW)
+    assert refused.rungs(NOW, False) == (FULL, CLEAR)
+    assert refused.unsecured(NOW, "no", False).tls is TlsState.CLEAR
+    assert NOTHING.refused_in_the_clear(NOW) == NOTHING
 
 
 @pytest.mark.parametrize("tls", TlsState)
