@@ -2,9 +2,10 @@
 
 Between: `delivery.connect` dials and tells what became of it; the router gives addresses, `delivery.hosts`
     the memories, `core.route.hosts` the order.
-Contract: `next` gives candidates until `MAX_ADDRESSES` were dialled or there are no more; hosts are looked up
-    one after another, as they are needed. `outcome` is for an attempt that came to nothing: a Wait where mail
-    waits a short time for a better connection, and no attempt is taken.
+Contract: `next` gives candidates until `MAX_ADDRESSES` were dialled, and at most as many that this machine
+    has no way to, or there are no more; hosts are looked up one after another, as they are needed. `outcome`
+    is for an attempt that came to nothing: a Wait where mail waits a short time for a better connection, and
+    no attempt is taken.
 Raises: nothing.
 Standards: RFC 5321 5.1, RFC 7504 (521, 556).
 """
@@ -66,6 +67,7 @@ class Search:
         self._is_late = False  # all hosts have had their turn
         self._may_probe = True
         self._dialled = 0
+        self._pathless = 0  # addresses that this machine has no way to
         self._failed: list[Peer] = []
         self._crowded: list[str] = []  # hosts that want no more connections
         self._until: float | None = None  # when hosts are to be asked whose TLS is in doubt
@@ -141,8 +143,12 @@ class Search:
         """An address was not connected; without an error another one was faster."""
         if error is None:
             self._hosts.slow(candidate.peer(address))
-        else:
-            self._note(candidate, address, error)
+            return
+        self._note(candidate, address, error)
+        # On a machine without IPv6 half of the addresses cost nothing, and would hide the others.
+        if isinstance(error, LocalError) and self._pathless < MAX_ADDRESSES:
+            self._pathless += 1
+            self._dialled -= 1
 
     def failed(self, candidate: Candidate, address: str, error: PeerError) -> Outcome | None:
         """A peer did not let us in: what it says, where it speaks for all hosts."""

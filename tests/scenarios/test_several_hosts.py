@@ -224,6 +224,19 @@ async def test_eight_dead_addresses_do_not_hide_the_host_behind_them(tmp_path: P
         assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
 
 
+async def test_addresses_of_a_family_that_we_have_not_do_not_hide_the_host_behind_two_dead_ones(
+    tmp_path: Path,
+) -> None:
+    zone: dict[tuple[str, str], list[str]] = {("dst.test", "MX"): []}
+    for number, address in enumerate((DEAD, "198.51.100.98", FIRST), 1):
+        zone["dst.test", "MX"].append(f"{number}0 mx{number}.dst.test.")
+        zone[f"mx{number}.dst.test", "A"] = [address]
+        zone[f"mx{number}.dst.test", "AAAA"] = [f"2001:db8::{number}"]
+    async with serving(tmp_path, zone, {FIRST: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
 async def test_all_addresses_of_one_host_have_their_turn(tmp_path: Path) -> None:
     dead = [f"198.51.100.{n}" for n in range(90, 98)]
     zone: Zone = {("dst.test", "MX"): ["10 mx.dst.test."], ("mx.dst.test", "A"): [*dead, THIRD]}
