@@ -30,7 +30,7 @@ from mta.core.route.routing import Login, Route
 from mta.core.route.source import Source
 from mta.delivery.hosts import Hosts
 from mta.delivery.router import Router
-from mta.delivery.search import Search
+from mta.delivery.search import SAID_BEFORE, Search
 from mta.smtp.client import Connection
 from mta.smtp.dial import CONNECT_TIMEOUT, Dialled, dial
 from mta.smtp.opening import open_connection
@@ -117,6 +117,8 @@ class Connector:
         peer = candidate.peer(address)
         required = errand.requires_tls(address)
         rungs = hosts.recall(peer).rungs(self._clock.now(), required)
+        if not rungs and search.has_waited:
+            rungs = Rung.FULL, Rung.CLEAR
         if not rungs:  # since we began to dial
             dialled.socket.close()
             search.waits(hosts.recall(peer).tls_since + TLS_WAIT)
@@ -133,13 +135,13 @@ class Connector:
                 return await self._open_with(rung, dialled, candidate, errand)
             except HandshakeError as error:
                 failed.append(error)
-            except PeerError:
-                if not failed:
+            except PeerError as error:
+                if not failed or error.command not in SAID_BEFORE:
                     raise
                 break  # who does not let us in again so soon has failed in TLS
         hosts.answered(peer)
         memory = hosts.unsecured(peer, str(failed[0]), failed[0].is_decided)
-        if not required and memory.tls is TlsState.CLEAR:
+        if not required and (memory.tls is TlsState.CLEAR or search.has_waited):
             dialled = await self._again(dialled, candidate, errand)
             return await self._open_with(Rung.CLEAR, dialled, candidate, errand)
         if not required:

@@ -164,7 +164,7 @@ class Hosts:
 
     def refused_in_the_clear(self, peer: Peer) -> None:
         """It wants TLS after all."""
-        self._become(peer, self.recall(peer).refused_in_the_clear())
+        self._become(peer, self.recall(peer).refused_in_the_clear(self._clock.now()))
 
     def loses_commands(self, peer: Peer) -> None:
         """Of those that were sent together some were not answered."""

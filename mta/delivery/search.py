@@ -2,9 +2,10 @@
 
 Between: `delivery.connect` dials and tells what became of it; the router gives addresses, `delivery.hosts`
     the memories, `core.route.hosts` the order.
-Contract: `next` gives candidates until `MAX_ADDRESSES` were dialled or there are no more; hosts are looked up
-    one after another, as they are needed. `outcome` is for an attempt that came to nothing: a Wait where mail
-    waits a short time for a better connection, and no attempt is taken.
+Contract: `next` gives candidates until `MAX_ADDRESSES` were dialled, and at most as many that this machine
+    has no way to, or there are no more; hosts are looked up one after another, as they are needed. `outcome`
+    is for an attempt that came to nothing: a Wait where mail waits a short time for a better connection, and
+    no attempt is taken.
 Raises: nothing.
 Standards: RFC 5321 5.1, RFC 7504 (521, 556).
 """
@@ -54,6 +55,7 @@ class Search:
         self._judge = judge
         self._spread = spread
         now = clock.monotonic()
+        self.has_waited = spread.has_waited(now)  # and does not do so once more
         self._order = deque(
             in_order(
                 route.hosts, hosts.recall, clock.now(), clock.dice,
@@ -65,6 +67,7 @@ class Search:
         self._is_late = False  # all hosts have had their turn
         self._may_probe = True
         self._dialled = 0
+        self._pathless = 0  # addresses that this machine has no way to
         self._failed: list[Peer] = []
         self._crowded: list[str] = []  # hosts that want no more connections
         self._until: float | None = None  # when hosts are to be asked whose TLS is in doubt
@@ -93,18 +96,15 @@ class Search:
 
     async def _look_up(self, host: Host) -> None:
         whole = Peer(host.name, host.port)
-        addresses = await self._router.addresses(host, self._route)
+        found = await self._router.addresses(host, self._route)
+        if isinstance(found, Outcome):
+            self._hosts.failed(whole, found.reply.text)
+            self._failed.append(whole)
+            self._has_none(host, found)
+            return
+        addresses = within_reach(host, found, self._source)
         if isinstance(addresses, Outcome):
-            self._hosts.failed(whole, addresses.reply.text)
-        else:
-            addresses = within_reach(host, addresses, self._source)
-        if isinstance(addresses, Outcome):
-            self._said.append(addresses.reply.text)
-            # A host that cannot be looked up now is worth another try; one that is wrong is not.
-            if addresses.kind is Kind.BOUNCED:
-                self._final.add(host)
-            if self._last is None or self._last.kind is Kind.BOUNCED:
-                self._last = addresses
+            self._has_none(host, addresses)
             return
         route = self._route
         choice = choose(
@@ -112,7 +112,7 @@ class Search:
             addresses,
             self._hosts.recall,
             self._clock.now(),
-            required=route.tls_required or route.login is not None,
+            required=route.tls_required or route.login is not None or self.has_waited,
             races=not self._source.address,
             is_alone=len(route.hosts) == 1,
             may_probe=self._may_probe,
@@ -121,11 +121,21 @@ class Search:
         self._late += choice.late
         if choice.until is not None:
             self._until = min(self._until or choice.until, choice.until)
-        if not choice.now and choice.late:
+        if len(choice.late) == len(found):  # those too that another source may reach
             bad = (
                 self._hosts.recall(each.peer(address)) for each in choice.late for address in each.addresses
             )
             self._hosts.rested(whole, min(memory.probe for memory in bad))
+            self._failed.append(whole)
+
+    def _has_none(self, host: Host, outcome: Outcome) -> None:
+        """It has no address that we can dial."""
+        self._said.append(outcome.reply.text)
+        # A host that cannot be looked up now is worth another try; one that is wrong is not.
+        if outcome.kind is Kind.BOUNCED:
+            self._final.add(host)
+        if self._last is None or self._last.kind is Kind.BOUNCED:
+            self._last = outcome
 
     # What became of it
 
@@ -133,8 +143,12 @@ class Search:
         """An address was not connected; without an error another one was faster."""
         if error is None:
             self._hosts.slow(candidate.peer(address))
-        else:
-            self._note(candidate, address, error)
+            return
+        self._note(candidate, address, error)
+        # On a machine without IPv6 half of the addresses cost nothing, and would hide the others.
+        if isinstance(error, LocalError) and self._pathless < MAX_ADDRESSES:
+            self._pathless += 1
+            self._dialled -= 1
 
     def failed(self, candidate: Candidate, address: str, error: PeerError) -> Outcome | None:
         """A peer did not let us in: what it says, where it speaks for all hosts."""
@@ -162,6 +176,9 @@ class Search:
         for peer in self._failed:
             self._hosts.unsure(peer)
         if self._until is not None:
+            # A second less: both clocks may be a little apart.
+            wait = self._until - self._clock.now() - 1.0
+            self._spread.waits(self._clock.monotonic() + wait)
             return Wait(self._until, "TLS fails")
         last = self._last
         assert last is not None, "a route without hosts"

@@ -302,10 +302,7 @@ class Transactions(Generic[Lane]):
                 continue
             limits = connection.capabilities.limits
             if limits is not None and (beyond := limits.beyond(batch.recipients)):
-                self._lane.pop()
-                self._turns.put_back(batch.split(beyond))
-                self._turns.put_back(batch)
-                continue
+                self._turns.part(beyond)
             refusal = unsendable(message.options, connection.capabilities, connection.host)
             if refusal is None or message.content is None:  # that is decided when it is read
                 return batch

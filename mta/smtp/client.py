@@ -266,7 +266,7 @@ class Connection:
             if dialogue.is_bug:
                 assert dialogue.fault is not None
                 self.feeder.bug(dialogue.fault)
-            self.drop()
+            self.drop(is_peers=dialogue.closing is not None)
             return
         if write or finished or dialogue.awaited != awaited:
             self._set_deadline()  # a reply was whole: one that drips wins no time
@@ -286,11 +286,11 @@ class Connection:
         """The 421 that the peer said goodbye with."""
         return self._dialogue.closing
 
-    def gone(self, why: str = "") -> None:
-        """The peer closed, or the network did."""
+    def gone(self, why: str = "", is_peers: bool = True) -> None:
+        """The peer closed, or the network did; or it was our own doing."""
         if not self.ended.done():
             try:
-                self._end(why)
+                self._end(why, is_peers)
             except Exception as error:
                 self.feeder.bug(error)
 
@@ -305,19 +305,19 @@ class Connection:
         if self._backlog:
             self.drop(f"The peer took nothing of the message for {BLOCK_TIMEOUT:.0f} seconds")
         elif stage is not None:
-            self.drop(f"{stage.shown} was not answered in {_TIMEOUTS[stage]:.0f} seconds")
+            self.drop(f"{stage.shown} was not answered in {_TIMEOUTS[stage]:.0f} seconds", is_peers=True)
 
-    def drop(self, why: str = "") -> None:
-        """Cut the connection: nobody may use it again."""
+    def drop(self, why: str = "", is_peers: bool = False) -> None:
+        """Cut the connection: nobody may use it again. Is it the peer's doing?"""
         self._transport.abort()
-        self.gone(why)
+        self.gone(why, is_peers)
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, is_peers: bool) -> None:
         self.is_lost = True
         self.ended.set_result(None)
         # An unsent rest of the body means that the final dot was never sent.
         after_dot = not self._backlog
-        if self._dialogue.has_lost_commands(self._silence):
+        if is_peers and self._dialogue.has_lost_commands(self._silence):
             self.loses_commands()
         left = self._dialogue.abandon(why)
         if not after_dot:

@@ -13,7 +13,7 @@ import pytest
 
 from mta.clock import SystemClock
 from mta.config.settings import Endpoint, StaticRoute
-from mta.core.route.hosts import BELIEVED, TLS_WAIT
+from mta.core.route.hosts import BELIEVED, TLS_WAIT, Peer, Rung
 from mta.smtp.dial import Dialled
 from mta.smtp.opening import HANDSHAKE_TIMEOUT, NO_SECRET, NO_STARTTLS, open_connection
 from mta.smtp.trouble import COMMAND_TIMEOUT, PeerError
@@ -192,6 +192,16 @@ async def test_a_handshake_that_never_ends_and_the_message_goes_in_the_clear(tmp
         assert "tls" not in await relay.house.event(type="delivery")
 
 
+async def test_mail_waits_once_for_a_peer_that_fails_in_tls_for_its_source_alone(tmp_path: Path) -> None:
+    async with relaying(tmp_path, *[BEGIN + "abort"] * 4, OFFERS + TAKES) as relay:
+        await relay.house.send(B)
+        await relay.house.event(type="state")
+        of_another_source = Peer("127.0.0.1", relay.peer.port, "127.0.0.1"), Rung.FULL
+        relay.house.daemon.hosts.secured(*of_another_source)
+        await relay.clock.advance(TLS_WAIT)
+        assert await relay.told(2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
 MUST = "530 5.7.0 Must issue a STARTTLS command first"
 
 
@@ -230,6 +240,15 @@ async def test_a_mailbox_that_does_not_exist_would_not_exist_under_tls_either(tm
     async with relaying(tmp_path, *[BEGIN + "abort"] * 3, refuses) as relay:
         await in_the_clear(relay, "bounce")
         assert (await relay.told(2))[1] == f"bounce 1 {B} recipient: 550 5.1.1 User unknown (RCPT)"
+
+
+async def test_one_mail_that_is_refused_in_the_clear_makes_no_other_wait_for_tls(tmp_path: Path) -> None:
+    refuses = OFFERS.replace("-> 250 STARTTLS", "-> 250-PIPELINING\n-> 250 STARTTLS")
+    refuses += answers(".", "554 5.7.1 Not by our policy")
+    async with relaying(tmp_path, *[BEGIN + "abort"] * 3, refuses, BEGIN + "abort", OFFERS + TAKES) as relay:
+        await in_the_clear(relay)
+        await relay.house.send("c@dst.test")
+        assert (await relay.told(4))[3] == "delivery 1 c@dst.test: 250 2.0.0 taken (.)"
 
 
 async def test_a_peer_that_wants_tls_after_all_gets_the_mail_over_tls_the_next_time(tmp_path: Path) -> None:
@@ -341,6 +360,20 @@ async def test_a_smarthost_that_does_not_know_us(tmp_path: Path) -> None:
             f"reception {B}",
             f"deferral 1 {B} policy +300: 535 5.7.8 who are you? (AUTH)",
         ]
+
+
+async def test_a_smarthost_that_speaks_tls_12_alone_and_does_not_know_us(tmp_path: Path) -> None:
+    """It is the password that is wrong, and not its TLS."""
+    (tmp_path / "password").write_text("secret word\n")
+    secured = BEGIN + "starttls\n" + SECRETLY + f"<- AUTH PLAIN {LOGIN}\n-> 535 5.7.8 who are you?\nsilence"
+    terms = {"user": "user@src.test", "password_file": tmp_path / "password"}
+    async with relaying(tmp_path, BEGIN + "abort", secured, **terms) as relay:
+        await relay.house.send(B)
+        assert await relay.told(2) == [
+            f"reception {B}",
+            f"deferral 1 {B} policy +300: 535 5.7.8 who are you? (AUTH)",
+        ]
+        assert len(relay.house.daemon.hosts) == 0
 
 
 async def test_a_smarthost_without_auth(tmp_path: Path) -> None:

@@ -69,3 +69,16 @@ async def test_it_hangs_up_between_two_messages_as_it_may(tmp_path: Path) -> Non
         await relay.peer.at(1, "end")
         await relay.house.send(C)
         await relay.told(4)
+
+
+async def test_we_stop_in_the_middle_of_an_envelope_and_no_peer_has_lost_anything(tmp_path: Path) -> None:
+    async with relaying(tmp_path, HELLO + ASKED + "-> 250 ok\nsilence\n") as relay:
+        await relay.house.send(B)
+        await relay.peer.at(1, "silence")
+        await relay.house.quiet()
+        relay.house.daemon.stop()
+        await relay.clock.asked_for(30.0)
+        await relay.clock.advance(31)
+        await relay.told(2)
+        assert len(relay.house.daemon.hosts) == 0
+        assert relay.house.of(type="state") == []

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mta.config.settings import DEFAULT, Dns, Duration
+from mta.config.settings import DEFAULT, Address, Dns, Duration, SourceSettings
 from mta.core.limits.throttle import Rate
-from mta.core.route.hosts import MAX_ADDRESSES, SOONEST
+from mta.core.route.hosts import MAX_ADDRESSES, SOONEST, Peer
 from tests.fakes.clock import HandClock
-from tests.fakes.dns import NameServer, Zone
+from tests.fakes.dns import Misfortune, NameServer, Zone
 from tests.fakes.house import House, running, settings
 from tests.fakes.network import FIRST, SECOND, THIRD, own_network
 from tests.fakes.peer import ASKED, HELLO, TAKES, ScriptedPeer, answers, envelope, goodbye
@@ -52,7 +52,7 @@ class Net:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, zone: Zone, scripts: dict[str, list[str]], **limits: Any
+    directory: Path, zone: Zone, scripts: dict[str, list[str]], source: str = "", **limits: Any
 ) -> AsyncIterator[Net]:
     """A daemon without routes; each address with scripts has a peer, all of them at one port."""
     async with AsyncExitStack() as stack:
@@ -69,6 +69,7 @@ async def serving(
             dns=Dns((server.endpoint,), Duration(5.0)),
             destinations={"default": replace(DEFAULT, port=port, **limits)},
             providers=IN_THE_CLEAR,
+            sources={"mail1": SourceSettings(Address(source))} if source else {},
         )
         async with running(terms, clock, (MUTE,)) as house:
             try:
@@ -223,6 +224,19 @@ async def test_eight_dead_addresses_do_not_hide_the_host_behind_them(tmp_path: P
         assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
 
 
+async def test_addresses_of_a_family_that_we_have_not_do_not_hide_the_host_behind_two_dead_ones(
+    tmp_path: Path,
+) -> None:
+    zone: dict[tuple[str, str], list[str]] = {("dst.test", "MX"): []}
+    for number, address in enumerate((DEAD, "198.51.100.98", FIRST), 1):
+        zone["dst.test", "MX"].append(f"{number}0 mx{number}.dst.test.")
+        zone[f"mx{number}.dst.test", "A"] = [address]
+        zone[f"mx{number}.dst.test", "AAAA"] = [f"2001:db8::{number}"]
+    async with serving(tmp_path, zone, {FIRST: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+
+
 async def test_all_addresses_of_one_host_have_their_turn(tmp_path: Path) -> None:
     dead = [f"198.51.100.{n}" for n in range(90, 98)]
     zone: Zone = {("dst.test", "MX"): ["10 mx.dst.test."], ("mx.dst.test", "A"): [*dead, THIRD]}
@@ -268,6 +282,40 @@ async def test_a_best_mx_that_is_dead_costs_once_and_is_told_once_and_is_probed(
         assert bad["reason"].startswith(f"mx1.dst.test [{FIRST}] is asked last: ")
         assert wait_of(bad) == SOONEST
         assert good["reason"] == f"mx1.dst.test [{FIRST}] answers again"
+
+
+async def test_while_no_address_can_be_looked_up_no_host_is_remembered_as_a_bad_one(tmp_path: Path) -> None:
+    """After an hour without DNS one of two equal hosts would have had all the mail for another hour."""
+    zone = {
+        ("dst.test", "MX"): ["10 mx1.dst.test.", "10 mx2.dst.test."],
+        **{(f"mx{number}.dst.test", "A"): Misfortune.SERVFAIL for number in (1, 2)},
+    }
+    async with serving(tmp_path, zone, {FIRST: []}) as net:
+        await net.house.send(B)
+        for number in range(1, 5):
+            await net.house.event(number, type="deferral")
+            await net.clock.advance(wait_of(net.house.of(type="deferral")[-1]) + 1)
+        await net.house.event(5, type="deferral")
+        known = [
+            net.house.daemon.hosts.recall(Peer(f"mx{n}.dst.test", net.peers[FIRST].port)) for n in (1, 2)
+        ]
+        assert [each.rests(net.clock.now() + SOONEST) for each in known] == [False, False]
+
+
+async def test_one_family_of_a_host_is_dead_and_for_sources_of_the_other_it_is_no_bad_host(
+    tmp_path: Path,
+) -> None:
+    zone = {**BOTH, ("mx1.dst.test", "AAAA"): ["2001:db8::1"]}
+    async with serving(tmp_path, zone, {FIRST: ["close"], SECOND: [HELLO + TAKES] * 2}, THIRD) as net:
+        for number, name in enumerate((B, C), 1):
+            await net.house.send(name)
+            await net.house.event(number, type="delivery")
+            await net.clock.advance(31)  # no connection is left
+            await net.house.quiet()
+        assert net.dialled() == [1, 2]
+        recall, port = net.house.daemon.hosts.recall, net.peers[FIRST].port
+        assert recall(Peer("mx1.dst.test", port, FIRST)).is_bad
+        assert not recall(Peer("mx1.dst.test", port)).is_bad
 
 
 async def test_a_host_that_goes_down_sends_what_waits_to_the_next_mx(tmp_path: Path) -> None:

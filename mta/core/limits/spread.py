@@ -4,7 +4,8 @@ Between: a lane keeps one, and tells of refusals; `delivery.connect` orders host
 Contract: pure; times are seconds of one clock that never goes back; hosts are names. Among hosts of one
     preference the one with the fewest connections comes first. A host that refuses one more while another
     of its preference is not known to do so has a limit of its own, for `BELIEVED` seconds; where no other
-    is left, it is the site's. One that says that another should be asked is shunned until a time.
+    is left, it is the site's. One that says that another should be asked is shunned until a time. Mail that
+    has waited for a host to get well, once, goes on without that.
 Raises: nothing.
 Standards: RFC 5321 5.1 (hosts of one preference share the load).
 Why: a limit that each host counts for itself is met at one of them while the others have room; and what a
@@ -13,6 +14,7 @@ Why: a limit that each host counts for itself is met at one of them while the ot
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -27,6 +29,7 @@ class Spread:
         self._open: Counter[str] = Counter()  # being dialled, or open
         self._full: dict[str, float] = {}  # until when
         self._shunned: dict[str, float] = {}  # until when
+        self._waits_until = -math.inf
 
     def rank(self, host: str, now: float) -> tuple[bool, int]:
         """The lowest is dialled first, of one preference: whether it wants no more, and how many it has."""
@@ -47,6 +50,15 @@ class Spread:
     def opened(self, host: str) -> None:
         """It took one more."""
         self._full.pop(host, None)
+        self._waits_until = -math.inf
+
+    def waits(self, until: float) -> None:
+        """The lane's mail waits until then for a host to get well."""
+        self._waits_until = until
+
+    def has_waited(self, now: float) -> bool:
+        """Has it done so, and nobody has taken it since?"""
+        return 0 <= now - self._waits_until < BELIEVED
 
     def closed(self, host: str) -> None:
         """It is over."""
@@ -65,4 +77,5 @@ class Spread:
 
     def is_quiet(self, now: float) -> bool:
         """Is nothing remembered against any host?"""
-        return now > max((*self._full.values(), *self._shunned.values()), default=now - 1.0)
+        until = max((*self._full.values(), *self._shunned.values()), default=-math.inf)
+        return now > max(until, self._waits_until + BELIEVED)

@@ -3,7 +3,7 @@
 Between: a lane pushes what is due and pops what goes next.
 Contract: pure. In the order of service (`core.limits.order`); the mail of one tenant keeps its order. `pop`
     gives what `head` has shown.
-Raises: IndexError from `pop` without a head.
+Raises: IndexError from `pop` and `part` without a head.
 Why: a lane is one site's, so a row is a plain deque: this is paid for each message.
 """
 
@@ -58,6 +58,14 @@ class Turns:
         self._order.served(message.priority, message.tenant, stays=bool(row))
         self._add(batch, -len(batch.recipients), -1)
         return batch
+
+    def part(self, positions: set[int]) -> None:
+        """What `head` has shown keeps its turn without these recipients, who come behind it."""
+        row = self._head
+        if row is None:
+            raise IndexError("no head was asked for, or there was none")
+        row.insert(1, row[0].split(positions))
+        self.batches += 1
 
     def take_all(self) -> list[Batch]:
         """Everything leaves."""

@@ -15,7 +15,7 @@ Contract: pure; times are wall-clock seconds, dice are handed in. A memory chang
     none works, for the first time      |                                   | doubted: mail waits for 60 s
     none works after that, or the peer  |                                   | in the clear for 6 h, then
     has decided so (an alert)           |                                   | handshakes are tried again
-    in the clear it refuses mail        |                                   | nothing
+    in the clear it refuses mail        |                                   | one handshake is tried at once
     it loses commands sent together     | one at a time for 6 h             |
 
     A host as a whole is a `Peer` without an address: all of its addresses are bad, or DNS has none.
@@ -145,7 +145,7 @@ class HostMemory(NamedTuple):
 
     def slow(self, now: float) -> HostMemory:
         """Another one was connected while this one was not."""
-        return self if self.rests(now) else self._replace(tried=now, probe=now + SLOW)
+        return self if self.rests(now + SLOW) else self._replace(tried=now, probe=now + SLOW)
 
     def probed(self, now: float) -> HostMemory:
         """Somebody finds out."""
@@ -185,9 +185,11 @@ class HostMemory(NamedTuple):
         """Some of those that were sent together were not answered (RFC 2920 3.2)."""
         return self._replace(lost=now)
 
-    def refused_in_the_clear(self) -> HostMemory:
-        """It wants TLS after all: the next connection tries for it."""
-        return self._replace(tls=TlsState.ORDINARY, tls_since=0.0, tls_why="")
+    def refused_in_the_clear(self, now: float) -> HostMemory:
+        """It may want TLS after all: the next connection tries for it, and no mail waits for that."""
+        if self.tls not in (TlsState.CLEAR, TlsState.DOUBTED):
+            return self  # it was had meanwhile
+        return self._replace(tls=TlsState.DOUBTED, tls_since=now - TLS_WAIT)
 
 
 NOTHING = HostMemory()

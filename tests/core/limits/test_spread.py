@@ -50,6 +50,19 @@ def test_a_full_host_that_takes_one_more_is_full_no_longer() -> None:
     assert spread.is_quiet(1.0)
 
 
+def test_mail_that_has_waited_for_a_host_does_so_again_only_when_somebody_took_some_or_much_later() -> None:
+    spread = Spread()
+    assert not spread.has_waited(0.0)
+    spread.waits(60.0)
+    assert not spread.has_waited(59.0)
+    assert spread.has_waited(60.0)
+    assert not spread.is_quiet(60.0 + BELIEVED)
+    assert not spread.has_waited(60.0 + BELIEVED)
+    spread.opened("a")
+    assert not spread.has_waited(60.0)
+    assert spread.is_quiet(60.0)
+
+
 def test_a_host_that_says_ask_another_is_left_alone_for_as_long_as_it_says() -> None:
     spread = Spread()
     spread.shun("a", 0.0, None)

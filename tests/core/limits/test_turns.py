@@ -84,6 +84,17 @@ def test_what_had_its_turn_in_vain_goes_first_again() -> None:
     assert popped(turns) == [first, second]
 
 
+def test_a_batch_that_is_too_large_for_a_peer_is_parted_and_keeps_its_turn() -> None:
+    turns = pushed(large := batch(recipients=3), later := batch(), other := batch(tenant="other"))
+    assert turns.head() is large
+    turns.part({1, 2})
+    first, second, third, fourth = popped(turns)
+    assert (first, second, fourth) == (large, other, later)
+    assert [len(each.recipients) for each in (first, third)] == [1, 2]
+    assert turns.batches == 0
+    assert turns.room((0, "acme")) == CAPACITY
+
+
 def test_room_is_counted_in_recipients_for_each_tenant_and_priority() -> None:
     turns = pushed(batch(0, "big", CAPACITY))
     assert turns.room((0, "big")) == 0

@@ -109,6 +109,13 @@ def test_an_address_that_lost_a_race_comes_last_for_a_while_and_is_not_bad() -> 
     assert not slow.is_bad
 
 
+def test_an_address_that_loses_the_race_of_its_probe_comes_last_for_as_long_again() -> None:
+    later = NOW + SLOW
+    assert NOTHING.slow(NOW).probed(later).slow(later + 1).rests(later + SLOW)
+    dead = NOTHING.failed(NOW, "refused").failed(NOW, "refused")._replace(probe=NOW + BELIEVED)
+    assert dead.slow(NOW + 1) == dead
+
+
 def test_a_belief_that_is_further_away_than_any_was_written_before_the_clock_was_set_back() -> None:
     assert DEAD.rests(NOW)
     assert not DEAD.rests(NOW - 2 * BELIEVED)
@@ -167,7 +174,10 @@ def test_a_peer_that_speaks_tls_12_alone_is_asked_for_it_first_and_for_more_afte
 
 
 def test_who_refuses_mail_in_the_clear_is_asked_for_tls_the_next_time() -> None:
-    assert NOTHING.unsecured(NOW, "no", True).refused_in_the_clear() == NOTHING
+    refused = NOTHING.unsecured(NOW, "no", True).refused_in_the_clear(NOW)
+    assert refused.rungs(NOW, False) == (FULL, CLEAR)
+    assert refused.unsecured(NOW, "no", False).tls is TlsState.CLEAR
+    assert NOTHING.refused_in_the_clear(NOW) == NOTHING
 
 
 @pytest.mark.parametrize("tls", TlsState)
