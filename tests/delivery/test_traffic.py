@@ -30,6 +30,7 @@ class Sender:
         self.batches, self.recipients = batches, recipients
         self.share: Share = (0, "acme")
         self.wants_connection = False
+        self.has_place = True  # over all branches
         self.sent: deque[float] = deque()
         self.answer: Callable[[], Outcome] = lambda: DELIVERED
         traffic.enter(self)
@@ -40,7 +41,9 @@ class Sender:
             now = self.clock.monotonic()
             self.sent.append(now)
             self.clock.call_later(0.05, partial(self._answered, now))
-        if self.wants_connection and self.traffic.dial(self):
+        if self.wants_connection and not self.has_place:
+            self.traffic.has_no_place(self)
+        elif self.wants_connection and self.traffic.dial(self):
             self.wants_connection = False
 
     def _answered(self, started: float) -> None:
@@ -92,6 +95,22 @@ async def test_a_turn_for_a_connection_is_none_for_the_rate() -> None:
     assert len(news.sent) == 2
     traffic.closed(urgent)
     assert len(news.sent) == 2
+
+
+async def test_who_has_no_place_by_now_keeps_nobody_behind_him_waiting() -> None:
+    clock = HandClock()
+    traffic = branch(clock, Bounds(1.0, 10.0, 10.0))
+    flood, shop = Sender(traffic, clock), Sender(traffic, clock)
+    shop.share = (0, "shop")
+    now = clock.monotonic()
+    traffic.branch.shut(now, now + 30.0, "refused")
+    flood.wants_connection = shop.wants_connection = True
+    flood.kick()
+    shop.kick()
+    flood.has_place = False  # other sites have all that his share may have
+    await clock.advance(32.0)
+    assert not shop.wants_connection
+    assert flood.wants_connection
 
 
 async def test_what_was_saved_before_the_clock_was_set_back_is_not_from_the_future() -> None:
