@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from mta.core.limits.order import Share
+from mta.core.limits.order import LOWEST, Share
 from mta.core.limits.parts import Parts
 from mta.core.limits.waiting import Waiting
 
@@ -67,10 +67,17 @@ class Outgoing(Generic[Item]):
         """A connection is over."""
         self._held.give_back(share)
 
-    def helps(self, closing: Share) -> bool:
-        """Does any of this share wait, or could another be served, if one connection of it were over?"""
+    def helps(self, closing: Share, above: int = LOWEST - 1) -> bool:
+        """Does any of this share wait, or could another be served, if one connection of it were over?
+
+        Only those whose priority is above this count.
+        """
         held, free = self._held, self._held.most - self._held.held + 1
-        return self._waiting.first(lambda share: share == closing or held.of(share) < free) is not None
+
+        def is_served(share: Share) -> bool:
+            return share[0] > above and (share == closing or held.of(share) < free)
+
+        return self._waiting.first(is_served) is not None
 
     def next(self) -> Item | None:
         """Whose turn it is, if there is room for any who wait; the turn ends with the next call."""
