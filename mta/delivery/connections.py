@@ -19,8 +19,8 @@ from typing import Generic, Protocol, TypeVar
 
 from mta.clock import Clock, Timer
 from mta.core.answers.classify import OUR_FAULT, Judge
-from mta.core.limits.order import LOWEST, Share
-from mta.core.limits.outgoing import Outgoing
+from mta.core.limits.order import Share
+from mta.core.limits.outgoing import NOBODYS, Outgoing
 from mta.core.limits.spread import Spread
 from mta.core.model import Outcome, Wait
 from mta.core.route.routing import Route
@@ -149,8 +149,8 @@ class Connections(Generic[Lane]):
 
     def rests(self, connection: Connection) -> None:
         """It has nothing to do, and lanes wait."""
-        if not self._make_room():
-            self._gives_way(connection)
+        if connection in self.idle:
+            self._make_room(connection)
 
     def spare(self) -> bool:
         """Close the one that has been idle for longest: its lane is wanted for another site."""
@@ -162,25 +162,19 @@ class Connections(Generic[Lane]):
 
     # Inside
 
-    def _make_room(self) -> bool:
-        """That which is idle for longest closes, if it is of use to any who wait."""
+    def _make_room(self, *latest: Connection) -> None:
+        """That which is idle for longest closes, or the latest, if it is of use to any who wait."""
         if len(self._giving_way) >= self._places.waiting:
-            return True  # they are on their way
-        for connection in list(islice(self.idle, LOOKS)):
-            if self._gives_way(connection):
-                return True
+            return  # they are on their way
+        urgency = self._places.urgency
+        for connection in [*islice(self.idle, LOOKS), *latest]:
+            lane, share = self._lanes[connection]
+            above = lane.share[0] if lane.has_mail else NOBODYS
+            if urgency > above or (share[0] > above and self._places.waits(share)):
+                self._giving_way.add(connection)
+                lane.retire(connection)
+                return
             self.idle.move_to_end(connection)  # or the next who asks would see the same ones only
-        return False
-
-    def _gives_way(self, connection: Connection) -> bool:
-        if connection not in self.idle:
-            return False
-        lane, share = self._lanes[connection]
-        if not self._places.helps(share, above=lane.share[0] if lane.has_mail else LOWEST - 1):
-            return False
-        self._giving_way.add(connection)
-        lane.retire(connection)
-        return True
 
     def _go_on(self) -> None:
         """Those who wait have their turn."""
