@@ -315,16 +315,24 @@ class Connection:
     def _end(self, why: str) -> None:
         self.is_lost = True
         self.ended.set_result(None)
-        self.deadline = float("inf")
         # An unsent rest of the body means that the final dot was never sent.
         after_dot = not self._backlog
-        if self._dialogue.has_lost_commands(is_silent=bool(why)):
+        if self._dialogue.has_lost_commands(self._silence):
             self.loses_commands()
         left = self._dialogue.abandon(why)
         if not after_dot:
             left = [each._replace(after_dot=False) for each in left]
         self._backlog.clear()
+        self.deadline = float("inf")
         self.feeder.lost(self, left)
+
+    @property
+    def _silence(self) -> float:
+        """Seconds since the peer said anything, where it is its turn."""
+        stage = self._dialogue.stage
+        if stage is None or self._backlog:
+            return 0.0
+        return self._clock.monotonic() - (self.deadline - _TIMEOUTS[stage])
 
     def retire(self) -> None:
         """No more transactions: whoever waits for `ended` says QUIT."""

@@ -111,4 +111,7 @@ async def test_an_answer_about_one_tenant_holds_that_one_and_nobody_else(tmp_pat
         assert len(relay.peer.calls) == 1
         assert relay.house.of(type="delivery") == []
         await relay.told(3)  # the reception of the second, and nothing more
-        assert relay.house.of(type="limit") == []
+        (limit,) = relay.house.of(type="limit")
+        assert limit["limit"]["old"] == limit["limit"]["new"]
+        assert limit["reason"].startswith("suspended: ")
+        assert limit["reason"].endswith(": tenant acme")

@@ -28,6 +28,7 @@ from mta.core.mail.address import ascii_address
 from mta.core.mail.message import header_block, needs_smtputf8
 from mta.core.model import Message, Option, Recipient, Reply
 
+SILENT = 5.0  # seconds behind an answer, until commands were lost; who only thinks takes that long, too
 MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would wait for long
 _END = b".\r\n"
 
@@ -141,17 +142,17 @@ class Dialogue:
         """What the next reply answers."""
         return self._expected[0][0] if self._expected else None
 
-    def has_lost_commands(self, *, is_silent: bool) -> bool:
-        """Now that the connection ends: were commands that were sent together answered in part?
+    def has_lost_commands(self, silence: float) -> bool:
+        """The connection ends after so many seconds: did the peer answer a part of what was sent together?
 
-        RFC 2920 3.2: a server must not flush its input. Between two transactions it may hang up as it likes.
+        RFC 2920 3.2: a server must not flush its input. Who hangs up at once has another reason.
         """
-        if not self._pipelining or not self._expected or self.closing or self.fault:
+        if not self._pipelining or not self._expected or self.fault or silence < SILENT:
             return False
         stage, transaction = self._expected[0]
-        if stage in (_RCPT, _DATA):
-            return transaction.mail_reply is not None
-        return stage is _MAIL and is_silent and self._has_answered
+        if stage is _MAIL:
+            return self._has_answered
+        return stage in (_RCPT, _DATA) and transaction.mail_reply is not None
 
     def begin(self, transaction: Transaction) -> bytes:
         """The octets that open a transaction."""
