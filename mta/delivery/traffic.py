@@ -344,7 +344,8 @@ class Traffic:
             monotonic = self._clock.monotonic()
             branch.shut(monotonic, monotonic + known.until - now, known.reason)
             self._barred_until = branch.until if known.barred else 0.0
-        self._suspended |= {each.tenant: each for each in known.tenants}
+        ahead = now - self._clock.now()
+        self._suspended |= {each.tenant: each._replace(until=each.until - ahead) for each in known.tenants}
 
     @property
     def state(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from mta.core.limits.adaptive import Branch, Learned, Saved
+from mta.core.limits.adaptive import Branch, Learned, Saved, Suspended
 from mta.core.limits.level import Bounds
 from mta.core.limits.order import Share
 from mta.core.model import Kind, Outcome, Reaction, Reply, Scope, Subject, Verdict, Wait
@@ -118,11 +118,16 @@ async def test_what_was_saved_before_the_clock_was_set_back_is_not_from_the_futu
     traffic = branch(clock, Bounds(1.0, 5.0, math.inf))
     year = 365 * 86400.0
     learned = Learned(20.0, math.inf, 3.0, math.inf, None)
-    traffic.begin_with(Saved(learned, clock.now() + year, clock.now() + year + 3600.0, "suspended"))
+    then = clock.now() + year
+    other = Suspended("other", then + 7200.0, "suspended")
+    traffic.begin_with(Saved(learned, then, then + 3600.0, "suspended", tenants=(other,)))
     assert traffic.branch.rate == 20.0
     shut = traffic.shut(clock.now(), "acme")
     assert shut is not None
     assert shut.until == pytest.approx(clock.now() + 3600.0)
+    shut = traffic.shut(clock.now(), "other")
+    assert shut is not None
+    assert shut.until == pytest.approx(clock.now() + 7200.0)
 
 
 async def test_a_large_message_has_its_turn_among_small_ones_without_end() -> None:
