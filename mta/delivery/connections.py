@@ -19,8 +19,8 @@ from typing import Generic, Protocol, TypeVar
 
 from mta.clock import Clock, Timer
 from mta.core.answers.classify import OUR_FAULT, Judge
-from mta.core.limits.order import LOWEST, Share
-from mta.core.limits.outgoing import Outgoing
+from mta.core.limits.order import Share
+from mta.core.limits.outgoing import NOBODYS, Outgoing
 from mta.core.limits.spread import Spread
 from mta.core.model import Outcome, Wait
 from mta.core.route.routing import Route
@@ -127,7 +127,7 @@ class Connections(Generic[Lane]):
         """May there be one more, over all and on the branch of the lane? Else it is kicked when there may."""
         if not self._places.ask(lane, lane.share):
             lane.traffic.has_no_place(lane)
-            self._make_room(lane.share[0])
+            self._make_room()
             return False
         if lane.traffic.dial(lane, is_chosen=lane is self._places.chosen):
             return True
@@ -149,8 +149,8 @@ class Connections(Generic[Lane]):
 
     def rests(self, connection: Connection) -> None:
         """It has nothing to do, and lanes wait."""
-        if not self._make_room(LOWEST):
-            self._gives_way(connection, LOWEST)
+        if connection in self.idle:
+            self._make_room(connection)
 
     def spare(self) -> bool:
         """Close the one that has been idle for longest: its lane is wanted for another site."""
@@ -162,25 +162,19 @@ class Connections(Generic[Lane]):
 
     # Inside
 
-    def _make_room(self, priority: int) -> bool:
-        """For mail of this priority that which is idle for longest closes, if that is of use to any."""
+    def _make_room(self, *latest: Connection) -> None:
+        """That which is idle for longest closes, or the latest, if it is of use to any who wait."""
         if len(self._giving_way) >= self._places.waiting:
-            return True  # they are on their way
-        for connection in list(islice(self.idle, LOOKS)):
-            if self._gives_way(connection, priority):
-                return True
+            return  # they are on their way
+        urgency = self._places.urgency
+        for connection in [*islice(self.idle, LOOKS), *latest]:
+            lane, share = self._lanes[connection]
+            above = lane.share[0] if lane.has_mail else NOBODYS
+            if urgency > above or (share[0] > above and self._places.waits(share)):
+                self._giving_way.add(connection)
+                lane.retire(connection)
+                return
             self.idle.move_to_end(connection)  # or the next who asks would see the same ones only
-        return False
-
-    def _gives_way(self, connection: Connection, priority: int) -> bool:
-        if connection not in self.idle:
-            return False
-        lane, share = self._lanes[connection]
-        if (lane.has_mail and lane.share[0] >= priority) or not self._places.helps(share):
-            return False
-        self._giving_way.add(connection)
-        lane.retire(connection)
-        return True
 
     def _go_on(self) -> None:
         """Those who wait have their turn."""
@@ -226,7 +220,7 @@ class Connections(Generic[Lane]):
             self._whatever(lane.closed, connection)
             self._whatever(self.on_closed, lane)
             self._whatever(self._go_on)
-            self._whatever(self._make_room, LOWEST)  # one more may have to close for who waits still
+            self._whatever(self._make_room)  # one more may have to close for who waits still
 
     def _over(self, connection: Connection) -> None:
         if not connection.ended.done():

@@ -331,8 +331,8 @@ class Lane:
 
     @property
     def is_quiet(self) -> bool:
-        """Nothing waits, nothing is open, and no limit is remembered here alone."""
-        if self._turns.batches or self.connections:
+        """Nothing waits, or is being read, nothing is open, and no limit is remembered here alone."""
+        if self._turns.batches or self.connections or self._transactions.borrowers:
             return False
         granted = isinstance(self._rate.ask(self._clock.monotonic()), Go)
         return self.is_leaving or (granted and not self.traffic.holds)

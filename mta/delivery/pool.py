@@ -291,20 +291,21 @@ class Pool:
         return self._unbarred(route, sources)
 
     def _unbarred(self, route: Route, sources: Sequence[Source]) -> Iterator[Lane]:
-        """One after another: a lane that nobody comes to is not made."""
-        barred: list[Lane] = []
+        """One after another: a lane that nobody comes to is not made, and one may have left for the next."""
+        barred: list[Source] = []
         others = False
         for source in sources:
             lane = self._lane_on(route, source)
             if lane is None:
                 continue
             if lane.reach.is_barred:
-                barred.append(lane)
+                barred.append(source)
             else:
                 others = True
                 yield lane
-        if not others:
-            yield from barred
+        for source in barred if not others else ():
+            if (lane := self._lane_on(route, source)) is not None:
+                yield lane
 
     def _no_lane(self) -> Wait:
         """As many as may be have mail, or a connection, which is closed where it is idle."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mta.clock import Clock, Timer
-from mta.core.limits.adaptive import NO_CONNECTION, OURS, Branch, Change, Refusal, Saved, Suspended
+from mta.core.limits.adaptive import ASK_AGAIN, NO_CONNECTION, OURS, Branch, Change, Refusal, Saved, Suspended
 from mta.core.limits.blame import Blame
 from mta.core.limits.order import Share
 from mta.core.limits.waiting import Waiting
@@ -97,7 +97,7 @@ class Traffic:
         self._turn: tuple[Waiting[Waiter], Waiter] | None = None  # whose it is, and for what
         self._has_got = False  # something, in this turn
         self._goes_on = False  # to wait, after it
-        self._stops = False  # nobody behind it gets anything, either
+        self._stops = False  # no place is free for it, nor perhaps for those behind it
         self._timer: Timer | None = None
         self._timer_at = math.inf  # monotonic
         self._kicking = False
@@ -192,7 +192,7 @@ class Traffic:
         return True
 
     def has_no_place(self, lane: Waiter) -> None:
-        """No connection is free over all branches: the lane waits there, and who stands behind it here."""
+        """No connection is free over all branches: the lane waits there; those behind it here, a second."""
         for node in self.way:
             node._stops |= node._turn == (node._for_connection, lane)
 
@@ -344,7 +344,8 @@ class Traffic:
             monotonic = self._clock.monotonic()
             branch.shut(monotonic, monotonic + known.until - now, known.reason)
             self._barred_until = branch.until if known.barred else 0.0
-        self._suspended |= {each.tenant: each for each in known.tenants}
+        ahead = now - self._clock.now()
+        self._suspended |= {each.tenant: each._replace(until=each.until - ahead) for each in known.tenants}
 
     @property
     def state(self) -> dict[str, Any]:
@@ -446,6 +447,9 @@ class Traffic:
                 self._turn = None
                 if self._has_got or not self._goes_on:
                     row.served(lane, stays=self._goes_on)
+                if self._stops and row:  # then the next one's turn: it may have a place, or wait for one itself
+                    now = self._clock.monotonic()
+                    self._call_at(now + ASK_AGAIN, now)
                 if self._goes_on or self._stops:
                     break
         self._kicking = False

@@ -110,6 +110,7 @@ class Transactions(Generic[Lane]):
         self._settler = settler
         self._clock = clock
         self._under_way: dict[Transaction, Batch] = {}
+        self.borrowers: set[Batch] = set()  # whose contents are being read, or were
         self._spent: set[Connection] = set()  # what is under way there ends, and nothing more begins
 
     @property
@@ -231,6 +232,7 @@ class Transactions(Generic[Lane]):
             if not self._lane.granted(len(batch.recipients)):
                 return False
             self._lane.pop()
+            self.borrowers.add(batch)
             contents.read(self, connection, batch)
         except Exception as error:
             self.fail_next(batch, error)
@@ -382,6 +384,7 @@ class Transactions(Generic[Lane]):
 
     def _give_back(self, batch: Batch) -> None:
         """What it borrowed. A bug in that is not the mail's: its answer stands, and nobody sends it again."""
+        self.borrowers.discard(batch)
         try:
             self._pool.contents.give_back(batch)
         except Exception as error:

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from mta.core.limits.adaptive import Branch, Learned, Saved
+from mta.core.limits.adaptive import Branch, Learned, Saved, Suspended
 from mta.core.limits.level import Bounds
 from mta.core.limits.order import Share
 from mta.core.model import Kind, Outcome, Reaction, Reply, Scope, Subject, Verdict, Wait
@@ -30,6 +30,7 @@ class Sender:
         self.batches, self.recipients = batches, recipients
         self.share: Share = (0, "acme")
         self.wants_connection = False
+        self.has_place = True  # over all branches
         self.sent: deque[float] = deque()
         self.answer: Callable[[], Outcome] = lambda: DELIVERED
         traffic.enter(self)
@@ -40,7 +41,9 @@ class Sender:
             now = self.clock.monotonic()
             self.sent.append(now)
             self.clock.call_later(0.05, partial(self._answered, now))
-        if self.wants_connection and self.traffic.dial(self):
+        if self.wants_connection and not self.has_place:
+            self.traffic.has_no_place(self)
+        elif self.wants_connection and self.traffic.dial(self):
             self.wants_connection = False
 
     def _answered(self, started: float) -> None:
@@ -94,16 +97,37 @@ async def test_a_turn_for_a_connection_is_none_for_the_rate() -> None:
     assert len(news.sent) == 2
 
 
+async def test_who_has_no_place_by_now_keeps_nobody_behind_him_waiting() -> None:
+    clock = HandClock()
+    traffic = branch(clock, Bounds(1.0, 10.0, 10.0))
+    flood, shop = Sender(traffic, clock), Sender(traffic, clock)
+    shop.share = (0, "shop")
+    now = clock.monotonic()
+    traffic.branch.shut(now, now + 30.0, "refused")
+    flood.wants_connection = shop.wants_connection = True
+    flood.kick()
+    shop.kick()
+    flood.has_place = False  # other sites have all that his share may have
+    await clock.advance(32.0)
+    assert not shop.wants_connection
+    assert flood.wants_connection
+
+
 async def test_what_was_saved_before_the_clock_was_set_back_is_not_from_the_future() -> None:
     clock = HandClock()
     traffic = branch(clock, Bounds(1.0, 5.0, math.inf))
     year = 365 * 86400.0
     learned = Learned(20.0, math.inf, 3.0, math.inf, None)
-    traffic.begin_with(Saved(learned, clock.now() + year, clock.now() + year + 3600.0, "suspended"))
+    then = clock.now() + year
+    other = Suspended("other", then + 7200.0, "suspended")
+    traffic.begin_with(Saved(learned, then, then + 3600.0, "suspended", tenants=(other,)))
     assert traffic.branch.rate == 20.0
     shut = traffic.shut(clock.now(), "acme")
     assert shut is not None
     assert shut.until == pytest.approx(clock.now() + 3600.0)
+    shut = traffic.shut(clock.now(), "other")
+    assert shut is not None
+    assert shut.until == pytest.approx(clock.now() + 7200.0)
 
 
 async def test_a_large_message_has_its_turn_among_small_ones_without_end() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mta.config.policy import build
 from mta.config.settings import Endpoint, Limits, Sandbox, StaticRoute
+from mta.core.limits.throttle import Rate
 from mta.delivery.connections import IDLE
 from mta.delivery.traffic import SLICE
 from mta.smtp import client
@@ -54,7 +55,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def sending(directory: Path, connections: int, sites: int = SITES, shut: int = 0) -> AsyncIterator[Rig]:
+async def sending(
+    directory: Path, connections: int, sites: int = SITES, shut: int = 0, rate: Rate | None = None
+) -> AsyncIterator[Rig]:
     """A daemon with routes to so many sites; nobody listens at the first of them, where some are shut."""
     async with Receiver("0.0.0.0") as receiver:
         terms = settings(
@@ -62,7 +65,7 @@ async def sending(directory: Path, connections: int, sites: int = SITES, shut: i
             limits=Limits(connections_out=connections),
             routes={
                 f"d{site}.test": StaticRoute(
-                    Endpoint(f"127.0.1.{site + 1}", SHUT if site < shut else receiver.port)
+                    Endpoint(f"127.0.1.{site + 1}", SHUT if site < shut else receiver.port), rate=rate
                 )
                 for site in range(sites)
             },
@@ -125,6 +128,21 @@ async def test_an_urgent_message_has_the_next_connection_that_is_over(tmp_path: 
         rig.receiver.go.set()
         await rig.until(lambda: rig.delivered() == SITES + 1, most=60)
         assert f"ann@d{SITES - 1}.test" in rig.receiver.asked[1:3]
+
+
+@pytest.mark.parametrize(("origin", "priority"), [(FROM_OTHER, 4), (FROM_SHOP, 4)])
+async def test_an_urgent_message_has_the_connection_of_less_urgent_mail_that_only_waits_for_its_rate(
+    tmp_path: Path, origin: str, priority: int
+) -> None:
+    async with sending(tmp_path, connections=1, rate=Rate(1, 10.0)) as rig:
+        rig.receiver.go.clear()
+        for _ in range(9):
+            await rig.house.send(NEWS[0], origin=FROM_OTHER)
+        await rig.until(lambda: len(rig.receiver.asked) == 1, most=5)
+        await rig.house.send("ann@d1.test", origin=origin, priority=priority)
+        await rig.clock.advance(2.0)
+        rig.receiver.go.set()
+        await rig.until(lambda: "ann@d1.test" in rig.receiver.asked, most=5)
 
 
 async def test_an_idle_connection_that_is_used_up_blocks_no_dial(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from mta.core.mail.message import stuff
 from mta.delivery import contents
 from tests.fakes.clock import HandClock
 from tests.fakes.house import House, running, settings
+from tests.fakes.receiver import Receiver
 from tests.fakes.relay import MUTE
 
 MIB = 1 << 20
@@ -128,6 +130,37 @@ async def test_large_mail_of_a_quick_site_passes_that_of_a_slow_one(tmp_path: Pa
         peers.go.set()
         await house.event(16, type="delivery")
         assert house.daemon.pool.contents.octets == 0
+
+
+async def test_a_site_that_hangs_up_while_its_only_mail_is_read_from_a_slow_disk_is_not_forgotten(
+    tmp_path: Path,
+) -> None:
+    clock, disk = HandClock(), threading.Event()
+    async with Receiver() as receiver:
+        routes = {"dst.test": StaticRoute(Endpoint("127.0.0.1", receiver.port))}
+        terms = settings(tmp_path, routes=routes)
+        terms = replace(terms, spool=replace(terms.spool, memory=Size(1)))
+        async with running(terms, clock, (MUTE,)) as house:
+            pool = house.daemon.pool
+            await house.send("a@dst.test")
+            await house.event(type="delivery")
+            try:
+                slow = asyncio.create_task(house.daemon.spool.reader._ask(lambda _: disk.wait()))
+                await house.send("b@dst.test")
+                await house.quiet()
+                receiver.hang_up()
+                await house.quiet()
+                assert (len(pool.contents.lent), pool.connections) == (1, 0)
+                await clock.advance(3.0)
+                assert pool.lanes == 1
+            finally:
+                disk.set()
+            await slow
+            await house.event(2, type="delivery")
+            await clock.advance(100.0)  # and is, when nothing is left
+            await house.quiet()
+            assert pool.lanes == 0
+            assert house.daemon.metrics.bugs["delivery"]._value.get() == 0
 
 
 async def test_a_content_is_stuffed_by_slices_as_it_would_be_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

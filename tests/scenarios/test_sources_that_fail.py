@@ -111,6 +111,24 @@ async def test_a_source_that_is_gone_for_long_never_holds_mail(tmp_path: Path) -
         assert {each["attempt"] for each in house.of(type="delivery")} == {1}
 
 
+async def test_a_lane_that_leaves_for_that_of_another_source_gets_no_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sources are gone, and there are as many lanes as may be."""
+    monkeypatch.setattr("mta.delivery.lanes.LANES", 1)
+    clock = HandClock()
+    gone = {f"mail{n}": SourceSettings(Address(f"192.0.2.7{n}"), HostName(f"mail{n}.test")) for n in (1, 2)}
+    async with Doorman() as peer, facing(tmp_path, peer, clock, sources=gone) as house:
+        for number in range(3):
+            await house.send(f"b{number}@dst.test")
+            await house.event(number + 1, type="deferral")
+            await clock.advance(3)
+        await clock.advance(600)  # retries come again and again, and lanes are forgotten
+        await house.quiet()
+        assert house.daemon.metrics.bugs["outbound"]._value.get() == 0
+        assert house.daemon.metrics.bugs["delivery"]._value.get() == 0
+
+
 async def test_a_message_makes_no_lanes_that_it_does_not_use(tmp_path: Path) -> None:
     clock = HandClock()
     many = {f"mail{n}": SourceSettings(Address(f"127.0.0.{n + 1}")) for n in range(1, 9)}

@@ -4,7 +4,7 @@ Between: `delivery.connections` asks for its lanes before they dial, and tells w
 Contract: pure. A share (a priority and a tenant) holds no more of `most` than it leaves free
     (`core.limits.parts`). Who is told no waits, in the order of service (`core.limits.waiting`); `next` names
     whose turn it is when there is room, and in his turn he has one. While somebody waits whose share has room
-    nobody else is served. `helps` says whether to close one of a share would be of use.
+    nobody else is served. `urgency` and `waits` say whether to close one would be of use.
 Raises: nothing.
 Why: each site has its window, but nothing bounded their sum: mail to ten thousand sites was ten thousand
     sockets, and files and memory ran out for clients and the disk, too.
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from mta.core.limits.order import Share
+from mta.core.limits.order import LOWEST, Share
 from mta.core.limits.parts import Parts
 from mta.core.limits.waiting import Waiting
+
+NOBODYS = LOWEST - 1  # priority
 
 Item = TypeVar("Item")  # hashable
 
@@ -67,10 +69,16 @@ class Outgoing(Generic[Item]):
         """A connection is over."""
         self._held.give_back(share)
 
-    def helps(self, closing: Share) -> bool:
-        """Does any of this share wait, or could another be served, if one connection of it were over?"""
+    @property
+    def urgency(self) -> int:
+        """The priority of who would be served if one connection, whoever's, were over."""
         held, free = self._held, self._held.most - self._held.held + 1
-        return self._waiting.first(lambda share: share == closing or held.of(share) < free) is not None
+        item = self._waiting.first(lambda share: held.of(share) < free)
+        return NOBODYS if item is None else self._waiting.share(item)[0]
+
+    def waits(self, share: Share) -> bool:
+        """Does any of this share wait? If many enough of its connections were over it would be served."""
+        return self._waiting.has(share)
 
     def next(self) -> Item | None:
         """Whose turn it is, if there is room for any who wait; the turn ends with the next call."""

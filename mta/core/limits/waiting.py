@@ -3,8 +3,9 @@
 Between: `delivery.traffic` keeps its lanes in it that wait for the rate, or for a connection;
     `core.limits.outgoing` those that wait for a place among all connections.
 Contract: pure. An item waits at one priority and for one tenant; whoever comes again with another share has
-    only that one. Within a row items take turns. Each call costs O(priorities), in the mean.
-Raises: IndexError from `head` where nobody waits.
+    only that one. Within a row items take turns. Each call costs O(priorities), in the mean; `first` asks
+    of each share once.
+Raises: IndexError from `head` where nobody waits, KeyError from `share` of one that does not.
 """
 
 from __future__ import annotations
@@ -51,6 +52,14 @@ class Waiting(Generic[Item]):
             del row[item]
             if not row:
                 self._order.drop(*share)
+
+    def has(self, share: Share) -> bool:
+        """Does any wait with this one?"""
+        return self._order.get(*share) is not None
+
+    def share(self, item: Item) -> Share:
+        """With which it waits."""
+        return self._shares[item]
 
     def head(self) -> Item:
         """Whose turn it is: it keeps its place until it was served."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mta.core.limits.order import IN_A_ROW, Share
-from mta.core.limits.outgoing import Outgoing
+from mta.core.limits.outgoing import NOBODYS, Outgoing
 
 NEWS, PASSWORDS, SHOP = (-4, "acme"), (4, "acme"), (-4, "shop")
 
@@ -110,6 +110,6 @@ def test_nothing_of_others_closes_for_a_flood_that_has_its_part() -> None:
     places = full(10, NEWS)
     assert dial(places, "password", PASSWORDS)
     assert not dial(places, "waits", NEWS)
-    assert not places.helps(PASSWORDS)
-    assert places.helps(NEWS)
-    assert not places.helps(SHOP)
+    assert places.urgency == NOBODYS
+    assert places.waits(NEWS)
+    assert not places.waits(PASSWORDS)
