@@ -82,3 +82,15 @@ async def test_we_stop_in_the_middle_of_an_envelope_and_no_peer_has_lost_anythin
         await relay.told(2)
         assert len(relay.house.daemon.hosts) == 0
         assert relay.house.of(type="state") == []
+
+
+async def test_it_says_goodbye_when_it_has_waited_for_what_it_lost(tmp_path: Path) -> None:
+    flushes = HELLO + ASKED + "-> 250 ok\nhold\n-> 421 4.4.2 mx.test Error: timeout exceeded\nclose\n"
+    async with relaying(tmp_path, flushes, HELLO + STEPS) as relay:
+        await relay.house.send(B)
+        await relay.peer.at(1, "hold")
+        await relay.clock.advance(60)
+        relay.peer.go()
+        await relay.house.event(type="deferral")
+        await relay.come_due()
+        await relay.house.event(type="delivery", recipient=B)
