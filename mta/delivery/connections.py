@@ -148,9 +148,14 @@ class Connections(Generic[Lane]):
         self._places.leave(lane)
 
     def rests(self, connection: Connection) -> None:
-        """It has nothing to do, and lanes wait."""
+        """It has nothing to do: somebody may wait for its place."""
         if connection in self.idle:
             self._make_room(connection)
+
+    def is_wanted(self, connection: Connection) -> bool:
+        """It has had its place for a while: is there anybody who should have it now?"""
+        known = self._lanes.get(connection)
+        return known is not None and self._places.is_wanted(known[1])
 
     def spare(self) -> bool:
         """Close the one that has been idle for longest: its lane is wanted for another site."""

@@ -211,10 +211,9 @@ class Pool:
         """May transactions begin?"""
         return not self.draining and self._spool.has_room
 
-    @property
-    def is_crowded(self) -> bool:
-        """Do lanes wait for a connection, whatever branch they are of?"""
-        return self.out.waiting > 0
+    def is_wanted(self, connection: Connection) -> bool:
+        """Does a lane wait, of whatever branch, that should have the place of this one now?"""
+        return self.out.is_wanted(connection)
 
     def starved(self, lane: Lane) -> None:
         """The lane stops until outcomes are settled."""
@@ -257,7 +256,7 @@ class Pool:
                 yield other
 
     def rests(self, connection: Connection) -> None:
-        """It has nothing to do, and lanes wait for a connection."""
+        """It has nothing to do."""
         self.out.rests(connection)
 
     def may_dial(self, lane: Lane) -> bool:

@@ -447,7 +447,7 @@ class Traffic:
                 self._turn = None
                 if self._has_got or not self._goes_on:
                     row.served(lane, stays=self._goes_on)
-                if self._stops and row:  # the next one may have a place, or wait for one itself
+                if self._stops and row:  # then the next one's turn: it may have a place
                     now = self._clock.monotonic()
                     self._call_at(now + ASK_AGAIN, now)
                 if self._goes_on or self._stops:

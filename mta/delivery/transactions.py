@@ -73,9 +73,8 @@ class Means(Protocol[Whose]):
     contents: Contents
     idle: OrderedDict[Connection, Any]  # of all lanes, with these, in the order they became so
 
-    @property
-    def is_crowded(self) -> bool:
-        """Do lanes wait for a connection, whatever branch they are of?"""
+    def is_wanted(self, connection: Connection) -> bool:
+        """Does a lane wait, of whatever branch, that should have the place of this one now?"""
         ...
 
     @property
@@ -174,8 +173,7 @@ class Transactions(Generic[Lane]):
             self._lane.idle.append(connection)
             self._pool.idle[connection] = self._lane
             self._lane.kick()
-            if self._pool.is_crowded:
-                self._pool.rests(connection)
+            self._pool.rests(connection)
 
     def lost(self, connection: Connection, left: list[Left]) -> None:
         lane = self._lane
@@ -214,7 +212,7 @@ class Transactions(Generic[Lane]):
         limits = connection.capabilities.limits
         if limits is not None and begun >= limits.mails:
             return True
-        return begun >= SLICE and (self._pool.is_crowded or traffic.others_wait(lane))
+        return begun >= SLICE and (traffic.others_wait(lane) or self._pool.is_wanted(connection))
 
     def start(self, connection: Connection) -> bool:
         """Give an idle connection what is next, or have its content read; False where nothing may go."""

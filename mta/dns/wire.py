@@ -3,8 +3,9 @@
 Between: `servers` sends and checks with it, `resolver` names what it wants.
 Contract: pure. A name is octets in lower case, without pointers, the root's zero at its end; a question is
     its name, type and class; ttl is seconds. Only records whose owner is the end of the chain of CNAME
-    records count; what stands beside them is walked over. Each octet of an answer is read a bounded number of
-    times: every name in it is taken apart once, and kept for the pointers to it.
+    records count, of MX records the `EXCHANGES` that are preferred; what stands beside them is walked over.
+    Each octet of an answer is read a bounded number of times: every name in it is taken apart once, and kept
+    for the pointers to it.
 Raises: `BadName` for a text that is no name; `BadPacket`, and nothing else, for octets that are no answer.
 Standards: RFC 1035 3.1, 4.1 (format), RFC 2181 8 (ttl), RFC 2308 2, 5 (negative answers), RFC 6840 5.7 (AD in
     a question), RFC 6891 6.1 (OPT), RFC 7766 8 (length before a message on TCP is not part of it).
@@ -36,6 +37,7 @@ WORDLESS = frozenset({FORMERR, SERVFAIL, NOTIMP, REFUSED})
 
 PAYLOAD = 1232  # octets: such a datagram is never fragmented (DNS flag day 2020)
 MAX_NAME = 255  # octets (RFC 1035 2.3.4)
+EXCHANGES = 200  # MX records, the most preferred: twice what a route has of hosts
 CHAIN = 16  # CNAME records from the question to its answer
 
 _HEADER = 12  # octets
@@ -156,7 +158,10 @@ def _parse(packet: bytes, asked: bytes, kind: int, rcode: int) -> Answer:
         if rcode == NXDOMAIN:
             raise BadPacket("it has records of a name that it says does not exist")
         ttl = min(ttl, *[one for _, one in records])
-        values = dict.fromkeys([value for value, _ in records])
+        values = list(dict.fromkeys([value for value, _ in records]))
+        if kind == MX:
+            best = values if len(values) <= EXCHANGES else sorted(values)[:EXCHANGES]
+            values = [Mx(preference, text(name)) for preference, name in best]
         return Answer(rcode, tuple(values), ttl, is_authentic)
     if soa is not None and end.endswith(soa[0]):  # RFC 2308 5
         return Answer(rcode, (), min(ttl, soa[1]), is_authentic)
@@ -311,8 +316,8 @@ def _aaaa(packet: bytes, at: int, end: int, known: object) -> str:
     return inet_ntop(AF_INET6, packet[at:end])
 
 
-def _mx(packet: bytes, at: int, end: int, known: dict[int, bytes]) -> Mx:
-    return Mx(packet[at] << 8 | packet[at + 1], text(_whole(packet, at + 2, end, known)))
+def _mx(packet: bytes, at: int, end: int, known: dict[int, bytes]) -> tuple[int, bytes]:
+    return packet[at] << 8 | packet[at + 1], _whole(packet, at + 2, end, known)
 
 
 def _txt(packet: bytes, at: int, end: int, known: object) -> bytes:

@@ -260,3 +260,15 @@ def test_a_name_that_does_not_exist_has_no_records() -> None:
     made.set_rcode(3)
     with pytest.raises(wire.BadPacket):
         wire.parse(made.to_wire(), QUESTION, wire.MX)
+
+
+def test_of_thousands_of_mx_records_the_most_preferred_are_taken() -> None:
+    made = dns.message.make_response(dns.message.make_query("d.test", "MX"))
+    for number in range(3000):
+        made.answer.append(
+            dns.rrset.from_text("d.test.", 60, "IN", "MX", f"{3000 - number} h{number}.d.test.")
+        )
+    packet = made.to_wire(max_size=65535)
+    said = wire.parse(packet, wire.question(wire.named("d.test"), wire.MX), wire.MX)
+    best = range(1, wire.EXCHANGES + 1)
+    assert said.records == tuple(Mx(preference, f"h{3000 - preference}.d.test") for preference in best)

@@ -171,6 +171,19 @@ async def test_a_connection_that_is_never_idle_gives_way_when_others_wait(tmp_pa
         assert rig.receiver.peak == 1
 
 
+async def test_a_flood_that_has_its_part_ends_no_connection_of_others_that_is_in_use(tmp_path: Path) -> None:
+    async with sending(tmp_path, connections=10) as rig:
+        rig.receiver.go.clear()
+        await rig.house.send(*NEWS[:20], origin=FROM_OTHER)
+        await rig.until(lambda: len(rig.receiver.asked) == 5, most=5)
+        rig.receiver.said = {"d29.test": "550 5.1.1 nobody"}  # the rest hangs
+        for number in range(3 * SLICE):
+            await rig.house.send(f"b{number}@d29.test", origin=FROM_SHOP)
+        await rig.until(lambda: len(rig.house.of(type="bounce")) == 3 * SLICE, most=10)
+        assert rig.gauges["connections_out_waiting"] == 15
+        assert rig.receiver.dialled.count("127.0.1.30") == 1
+
+
 async def test_mail_for_more_sites_than_there_may_be_lanes_waits_on_disk_and_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,8 @@ Between: `delivery.connections` asks for its lanes before they dial, and tells w
 Contract: pure. A share (a priority and a tenant) holds no more of `most` than it leaves free
     (`core.limits.parts`). Who is told no waits, in the order of service (`core.limits.waiting`); `next` names
     whose turn it is when there is room, and in his turn he has one. While somebody waits whose share has room
-    nobody else is served. `urgency` and `waits` say whether to close one would be of use.
+    nobody else is served. `urgency` and `waits` say whether to close an idle one would be of use,
+    `is_wanted` whether one that is in use should end after a while.
 Raises: nothing.
 Why: each site has its window, but nothing bounded their sum: mail to ten thousand sites was ten thousand
     sockets, and files and memory ran out for clients and the disk, too.
@@ -79,6 +80,14 @@ class Outgoing(Generic[Item]):
     def waits(self, share: Share) -> bool:
         """Does any of this share wait? If many enough of its connections were over it would be served."""
         return self._waiting.has(share)
+
+    def is_wanted(self, share: Share) -> bool:
+        """Does anybody wait who should have what one of this share has had for a while?"""
+        held = self._held
+        if not self.waiting or held.held > held.most or self.waits(share):
+            return self.waiting > 0
+        less = max(held.most - held.held + 1, held.of(share) - 1)  # who would have one, or has fewer
+        return self._waiting.first(lambda other: held.of(other) < less) is not None
 
     def next(self) -> Item | None:
         """Whose turn it is, if there is room for any who wait; the turn ends with the next call."""

@@ -113,3 +113,20 @@ def test_nothing_of_others_closes_for_a_flood_that_has_its_part() -> None:
     assert places.urgency == NOBODYS
     assert places.waits(NEWS)
     assert not places.waits(PASSWORDS)
+
+
+def test_what_is_in_use_is_wanted_by_those_only_who_have_less() -> None:
+    places = full(10, NEWS)
+    assert not places.is_wanted(NEWS)  # nobody waits
+    assert not dial(places, "news", NEWS)
+    assert dial(places, "password", PASSWORDS)
+    assert places.is_wanted(NEWS)  # its own sites take turns
+    assert not places.is_wanted(PASSWORDS)
+    places.leave("news")
+    while dial(places, "password", PASSWORDS):
+        pass
+    assert places.is_wanted(NEWS)
+    places.leave("password")
+    places.most = 5
+    assert not dial(places, "shop", SHOP)
+    assert places.is_wanted(PASSWORDS)  # there are more than there may be
