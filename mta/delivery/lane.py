@@ -155,8 +155,10 @@ class Lane:
 
     def _feed(self) -> bool:
         """Give an idle connection work; False where nothing more may go."""
-        end = 0 if self.route.is_spread else -1  # in turn, or its hosts are used unalike
-        connection = self.idle.pop(end)
+        at = len(self.idle) - 1
+        if self.route.is_spread:  # its hosts are to be used alike
+            at = min(range(at + 1), key=lambda each: self.spread.turn(self.idle[each].host))
+        connection = self.idle.pop(at)
         try:
             started = self._transactions.start(connection)
         except Exception as error:  # what it was to send leaves, or the next one would meet the same
@@ -165,10 +167,11 @@ class Lane:
             return False
         if started:
             self._pool.idle.pop(connection, None)
+            self.spread.served(connection.host)
         elif self._transactions.is_used_up(connection):  # a limit was learned while it was idle
             self.retire(connection)
         else:
-            self.idle.insert(end % (len(self.idle) + 1), connection)
+            self.idle.insert(at, connection)
             return False
         return True
 

@@ -29,11 +29,22 @@ class Spread:
         self._open: Counter[str] = Counter()  # being dialled, or open
         self._full: dict[str, float] = {}  # until when
         self._shunned: dict[str, float] = {}  # until when
+        self._served: dict[str, int] = {}  # at which turn, the last time
+        self._turns = 0
         self._waits_until = -math.inf
 
     def rank(self, host: str, now: float) -> tuple[bool, int]:
         """The lowest is dialled first, of one preference: whether it wants no more, and how many it has."""
         return self._full.get(host, now) > now, self._open[host]
+
+    def turn(self, host: str) -> int:
+        """The lowest is served first, of hosts with an idle connection."""
+        return self._served.get(host, 0)
+
+    def served(self, host: str) -> None:
+        """A transaction begins there."""
+        self._turns += 1
+        self._served[host] = self._turns
 
     def is_shunned(self, host: str, now: float) -> bool:
         """Did it say that another one should be asked?"""
@@ -65,6 +76,7 @@ class Spread:
         self._open[host] -= 1
         if not self._open[host]:
             del self._open[host]
+            self._served.pop(host, None)
 
     def is_own(self, host: str, peers: Iterable[str], now: float) -> bool:
         """A host refused one more: is that its own limit, for others of its preference may have room?"""

@@ -72,3 +72,16 @@ def test_a_host_that_says_ask_another_is_left_alone_for_as_long_as_it_says() -> 
     assert not spread.is_shunned("b", 10.0)
     assert not spread.is_quiet(SHUN - 1)
     assert spread.is_quiet(SHUN + 1)
+
+
+def test_the_host_that_was_served_longest_ago_has_its_turn() -> None:
+    spread = Spread()
+    for host in ("a", "b", "a"):
+        spread.dialled(host)
+    spread.served("b")
+    spread.served("a")
+    assert min(["a", "b"], key=spread.turn) == "b"
+    spread.served("b")
+    assert min(["a", "b"], key=spread.turn) == "a"
+    spread.closed("b")
+    assert spread.turn("b") == 0  # nothing is remembered of a host without connections
