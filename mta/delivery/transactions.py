@@ -334,7 +334,10 @@ class Transactions(Generic[Lane]):
         # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
         # that refuses us in words on a new connection.
         refused = is_refusal(outcome) and not connection.carried
-        if not (left.after_dot or refused or batch.requeued) and self._pool.may_take:
+        is_over = left.after_dot or refused
+        if not is_over and batch.requeued:
+            is_over = not self._leaves_host(connection, outcome)
+        if not is_over and self._pool.may_take:
             if took > MOMENT:
                 self._settler.tell_again(batch, outcome, self._trace(connection, took))
             self._give_back(batch)
@@ -346,6 +349,15 @@ class Transactions(Generic[Lane]):
         if batch.requeued:
             self._reach.lost_again(outcome)
         self._settle(batch, results, connection, took)
+
+    def _leaves_host(self, connection: Connection, outcome: Outcome) -> bool:
+        """A host let us in, and hung up on the first mail, again: is another one asked now (RFC 5321 5.1)?"""
+        lane, verdict, now = self._lane, outcome.verdict, self._clock.monotonic()
+        known = verdict is not None and verdict.is_by_rule
+        if known or connection.carried or lane.spread.is_shunned(connection.host, now):
+            return False
+        lane.spread.shun(connection.host, now, None)
+        return not all(lane.spread.is_shunned(host.name, now) for host in lane.route.hosts)
 
     def _react(self, tenant: str, results: Sequence[Outcome], connection: Connection) -> None:
         """What the rules ask of us beyond the mail itself; the branch has heard of its part."""

@@ -328,6 +328,32 @@ async def test_a_host_that_goes_down_sends_what_waits_to_the_next_mx(tmp_path: P
         assert net.dialled() == [1, 1]
 
 
+@pytest.mark.parametrize("end", [ASKED + "close", ASKED + "abort", ASKED + "-> 421 4.4.0 no\nclose"])
+async def test_a_best_mx_that_lets_us_in_and_always_hangs_up_leaves_the_mail_to_the_next_one(
+    tmp_path: Path, end: str
+) -> None:
+    async with serving(tmp_path, BOTH, {FIRST: [HELLO + end] * 2, SECOND: [HELLO + TAKES]}) as net:
+        await net.house.send(B)
+        for _ in range(3):  # at the rate of a stranger
+            await net.house.quiet()
+            await net.clock.advance(2.0)
+        assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
+        assert net.house.of(type="delivery")[0]["host"] == "mx2.dst.test"
+
+
+async def test_both_hosts_let_us_in_and_always_hang_up_and_each_is_asked_in_one_attempt(
+    tmp_path: Path,
+) -> None:
+    ends = HELLO + ASKED + "close"
+    async with serving(tmp_path, BOTH, {FIRST: [ends] * 2, SECOND: [ends]}) as net:
+        await net.house.send(B)
+        for _ in range(4):
+            await net.house.quiet()
+            await net.clock.advance(2.0)
+        lost = "451 4.4.2 The connection was lost before MAIL was answered; it is tried again (MAIL)"
+        assert await story(net.house, 2) == [f"reception {B}", f"deferral 1 {B} connection +300: {lost}"]
+
+
 async def test_a_host_without_room_is_left_alone_and_the_next_message_goes_to_the_next_mx(
     tmp_path: Path,
 ) -> None:
