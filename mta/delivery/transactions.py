@@ -332,8 +332,10 @@ class Transactions(Generic[Lane]):
         # What was not sent is no attempt yet; but a site that always hangs up is one, and so is one
         # that refuses us in words on a new connection.
         refused = is_refusal(outcome) and not connection.carried
-        is_last = batch.requeued and not self._leaves_host(connection, outcome)
-        if not (left.after_dot or refused or is_last) and self._pool.may_take:
+        is_over = left.after_dot or refused
+        if not is_over and batch.requeued:
+            is_over = not self._leaves_host(connection, outcome)
+        if not is_over and self._pool.may_take:
             if took > MOMENT:
                 self._settler.tell_again(batch, outcome, self._trace(connection, took))
             self._give_back(batch)
