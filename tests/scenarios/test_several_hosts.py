@@ -473,7 +473,7 @@ async def test_both_of_two_equal_hosts_want_no_more_connections_and_it_is_the_si
 
 async def test_two_equal_hosts_are_used_in_turn_while_both_are_idle(tmp_path: Path) -> None:
     two = {"connections": 2, "connections_start": 2, "rate_start": Rate(1000, 1.0)}
-    scripts = {FIRST: [HELLO + "hold\n" + TAKES * 2], SECOND: [HELLO + TAKES * 3]}
+    scripts = {FIRST: [HELLO + "hold\n" + TAKES * 3], SECOND: [HELLO + TAKES * 2]}
     async with serving(tmp_path, EQUALS, scripts, **two) as net:
         thrown = iter([0.1, 0.9])
         net.clock.dice = lambda: next(thrown, 0.5)  # type: ignore[method-assign]
@@ -489,4 +489,4 @@ async def test_two_equal_hosts_are_used_in_turn_while_both_are_idle(tmp_path: Pa
             await net.house.send(f"{n}@dst.test")
             await net.house.event(type="delivery", recipient=f"{n}@dst.test")
         hosts = [event["host"] for event in net.house.events if event["type"] == "delivery"]
-        assert hosts[2:] == ["mx2.dst.test", "mx1.dst.test", "mx2.dst.test"]
+        assert hosts[2:] == ["mx1.dst.test", "mx2.dst.test", "mx1.dst.test"]
