@@ -216,6 +216,13 @@ class Lane:
             self._rate_timer = self._clock.call_later(answer.until - now, self._grant)
         return False
 
+    def yields(self, connection: Connection) -> bool:
+        """Where mail goes at a pace, and hosts share it: is it the turn of another one, that is idle?"""
+        if not self.route.is_spread or not self.traffic.is_paced:
+            return False
+        turn = self.spread.turn
+        return min(turn(each.host) for each in self.idle) < turn(connection.host)
+
     def leave_if_shut(self) -> None:
         """What was put back may be of a branch that was shut meanwhile."""
         while (batch := self._turns.head()) is not None:

@@ -196,6 +196,11 @@ class Traffic:
         for node in self.way:
             node._stops |= node._turn == (node._for_connection, lane)
 
+    @property
+    def is_paced(self) -> bool:
+        """May a transaction have to wait for its time?"""
+        return not self.branch.is_free or self.above is not None
+
     def take(self, lane: Waiter, recipients: int) -> bool:
         """May a transaction begin?"""
         if self.branch.is_free and self.above is None:

@@ -57,6 +57,8 @@ class Origin(Waiter, Protocol):
 
     def granted(self, recipients: int) -> bool: ...
 
+    def yields(self, connection: Connection) -> bool: ...
+
     def pop(self) -> None: ...
 
     def leave_if_shut(self) -> None: ...
@@ -123,11 +125,15 @@ class Transactions(Generic[Lane]):
         """The next transaction, if its content is in memory and it may go now."""
         batch = None
         try:
+            lane = self._lane
+            if lane.idle and lane.yields(connection):
+                return None
             batch = self._head(connection) if self._turns.batches else None
             content = None if batch is None else batch.message.content
-            if batch is None or content is None or not self._lane.granted(len(batch.recipients)):
+            if batch is None or content is None or not lane.granted(len(batch.recipients)):
                 return None
-            self._lane.pop()
+            lane.pop()
+            lane.spread.served(connection.host)
             body = content if batch.message.dotless else stuff(content)
             transaction = Transaction(batch.message, batch.recipients, body, connection)
         except Exception as error:
