@@ -78,6 +78,7 @@ class Connections(Generic[Lane]):
         self._serving: set[asyncio.Task[None]] = set()
         self._dialling: set[asyncio.Task[None]] = set()  # of these
         self._lanes: dict[Connection, tuple[Lane, Share]] = {}  # of all that are open, with who dialled
+        self.queue = self._places.queue  # lanes that wait for a place
         self.idle: OrderedDict[Connection, Lane] = OrderedDict()  # since when: the longest first
         self._giving_way: set[Connection] = set()
         self._going_on: Timer | None = None

@@ -81,6 +81,7 @@ class Lane:
         self.reach: Reach[Lane] = Reach(self, source, pool, traffic, clock)
         self._enough_until = 0.0  # monotonic; no more connections than there are
         self.spread = Spread()
+        self.is_spread = route.is_spread  # as its site's name says, so of every route to it
         self.serving: set[Connection] = set()
         self.idle: list[Connection] = []
         self.connections = 0  # being dialled, or open
@@ -156,7 +157,7 @@ class Lane:
     def _feed(self) -> bool:
         """Give an idle connection work; False where nothing more may go."""
         at = len(self.idle) - 1
-        if self.route.is_spread:  # its hosts are to be used alike
+        if self.is_spread:  # its hosts are to be used alike
             at = min(range(at + 1), key=lambda each: self.spread.turn(self.idle[each].host))
         connection = self.idle.pop(at)
         try:
@@ -218,7 +219,7 @@ class Lane:
 
     def yields(self, connection: Connection) -> bool:
         """Where mail goes at a pace, and hosts share it: is it the turn of another one, that is idle?"""
-        if not self.route.is_spread or not self.traffic.is_paced:
+        if not self.is_spread or not self.traffic.is_paced:
             return False
         turn = self.spread.turn
         return min(turn(each.host) for each in self.idle) < turn(connection.host)

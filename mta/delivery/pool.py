@@ -68,6 +68,7 @@ class Pool:
         self.out: Connections[Lane] = Connections(connector, connections, clock, metrics)
         self.out.on_closed = self._lanes.closed
         self.idle: OrderedDict[Connection, Lane] = self.out.idle
+        self.queue = self.out.queue
         self.contents = Contents(spool, current.policy.settings.limits.memory)
         self._branches = Branches(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}  # of static routes, by site

@@ -12,7 +12,7 @@ Why: a connection is served by this object itself: one call more between the two
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from mta.clock import Clock
@@ -52,6 +52,7 @@ class Origin(Waiter, Protocol):
     source: Source
     judge: Judge
     idle: list[Connection]
+    is_spread: bool
     is_leaving: bool
     spread: Spread
 
@@ -74,6 +75,7 @@ class Means(Protocol[Whose]):
     draining: bool
     contents: Contents
     idle: OrderedDict[Connection, Any]  # of all lanes, with these, in the order they became so
+    queue: Collection[Any]  # lanes that wait for a connection, of whatever branch
 
     def is_wanted(self, connection: Connection) -> bool:
         """Does a lane wait, of whatever branch, that should have the place of this one now?"""
@@ -133,7 +135,8 @@ class Transactions(Generic[Lane]):
             if batch is None or content is None or not lane.granted(len(batch.recipients)):
                 return None
             lane.pop()
-            lane.spread.served(connection.host)
+            if lane.is_spread:
+                lane.spread.served(connection.host)
             body = content if batch.message.dotless else stuff(content)
             transaction = Transaction(batch.message, batch.recipients, body, connection)
         except Exception as error:
@@ -179,7 +182,8 @@ class Transactions(Generic[Lane]):
             self._lane.idle.append(connection)
             self._pool.idle[connection] = self._lane
             self._lane.kick()
-            self._pool.rests(connection)
+            if self._pool.queue:
+                self._pool.rests(connection)
 
     def lost(self, connection: Connection, left: list[Left]) -> None:
         lane = self._lane
@@ -218,7 +222,10 @@ class Transactions(Generic[Lane]):
         limits = connection.capabilities.limits
         if limits is not None and begun >= limits.mails:
             return True
-        return begun >= SLICE and (traffic.others_wait(lane) or self._pool.is_wanted(connection))
+        if begun < SLICE:
+            return False
+        pool = self._pool  # whose queue is asked first: it is empty, nearly always
+        return traffic.others_wait(lane) or (bool(pool.queue) and pool.is_wanted(connection))
 
     def start(self, connection: Connection) -> bool:
         """Give an idle connection what is next, or have its content read; False where nothing may go."""

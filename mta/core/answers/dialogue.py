@@ -29,6 +29,7 @@ from mta.core.mail.message import header_block, needs_smtputf8
 from mta.core.model import Message, Option, Recipient, Reply
 
 SILENT = 5.0  # seconds behind an answer, until commands were lost; who only thinks takes that long, too
+AT_ONCE = 16 * 1024  # octets that an empty socket of the system takes
 MERGE_LIMIT = 256 * 1024  # octets; behind a larger body the next envelope would wait for long
 _END = b".\r\n"
 
@@ -283,7 +284,7 @@ class Dialogue:
         if 300 <= reply.code < 400:
             # Taken or not: nobody can tell.
             raise Desync(f"The final dot was answered with {_shown(reply)}")
-        if reply.code < 300 and (unsent := self._unsent()) and unsent > self._behind():
+        if reply.code < 300 and len(transaction.body) > AT_ONCE and self._unsent() > self._behind():
             self._withheld = transaction
             raise Desync(f"The peer said {_shown(reply)} before it had the whole message")
         transaction.dot_reply = reply

@@ -13,6 +13,7 @@ Why: each site has its window, but nothing bounded their sum: mail to ten thousa
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Generic, TypeVar
 
 from mta.core.limits.order import LOWEST, Share
@@ -30,6 +31,7 @@ class Outgoing(Generic[Item]):
     def __init__(self, most: int) -> None:
         self._held = Parts(most)
         self._waiting: Waiting[Item] = Waiting()
+        self.queue: Collection[Item] = self._waiting.shares  # who was told no; always the same object
         self.chosen: Item | None = None  # whose turn it is
 
     @property

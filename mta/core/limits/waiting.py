@@ -24,20 +24,20 @@ class Waiting(Generic[Item]):
 
     def __init__(self) -> None:
         self._order: Order[str, OrderedDict[Item, None]] = Order()
-        self._shares: dict[Item, Share] = {}  # of those that wait
+        self.shares: dict[Item, Share] = {}  # of those that wait; to be read
 
     def __len__(self) -> int:
-        return len(self._shares)
+        return len(self.shares)
 
     def __contains__(self, item: Item) -> bool:
-        return item in self._shares
+        return item in self.shares
 
     def add(self, item: Item, share: Share) -> None:
         """It waits behind the others of this share; where it does already, nothing changes."""
-        if self._shares.get(item) == share:
+        if self.shares.get(item) == share:
             return
         self.discard(item)
-        self._shares[item] = share
+        self.shares[item] = share
         row = self._order.get(*share)
         if row is None:
             row = OrderedDict()  # a dict looks for its first among all that have left
@@ -46,7 +46,7 @@ class Waiting(Generic[Item]):
 
     def discard(self, item: Item) -> None:
         """It waits no more."""
-        share = self._shares.pop(item, None)
+        share = self.shares.pop(item, None)
         row = None if share is None else self._order.get(*share)
         if share is not None and row is not None:
             del row[item]
@@ -59,11 +59,11 @@ class Waiting(Generic[Item]):
 
     def share(self, item: Item) -> Share:
         """With which it waits."""
-        return self._shares[item]
+        return self.shares[item]
 
     def head(self) -> Item:
         """Whose turn it is: it keeps its place until it was served."""
-        if not self._shares:
+        if not self.shares:
             raise IndexError("nobody waits")
         _, _, row = next(self._order.ranked())
         return next(iter(row))
@@ -77,12 +77,12 @@ class Waiting(Generic[Item]):
 
     def served(self, item: Item, *, stays: bool) -> None:
         """It had its turn: it waits behind the others again, or no more."""
-        share = self._shares.get(item)
+        share = self.shares.get(item)
         row = None if share is None else self._order.get(*share)
         if share is None or row is None:
             return
         row.move_to_end(item)
         if not stays:
             row.popitem()
-            del self._shares[item]
+            del self.shares[item]
         self._order.served(*share, stays=bool(row))
