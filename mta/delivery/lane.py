@@ -102,6 +102,16 @@ class Lane:
         """Does any wait?"""
         return self._turns.batches > 0
 
+    @property
+    def lacks_host(self) -> bool:
+        """Has a host no connection that is to share the mail? What the others take is not all it takes."""
+        if not self.is_spread:
+            return False
+        best = self.route.hosts[0].name
+        sharing = [best, *self.route.alike(best)]
+        # One that is dead would be missing for ever, and others get its connections.
+        return self.connections <= len(sharing) and self.spread.lacks(sharing)
+
     # Mail comes in
 
     def gate(self, share: Share) -> Go | Wait:
@@ -187,7 +197,7 @@ class Lane:
             return False
         waiting = self._turns.batches
         wanted = -(-waiting // BATCHES_PER_CONNECTION)
-        if stalled and not self.idle and self.connections == len(self.serving):
+        if stalled and self.connections == len(self.serving) and (not self.idle or self.lacks_host):
             wanted = max(wanted, self.connections + min(self.connections, waiting))
         if self.connections >= min(wanted, self.route.limits.connections):
             return False

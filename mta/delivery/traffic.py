@@ -44,6 +44,11 @@ class Waiter(Protocol):
         """The priority and the tenant of what goes next."""
         ...
 
+    @property
+    def lacks_host(self) -> bool:
+        """Is one more connection wanted for another host, whatever the rate is?"""
+        ...
+
     def kick(self) -> None: ...
 
     def spare(self) -> bool:
@@ -178,14 +183,15 @@ class Traffic:
                 node._queue(node._for_connection, lane, now)
                 node._make_room(lane)
                 return False
-            answer = node.branch.ask_dial(now, node.connections, is_first=not node._open[lane])
+            is_first = not node._open[lane] or lane.lacks_host
+            answer = node.branch.ask_dial(now, node.connections, is_first=is_first)
             if isinstance(answer, Wait):
                 if answer.reason == NO_CONNECTION:
                     any(other.spare() for other in list(node._open) if other is not lane)
                 node._wait(node._for_connection, lane, answer.until, now)
                 return False
         for node in self.way:
-            node.branch.dial(now, node.connections, is_first=not node._open[lane])
+            node.branch.dial(now, node.connections, is_first=not node._open[lane] or lane.lacks_host)
             node.connections += 1
             node._open[lane] += 1
             node._has_got = True

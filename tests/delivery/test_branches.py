@@ -40,6 +40,7 @@ class Sender:
     """Waits with batches of a hundred recipients."""
 
     share: Share = (0, "acme")
+    lacks_host = False
 
     def __init__(self, traffic: Traffic, batches: int) -> None:
         self.traffic, self.batches = traffic, batches

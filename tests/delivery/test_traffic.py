@@ -25,6 +25,8 @@ ANY = Bounds(1.0, math.inf, math.inf)
 class Sender:
     """Waits with batches of so many recipients, over one connection; what it takes is answered at once."""
 
+    lacks_host = False
+
     def __init__(self, traffic: Traffic, clock: HandClock, batches: int = 0, recipients: int = 1) -> None:
         self.traffic, self.clock = traffic, clock
         self.batches, self.recipients = batches, recipients

@@ -37,6 +37,10 @@ class Spread:
         """The lowest is dialled first, of one preference: whether it wants no more, and how many it has."""
         return self._full.get(host, now) > now, self._open[host]
 
+    def lacks(self, hosts: Iterable[str]) -> bool:
+        """Has any of these no connection?"""
+        return any(host not in self._open for host in hosts)
+
     def turn(self, host: str) -> int:
         """The lowest is served first, of hosts with an idle connection."""
         return self._served.get(host, 0)

@@ -85,3 +85,13 @@ def test_the_host_that_was_served_longest_ago_has_its_turn() -> None:
     assert min(["a", "b"], key=spread.turn) == "a"
     spread.closed("b")
     assert spread.turn("b") == 0  # nothing is remembered of a host without connections
+
+
+def test_a_host_without_a_connection_is_missed() -> None:
+    spread = Spread()
+    spread.dialled("a")
+    assert spread.lacks(["a", "b"])
+    spread.dialled("b")
+    assert not spread.lacks(["a", "b"])
+    spread.closed("a")
+    assert spread.lacks(["a", "b"])
