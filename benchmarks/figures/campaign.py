@@ -36,21 +36,13 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = "127.0.0.53"
 SESSIONS = 20
 LOOK = 0.5  # seconds
-SETTINGS = """\
-hostname: relay.test
-spool:
-  path: {home}
-admin:
-  bind: 127.0.0.1:0
-listeners:
-  - bind: 127.0.0.1:{listen}
-    tls: none
-    auth: network
-limits:
-  drain: 1s
+SETTINGS = (
+    flow.SETTINGS
+    + """\
 dns:
   servers: ["{names}:53"]
 """
+)
 COLUMNS = {
     "mta": "", "well_s": ".0f", "all_s": ".0f", "well": ".1%", "tls": ".1%", "slow": ".1%", "accept_s": ".1f",
     "cpu_s": ".1f", "connections": ".0f", "pss_mb": ".0f", "other": ".0%",

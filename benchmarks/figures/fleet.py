@@ -37,22 +37,14 @@ NEW = 10  # one recipient of so many is new
 USED = 0.85  # of what the limits allow, first minute included, at least
 REFUSED = 0.02  # of the attempts, at most
 LISTENING = 0.90  # of what is sent to a provider's tenants beside a deaf one, at least
-SETTINGS = """\
-hostname: relay.test
-spool:
-  path: {home}
-admin:
-  bind: 127.0.0.1:0
-listeners:
-  - bind: 127.0.0.1:{listen}
-    tls: none
-    auth: network
-limits:
-  drain: 1s
+SETTINGS = (
+    flow.SETTINGS
+    + """\
 dns:
   servers: ["{dns}"]
 providers: {providers}
 """
+)
 COLUMNS = {
     "server": "",
     "limit": "",

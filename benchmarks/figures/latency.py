@@ -40,21 +40,13 @@ WARM = 5.0  # seconds before the first that counts
 SECONDS = 30.0
 START = 60.0  # seconds, with all that waits
 BOUND = 100.0  # ms, p99 while all that waits is being sent
-SETTINGS = """\
-hostname: relay.test
-spool:
-  path: {home}
-admin:
-  bind: 127.0.0.1:0
-listeners:
-  - bind: 127.0.0.1:{listen}
-    tls: none
-    auth: network
-limits:
-  drain: 1s
+SETTINGS = (
+    flow.SETTINGS
+    + """\
 routes:
   "*": 127.0.0.1:{sink}
 """
+)
 COLUMNS = {
     "workload": "",
     "waiting": "",  # bulk messages, at the start

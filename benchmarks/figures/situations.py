@@ -38,18 +38,9 @@ FLOOD = 60  # messages of `EACH` recipients: more than the daemon has in memory 
 EACH = 1000
 FLOODED = 60.0  # seconds, at most
 HOSTED = 20.0  # recipients a second, of the provider with tenants
-SETTINGS = """\
-hostname: relay.test
-spool:
-  path: {home}
-admin:
-  bind: 127.0.0.1:0
-listeners:
-  - bind: 127.0.0.1:{listen}
-    tls: none
-    auth: network
-limits:
-  drain: 1s
+SETTINGS = (
+    flow.SETTINGS
+    + """\
 dns:
   servers: ["{dns}"]
 providers:
@@ -60,6 +51,7 @@ providers:
     {{match: [hosted.test], examples: [mx0.hosted.test],
       rate: 1200/min, rate_start: 1200/min, connections_start: 20}}
 """
+)
 COLUMNS = {
     "situation": "",
     "waiting": "",  # recipients of the other tenant, at the start

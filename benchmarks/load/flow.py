@@ -28,6 +28,19 @@ from mta.core.credential import Credential
 from mta.store.credentials import CredentialStore
 
 CLIENTS = {"bulk": "127.0.0.1", "transactional": "127.0.0.2"}  # stream -> whence it is submitted
+SETTINGS = """\
+hostname: relay.test
+spool:
+  path: {home}
+admin:
+  bind: 127.0.0.1:0
+listeners:
+  - bind: 127.0.0.1:{listen}
+    tls: none
+    auth: network
+limits:
+  drain: 1s
+"""  # of the daemon, up to where its mail goes
 CODES = (b"250", b"250", b"354")  # to MAIL, RCPT, DATA
 CONTENT = b"From: <a@src0.test>\r\nSubject: benchmark\r\n\r\n" + 25 * (b"x" * 78 + b"\r\n") + b".\r\n"
 SESSIONS = 20  # of `steady`
