@@ -404,7 +404,7 @@ class Daemon:
         metrics.dns_questions.set_function(lambda: self.resolver.questions)
         metrics.dns_cache_bytes.set_function(lambda: self.resolver.cache_octets)
         metrics.connections_out.set_function(lambda: self.pool.out.held)
-        metrics.connections_out_waiting.set_function(lambda: self.pool.out.waiting)
+        metrics.connections_out_waiting.set_function(lambda: len(self.pool.queue))
         metrics.branches_learned.set_function(lambda: self.pool.learned)
         metrics.routes_known.set_function(lambda: self.router.known)
         metrics.threads.set_function(threading.active_count)

@@ -22,6 +22,8 @@ import msgspec
 from mta.core.model import Message, Recipient
 from mta.core.queueid import text
 
+MAX_REASON = 1000  # characters
+
 
 class Type(enum.Enum):
     """Every event there is."""

@@ -112,11 +112,6 @@ class Connections(Generic[Lane]):
         """Those, and who is being dialled."""
         return self._places.held
 
-    @property
-    def waiting(self) -> int:
-        """Lanes that wait for a place."""
-        return self._places.waiting
-
     def become(self, most: int) -> None:
         """So many may there be from now on; beyond that nothing is dialled."""
         self._places.most = most

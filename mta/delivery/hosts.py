@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from mta.clock import Clock, Every
-from mta.core.event import Event, Type, rfc3339
+from mta.core.event import MAX_REASON, Event, Type, rfc3339
 from mta.core.route.hosts import BELIEVED, NOTHING, TLS_WAIT, HostMemory, Peer, Rung, TlsState
 from mta.metrics import Metrics
 from mta.spool.queue import Spool
@@ -26,7 +26,6 @@ from mta.store.hosts import HostStore
 
 MOST = 50_000  # memories
 SAVE_INTERVAL = 60.0  # seconds
-MAX_REASON = 1000  # characters in an event
 
 log = logging.getLogger(__name__)
 

@@ -178,7 +178,6 @@ class Lane:
             return False
         if started:
             self._pool.idle.pop(connection, None)
-            self.spread.served(connection.host)
         elif self._transactions.is_used_up(connection):  # a limit was learned while it was idle
             self.retire(connection)
         else:
@@ -208,9 +207,11 @@ class Lane:
 
     # What its transactions ask and tell
 
-    def pop(self) -> None:
-        """What is next has its turn."""
+    def pop(self, carrier: Connection | None = None) -> None:
+        """What is next has its turn, over a connection if it is sent."""
         self._turns.pop()
+        if carrier is not None and self.is_spread:
+            self.spread.served(carrier.host)
         if self._full:
             self._tell_room()
 

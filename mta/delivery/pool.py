@@ -21,7 +21,7 @@ from typing import Any
 from mta.clock import Clock
 from mta.config.policy import Current, Policy
 from mta.core.answers.classify import Judge
-from mta.core.event import Event, Type, rfc3339
+from mta.core.event import MAX_REASON, Event, Type, rfc3339
 from mta.core.limits.order import Share
 from mta.core.limits.throttle import RateLimit
 from mta.core.model import Batch, Go, Message, Wait
@@ -40,7 +40,6 @@ from mta.spool.queue import Spool
 
 NO_LANE = "no lane is free"
 SOON = 2 * QUIT_TIMEOUT  # seconds until one will be
-MAX_REASON = 1000  # characters in an event
 BARRED = 60.0  # seconds until an address of ours that could not be bound is tried again
 
 log = logging.getLogger(__name__)

@@ -177,21 +177,20 @@ class Traffic:
 
         Who was chosen among all who wait for a place, of any branch, waits for no turn here.
         """
-        now = self._clock.monotonic()
+        now, lacks = self._clock.monotonic(), lane.lacks_host
         for node in self.way:
             if node._for_connection and not is_chosen and node._turn != (node._for_connection, lane):
                 node._queue(node._for_connection, lane, now)
                 node._make_room(lane)
                 return False
-            is_first = not node._open[lane] or lane.lacks_host
-            answer = node.branch.ask_dial(now, node.connections, is_first=is_first)
+            answer = node.branch.ask_dial(now, node.connections, is_first=lacks or not node._open[lane])
             if isinstance(answer, Wait):
                 if answer.reason == NO_CONNECTION:
                     any(other.spare() for other in list(node._open) if other is not lane)
                 node._wait(node._for_connection, lane, answer.until, now)
                 return False
         for node in self.way:
-            node.branch.dial(now, node.connections, is_first=not node._open[lane] or lane.lacks_host)
+            node.branch.dial(now, node.connections, is_first=lacks or not node._open[lane])
             node.connections += 1
             node._open[lane] += 1
             node._has_got = True

@@ -52,7 +52,6 @@ class Origin(Waiter, Protocol):
     source: Source
     judge: Judge
     idle: list[Connection]
-    is_spread: bool
     is_leaving: bool
     spread: Spread
 
@@ -60,7 +59,7 @@ class Origin(Waiter, Protocol):
 
     def yields(self, connection: Connection) -> bool: ...
 
-    def pop(self) -> None: ...
+    def pop(self, carrier: Connection | None = None) -> None: ...
 
     def leave_if_shut(self) -> None: ...
 
@@ -134,9 +133,7 @@ class Transactions(Generic[Lane]):
             content = None if batch is None else batch.message.content
             if batch is None or content is None or not lane.granted(len(batch.recipients)):
                 return None
-            lane.pop()
-            if lane.is_spread:
-                lane.spread.served(connection.host)
+            lane.pop(connection)
             body = content if batch.message.dotless else stuff(content)
             transaction = Transaction(batch.message, batch.recipients, body, connection)
         except Exception as error:
@@ -242,7 +239,7 @@ class Transactions(Generic[Lane]):
                 return False
             if not self._lane.granted(len(batch.recipients)):
                 return False
-            self._lane.pop()
+            self._lane.pop(connection)
             self.borrowers.add(batch)
             contents.read(self, connection, batch)
         except Exception as error:

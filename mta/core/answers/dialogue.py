@@ -119,9 +119,8 @@ class Dialogue:
         self.fault: Exception | None = None
         self._unsent = unsent
         self._has_answered = False  # a transaction to its end
-        self._withheld: Transaction | None = (
-            None  # its body was not sent, or in vain, in the step that ended everything
-        )
+        # Its body was not sent, or in vain, in the step that ended everything.
+        self._withheld: Transaction | None = None
 
     @property
     def idle(self) -> bool:

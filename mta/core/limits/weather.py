@@ -136,7 +136,9 @@ class Weather:
         """For a refusal at this speed we go slower now; a probe went where it was refused before."""
         self._gap, self._quiet, self._calm = self._quiet, 0, 0
         self._rarity.broken_off()
-        self._patience = min(LEAST_QUIET + 2 * max(self._gap, self._mean_gap), LONG_QUIET)
+        answers, refused = self._counted  # one gap between two refusals is chance
+        gap = max(self._gap, answers / refused) if refused else self._gap
+        self._patience = min(LEAST_QUIET + 2 * gap, LONG_QUIET)
         self._is_rare = not is_probe and self._gap >= RARE
         self._is_again = self.is_slow or not is_probe
         if not self.is_slow:
@@ -162,7 +164,7 @@ class Weather:
         if self.share or not self.was_alone or self._is_much:
             return Say.NOTHING
         if is_sure and self._is_no_limit:
-            answers, refused, _ = map(sum, zip(*self._by_speed.values(), strict=True))
+            answers, refused = self._counted
             self._by_speed.clear()
             if (said := self._found(answers, refused)) is Say.FOUND:
                 return said
@@ -195,10 +197,10 @@ class Weather:
         return self.is_slow and is_soon and self._is_again and self.was_alone and self._gap < RARE
 
     @property
-    def _mean_gap(self) -> float:
-        """Transactions between two refusals, of all that are counted by speed."""
-        refusals = sum(each[1] for each in self._by_speed.values())
-        return sum(each[0] for each in self._by_speed.values()) / refusals if refusals else 0.0
+    def _counted(self) -> tuple[float, float]:
+        """Transactions at any speed, and how many of them were refused."""
+        counted = self._by_speed.values()
+        return sum(each[0] for each in counted), sum(each[1] for each in counted)
 
     @property
     def _is_much(self) -> bool:
