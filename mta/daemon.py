@@ -30,6 +30,7 @@ from mta.delivery.connect import Connector
 from mta.delivery.hosts import Hosts
 from mta.delivery.pool import Pool
 from mta.delivery.router import Router
+from mta.dns.authority import Authority
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.intake.admission import Admission
@@ -45,12 +46,16 @@ from mta.outbound.explanation import explain
 from mta.outbound.outcome import Settler
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
+from mta.signing.keys import KeyFolder
+from mta.signing.rotation import Rotation
+from mta.signing.signer import Signer
 from mta.smtp.connection import ClientTerms
 from mta.smtp.listener import Listener
 from mta.smtp.rests import Rests
 from mta.spool.queue import Spool
 from mta.store.credentials import CredentialStore
 from mta.store.database import FILE, Database
+from mta.store.domains import DomainStore
 from mta.store.hosts import HostStore
 
 MAX_LISTED = 10_000  # recipients that `queue list` shows
@@ -76,6 +81,9 @@ class Daemon:
         self.spool = Spool(
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics
         )
+        self.domains = DomainStore(directory)
+        self.keys = KeyFolder(directory)
+        self.signer = Signer(self.domains, self.keys, self.current, clock, self.metrics)
         self.capacity = Capacity(self.current, self.spool, clock)
         self.authenticator = Authenticator(self.credentials, clock)
         self.resolver = Resolver(settings.dns, clock, self.metrics.dns_ignored.inc)
@@ -119,6 +127,7 @@ class Daemon:
         follow: tuple[tuple[Room, Callable[[Policy, Policy], None]], ...] = (
             ("events", self.event_log.adopted),
             ("dns", self.resolver.adopted),
+            ("signing", self.signer.adopted),
             ("delivery", self.router.adopted),
             ("delivery", self.pool.adopted),
             ("delivery", lambda old, new: self.pool.out.become(self._outgoing())),
@@ -153,6 +162,9 @@ class Daemon:
 
     def _store_is_new(self, words: str) -> None:
         log.error("%s", words)
+        self.domains.close()
+        self.domains.open()
+        self.signer.search()
         self.spool.report([Event(time=rfc3339(self.clock.now()), type=Type.STATE, reason=words)])
 
     def _tell_strays(self) -> None:
@@ -174,6 +186,9 @@ class Daemon:
             self.event_log.open()
             self.credentials.open()
             await self.database.open()
+            self.domains.open()
+            self.signer.start()
+            self.signer.search()
             await self.authenticator.open()
             async with asyncio.TaskGroup() as tasks:
                 committing = tasks.create_task(self.spool.run())
@@ -189,6 +204,8 @@ class Daemon:
         finally:
             self.authenticator.close()
             self.credentials.close()
+            self.signer.stop()
+            self.domains.close()
             await self.database.close()
             await self.spool.close()
             self.event_log.close()
@@ -203,13 +220,22 @@ class Daemon:
         await self.hosts.start(tasks)
         connector = Connector(self.router, self.hosts, self.clock)
         settler = Settler(self.spool, current, self.clock, self.metrics)
-        self.pool = Pool(connector, current, settler, self.spool, self._outgoing(), self.clock, self.metrics)
+        self.pool = Pool(
+            connector,
+            current,
+            settler,
+            self.spool,
+            self._outgoing(),
+            self.signer.own,
+            self.clock,
+            self.metrics,
+        )
         self.scheduler = Scheduler(
             self.router, self.pool, current, settler, self.spool, self.clock, self.metrics
         )
         await self.pool.start(tasks)
         await self.scheduler.start(tasks)
-        admission = Admission(current, self.spool, self.clock, self.scheduler.accepted)
+        admission = Admission(current, self.spool, self.signer, self.clock, self.scheduler.accepted)
         self.intake = Intake(
             current,
             self.authenticator,
@@ -221,6 +247,17 @@ class Daemon:
             self._places(),
         )
         self.intake.strangers.start()
+        self.rotation = Rotation(
+            self.database,
+            self.keys,
+            current,
+            Authority(self.resolver),
+            self.spool.reader.oldest,
+            self.spool.report,
+            self.clock,
+            self.metrics,
+        )
+        self.rotation.start(tasks)
         await self.capacity.measure()
         self._watching.append(tasks.create_task(self.capacity.watch()))
         self._watch()
@@ -339,6 +376,8 @@ class Daemon:
             task.cancel()
         if hasattr(self, "intake"):
             self.intake.strangers.stop()
+        if hasattr(self, "rotation"):
+            self.rotation.stop()
         await self.control.stop()
         await self.admin.stop()
 
@@ -350,6 +389,7 @@ class Daemon:
             reasons.append("the daemon is going down")
         reasons += self.spool.complaints
         reasons += self.capacity.short
+        reasons += self.signer.complaints
         if self.certificate is not None and self.certificate.complaint:
             reasons.append(self.certificate.complaint)
         return reasons

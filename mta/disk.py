@@ -124,6 +124,13 @@ def sync_names(directory: Path) -> None:
         os.close(folder)
 
 
+def give_to_owner(path: Path) -> None:
+    """What root makes in a folder of ours is ours: `sudo mta ...` must not lock the daemon's own user out."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 def read_only(path: Path) -> sqlite3.Connection:
     """A database as it is; nothing can be written by this connection."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)

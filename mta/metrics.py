@@ -40,7 +40,18 @@ from mta.core.model import Kind
 # IANA's service names for 587 and 465; "network" is where the client's address is the credential.
 ListenerName = Literal["submission", "submissions", "network"]
 Room = Literal[
-    "intake", "spool", "outbound", "delivery", "events", "smtp", "dns", "api", "ops", "sandbox", "loop"
+    "intake",
+    "signing",
+    "spool",
+    "outbound",
+    "delivery",
+    "events",
+    "smtp",
+    "dns",
+    "api",
+    "ops",
+    "sandbox",
+    "loop",
 ]
 
 COMMIT_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -129,6 +140,11 @@ class Metrics:
             "mta_receptions", "Messages that we answered 250 and own.", "listener",
             {name: name for name in names}, registry,
         ).children  # fmt: skip
+        signatures = Counts(
+            "mta_signed_messages", "Messages that were to be signed, by what came of it.", "result",
+            {result: result for result in ("success", "failure")}, registry,
+        ).children  # fmt: skip
+        self.signed, self.signing_failed = signatures["success"], signatures["failure"]
         rejections = Counter(
             "mta_rejections",
             "Commands and messages of clients that we refused, by class of our reply.",

@@ -27,7 +27,7 @@ from mta.api import admin
 from mta.cli.main import DEFAULT, main
 from mta.cli.sandbox import OPEN
 from mta.config.load import load
-from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Settings, SpoolSettings, Stream
+from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Identity, Settings, SpoolSettings, Stream
 from mta.core.limits import budget, guesses, level, proofs, sparing, throttle
 from mta.core.mail.header import MAX_FIELDS
 from mta.core.route import hosts
@@ -37,6 +37,7 @@ from mta.intake import authentication, strangers
 from mta.metrics import Metrics
 from mta.ops import certificate, descriptors, findings, logs, notify
 from mta.sandbox.actors import ACTORS
+from mta.signing import keys, rotation
 from mta.smtp import connection, dial, parser
 from mta.spool import queue, slack, wal
 from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
@@ -77,7 +78,8 @@ def test_every_framework_is_told_the_port_of_the_sandbox() -> None:
 
 
 def test_every_command_is_listed() -> None:
-    listed = re.findall(r"(?m)^\| `(mta [^`]+)` \|", section("Commands"))
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    listed = re.findall(r"(?m)^\| `(mta [^`]+)` \|", page)
     assert sorted(listed) == sorted(commands(main))
 
 
@@ -136,7 +138,7 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("README.md", f"ends within {findings.SOON.days} days"),
     ("README.md", f"From {WORDS_FOR[certificate.SOON // DAY]} days before the end of the certificate"),
     ("README.md", f"`admin.bind` ({ADMIN_BIND})"),
-    ("README.md", f"`{DEFAULT}` by default"),
+    ("commands.md", f"`{DEFAULT}` by default"),
     ("README.md", f"plays {WORDS_FOR[len(ATTACKS.keys() - {'nothing'})]} hostile clients and peers"),
     ("destinations.md", f"by their start every {level.STEEP:.0f} seconds"),
     ("destinations.md", f"up to {throttle.LONGEST / MINUTE:.0f} minutes"),
@@ -154,6 +156,10 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("destinations.md", f"expired in the last {resolver.STALE / HOUR:.0f} hours"),
     ("destinations.md", f"every {resolver.STALE_HOLDS:.0f} seconds"),
     ("disk.md", f"from {wal.WAL_LIMIT // 2**20} MiB on"),
+    ("identity.md", f"RSA with {keys.RSA_BITS} bits"),
+    ("identity.md", f"fewer than {keys.LEAST_BITS} bits"),
+    ("identity.md", f"`identity.rotate` ({Identity().rotate / DAY:.0f} days)"),
+    ("identity.md", f"every {rotation.LATEST / MINUTE:.0f} minutes"),
     ("headers.md", f"or {MAX_FIELDS:,} fields"),
     ("strangers.md", f"half of the files that the system allows less {descriptors.OWN}"),
     ("strangers.md", f"in the last {proofs.REMEMBERED / DAY:.0f} days"),

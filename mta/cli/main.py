@@ -21,6 +21,7 @@ from mta import __version__
 from mta.cli.classify import classify
 from mta.cli.configuration import configuration
 from mta.cli.credential import credential
+from mta.cli.domain import domain
 from mta.cli.erase import erase
 from mta.cli.explain import explain
 from mta.cli.queue import queue
@@ -107,6 +108,7 @@ main.params.insert(0, _config(default=DEFAULT, show_default=True))
 main.add_command(classify)
 main.add_command(configuration)
 main.add_command(credential)
+main.add_command(domain)
 main.add_command(explain)
 main.add_command(queue)
 main.add_command(sandbox)

@@ -164,6 +164,15 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """As whom mail is signed, besides what `mta domain` knows."""
+
+    default: HostName | None = None  # the domain that signs where nobody has added that of the From field
+    second: HostName | None = None  # the domain that signs as well: where feedback loops are enrolled
+    rotate: Duration = Duration(180 * DAY)  # a key is followed by a new one at this age; 0: by hand only
+
+
+@dataclass(frozen=True)
 class SpoolSettings:
     """The durable store."""
 
@@ -239,6 +248,7 @@ class Settings:
     routes: Mapping[str, StaticRoute] = field(default_factory=dict)
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     destinations: Mapping[str, Destination] = field(default_factory=dict)  # always with `default`, complete
+    identity: Identity = Identity()
     dns: Dns = Dns()
     tls: Tls = Tls()
     spool: SpoolSettings = SpoolSettings()

@@ -57,6 +57,11 @@ class Message(msgspec.Struct, eq=False):
     priority: int = 0  # -9 to 9 (RFC 6710)
     release: float | None = None  # not before then (RFC 4865); only said of a message that comes in
 
+    @property
+    def is_own(self) -> bool:
+        """Did we write it? Nobody submitted it."""
+        return not self.credential
+
     def line(self, recipient: Recipient) -> Line:
         """Where a recipient of it waits."""
         return Line(recipient.domain, self.priority, self.tenant)

@@ -5,7 +5,8 @@ Between: a lane's transactions ask for room, hand in a batch with the connection
 Contract: `has_room` before `read`; whoever was told False is kicked, in turn, when something was given back.
     The budget (octets) is divided by `Share`, site by site and connection by connection; a site that holds
     nothing may take half of what is free, so a slow site leaves room for the next, whatever it is sent.
-    A content that several batches want is charged to the first of them that is still sent.
+    A content that several batches want is charged to the first of them that is still sent. Mail of our own
+    is committed as it is, and gets its signatures here, each time its transaction begins.
 Raises: nothing.
 Why: what is sent slowly is held long. One large message to forty slow sites was forty contents in memory.
     A C call over many octets holds the GIL, so what is large is stuffed by slices, in a thread.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from mta.core.limits.room import Share
@@ -74,8 +75,9 @@ class _Content:
 class Contents:
     """What is in memory to be sent, besides fresh mail."""
 
-    def __init__(self, spool: Spool, budget: int) -> None:
+    def __init__(self, spool: Spool, budget: int, signed: Callable[[bytes], Awaitable[bytes]]) -> None:
         self._spool = spool
+        self._signed = signed
         self._budget = Share(budget)
         self._contents: dict[int, _Content] = {}  # by message
         self._lent: dict[Batch, _Content] = {}
@@ -182,6 +184,8 @@ class Contents:
         failure: Exception | None = None
         try:
             octets = await self._spool.reader.content(message.id)
+            if message.is_own:
+                octets = await self._signed(octets)
             content.head = header_block(octets[:MAX_RETURNED])
             content.body = octets if message.dotless else await _stuffed(octets)
         except Exception as error:

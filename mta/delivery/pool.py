@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,7 @@ class Pool:
         settler: Settler,
         spool: Spool,
         connections: int,
+        signed: Callable[[bytes], Awaitable[bytes]],
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -68,7 +69,7 @@ class Pool:
         self.out.on_closed = self._lanes.closed
         self.idle: OrderedDict[Connection, Lane] = self.out.idle
         self.queue = self.out.queue
-        self.contents = Contents(spool, current.policy.settings.limits.memory)
+        self.contents = Contents(spool, current.policy.settings.limits.memory, signed)
         self._branches = Branches(spool, clock, metrics)
         self._rates: dict[str, RateLimit] = {}  # of static routes, by site
         self._barred: dict[str, float] = {}  # sources that cannot be bound, until a monotonic time

@@ -26,6 +26,7 @@ from mta.core.answers.classify import (
     softened,
     surplus,
     unsendable,
+    unsigned,
     wants_tls,
 )
 from mta.core.answers.dialogue import Left, Transaction
@@ -39,6 +40,7 @@ from mta.delivery.contents import Contents
 from mta.delivery.reach import Reach
 from mta.delivery.traffic import SLICE, Traffic, Waiter, is_refusal
 from mta.outbound.outcome import Settler, Trace
+from mta.signing.signer import SigningError
 from mta.smtp.client import Connection
 
 TENANT_SUSPENDED = 1800.0  # seconds, where a rule names no time
@@ -291,7 +293,10 @@ class Transactions(Generic[Lane]):
         for transaction in [each for each, its in self._under_way.items() if its is batch]:
             del self._under_way[transaction]
         try:
-            self._fail(batch, error, connection)
+            if isinstance(error, SigningError):
+                self._settle(batch, [unsigned(str(error))] * len(batch.recipients), connection)
+            else:
+                self._fail(batch, error, connection)
             if not connection.ended.done():
                 self.idle_again(connection)
         except Exception as another:

@@ -61,6 +61,16 @@ class TxtAnswer(NamedTuple):
     is_authentic: bool = False
 
 
+class NsAnswer(NamedTuple):
+    """The name servers of a zone; `text` says what went wrong."""
+
+    status: Status
+    records: tuple[str, ...] = ()
+    ttl: float = 0.0
+    text: str = ""
+    is_authentic: bool = False
+
+
 class TlsaAnswer(NamedTuple):
     """The TLSA records of a name; `text` says what went wrong."""
 
@@ -154,6 +164,10 @@ class Resolver:
     async def txt(self, name: str) -> TxtAnswer:
         """The TXT records of a name, in no order."""
         return TxtAnswer(*await self._find(name, wire.TXT))
+
+    async def ns(self, zone: str) -> NsAnswer:
+        """The name servers of a zone, in no order; none where no zone begins at this name."""
+        return NsAnswer(*await self._find(zone, wire.NS))
 
     async def tlsa(self, name: str) -> TlsaAnswer:
         """The TLSA records of a name such as `_25._tcp.mx.example.com`, in no order."""

@@ -28,7 +28,7 @@ from dns.exception import DNSException
 from mta.core.route.routing import Mx
 
 A, NS, CNAME, SOA, MX, TXT, AAAA, OPT, TLSA = 1, 2, 5, 6, 15, 16, 28, 41, 52
-KINDS = {A: "A", MX: "MX", TXT: "TXT", AAAA: "AAAA", TLSA: "TLSA"}  # what can be asked for
+KINDS = {A: "A", NS: "NS", MX: "MX", TXT: "TXT", AAAA: "AAAA", TLSA: "TLSA"}  # what can be asked for
 IN = 1
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
@@ -73,7 +73,7 @@ class Answer(NamedTuple):
     """What a server says to a question."""
 
     rcode: int
-    records: tuple[Any, ...] = ()  # `Mx`, addresses as text, octets of TXT, `Tlsa`
+    records: tuple[Any, ...] = ()  # `Mx`, addresses and name servers as text, octets of TXT, `Tlsa`
     ttl: int = 0  # of the record that ends first, the chain's too; of a negative answer what its SOA says
     is_authentic: bool = False  # the AD bit: the server says that it has checked the signatures
     target: bytes = b""  # the end of the chain, where the answer says nothing of it
@@ -316,6 +316,10 @@ def _aaaa(packet: bytes, at: int, end: int, known: object) -> str:
     return inet_ntop(AF_INET6, packet[at:end])
 
 
+def _ns(packet: bytes, at: int, end: int, known: dict[int, bytes]) -> str:
+    return text(_whole(packet, at, end, known))
+
+
 def _mx(packet: bytes, at: int, end: int, known: dict[int, bytes]) -> tuple[int, bytes]:
     return packet[at] << 8 | packet[at + 1], _whole(packet, at + 2, end, known)
 
@@ -336,5 +340,5 @@ def _tlsa(packet: bytes, at: int, end: int, known: object) -> Tlsa:
 
 
 _READERS: Mapping[int, Callable[[bytes, int, int, dict[int, bytes]], Any]] = {
-    A: _a, MX: _mx, TXT: _txt, AAAA: _aaaa, TLSA: _tlsa,
+    A: _a, NS: _ns, MX: _mx, TXT: _txt, AAAA: _aaaa, TLSA: _tlsa,
 }  # fmt: skip

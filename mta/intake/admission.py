@@ -35,6 +35,7 @@ from mta.core.mail.mailbox import MAX_FIELD, addresses
 from mta.core.mail.text import fit
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
+from mta.signing.signer import Signed, Signer, SigningError, SigningPlan
 from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool
@@ -77,16 +78,28 @@ class _Owned(msgspec.Struct):
     reason: str  # for its events
     now: float
     answer: Answer
+    plan: SigningPlan | None  # who signs it
+    body_hash: bytes = b""  # of what is signed
+
+    def tell(self, reason: str) -> None:
+        """Its events say this as well."""
+        self.reason = f"{self.reason}; {reason}" if self.reason else reason
 
 
 class Admission:
     """The decision, and the stamp."""
 
     def __init__(
-        self, current: Current, spool: Spool, clock: Clock, accepted: Callable[[Message], None]
+        self,
+        current: Current,
+        spool: Spool,
+        signer: Signer,
+        clock: Clock,
+        accepted: Callable[[Message], None],
     ) -> None:
         self._current = current
         self._spool = spool
+        self._signer = signer
         self._clock = clock
         self._accepted = accepted
 
@@ -117,7 +130,8 @@ class Admission:
         queue_id = self._spool.mint()
         fields, message_id = _fields(settings, submission, header, queue_id, now)
         stamped = stamp(pieces, header, fields)
-        owned = _Owned(policy, submission, queue_id, message_id, header.reason, now, answer)
+        plan = self._signer.plan(header.authors[0][1])
+        owned = _Owned(policy, submission, queue_id, message_id, header.reason, now, answer, plan)
         if size > (LARGE_EIGHT_BIT if settings.eight_bit == "convert" else LARGE):
             return self._own_large(owned, stamped)
         self._own(owned, *_content(settings.eight_bit, stamped))
@@ -125,8 +139,23 @@ class Admission:
 
     def _own(self, owned: _Owned, content: bytes, left: str, is_converted: bool) -> None:
         if left:
-            told = f"left in 8 bits: {left}"
-            owned.reason = f"{owned.reason}; {told}" if owned.reason else told
+            owned.tell(f"left in 8 bits: {left}")
+        if owned.plan is None:
+            self._put(owned, content, is_converted)
+        else:
+            self._signer.sign(owned.plan, content, partial(self._signed, owned, is_converted))
+
+    def _signed(self, owned: _Owned, is_converted: bool, answer: Signed | SigningError) -> None:
+        if isinstance(answer, SigningError):
+            words = f"The message cannot be signed now, and was not kept: {fit(str(answer), MAX_TEXT)}"
+            owned.answer(Reply(451, "4.7.5", words))
+            return
+        if answer.reason:
+            owned.tell(answer.reason)
+        owned.body_hash = answer.body_hash
+        self._put(owned, answer.content, is_converted)
+
+    def _put(self, owned: _Owned, content: bytes, is_converted: bool) -> None:
         message = self._message(owned, content, is_converted)
         receptions = self._receptions(message, owned)
         self._spool.put(message, receptions, partial(self._committed, message, owned.answer))

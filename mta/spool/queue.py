@@ -336,7 +336,8 @@ class Spool(Notes):
         assert message.content is not None
         size = len(message.content)
         used = self._memory_used + size
-        if used <= self._memory_budget and size < ASIDE:  # larger ones are made ready in a thread
+        # Larger ones, and what is signed as its transaction begins, are made ready in a thread.
+        if used <= self._memory_budget and size < ASIDE and not message.is_own:
             self._memory_used = used
         else:
             message.content = None

@@ -21,7 +21,7 @@ import msgspec
 from mta import disk
 from mta.core.limits.adaptive import Learned, Saved, Suspended
 from mta.core.model import Line, Message, Recipient
-from mta.core.queueid import text
+from mta.core.queueid import created, text
 from mta.spool import database
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies
@@ -100,6 +100,11 @@ class Reader:
     async def recipients(self, wanted: list[Key]) -> list[tuple[Message, float | None]]:
         """Those of these that are still there, each with its due time (None: in its first attempt)."""
         return [(_message(row), row[-1]) for row in await self._rows(sql.THESE, json.dumps(wanted))]
+
+    async def oldest(self) -> float | None:
+        """When the first message of the queue came in; None where there is none."""
+        ((first,),) = await self._rows(sql.FIRST_MESSAGE)
+        return None if first is None else created(first)
 
     async def slice(self, after: int, end: int, most: int) -> int | None:
         """The last of the next so many messages between two ids; None where there are none."""

@@ -80,6 +80,7 @@ GET_META = "SELECT value FROM meta WHERE name = ?"
 SET_META = (
     "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
+FIRST_MESSAGE = "SELECT min(id) FROM message"
 LAST_MESSAGE = "SELECT max(id) FROM message"
 
 # Recovery: what was under way when we stopped is due after the first wait of its stream, never at once.

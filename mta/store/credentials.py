@@ -18,7 +18,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import re
 import secrets
 import sqlite3
@@ -35,12 +34,8 @@ from mta import disk
 from mta.core.credential import AuthKind, Credential
 from mta.core.limits.throttle import Rate
 from mta.core.networks import Network, parse_networks
+from mta.store.shared import SharedFile
 
-_PRAGMAS = (
-    "PRAGMA busy_timeout = 5000",  # milliseconds; first, for the next one takes a lock
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-)
 _SCHEMA = Path(__file__).with_name("schema")
 _SCRIPTS = (
     "credentials-0001.sql",
@@ -48,8 +43,6 @@ _SCRIPTS = (
     "credentials-0003.sql",
 )  # PRAGMA user_version counts them
 _GET_SCHEMA_VERSION = "PRAGMA user_version"
-# Differs from its last answer when another connection has committed; blind to our own commits.
-_CHANGE = "PRAGMA data_version"
 _COLUMNS = (
     "login, kind, verifier, tenant, stream, senders, networks, "
     "message_size, recipients, rate_amount, rate_period, notify, priority, delay"
@@ -68,7 +61,6 @@ _VERIFIERS = {
     "key": re.compile(r"[0-9a-f]{64}"),
     "network": re.compile(""),
 }
-_BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
 
 ARGON2ID = PasswordHasher()  # RFC 9106 4, the second recommended choice: 64 MiB, about 0.1 s
 KEY_PREFIX = "mta_"  # a key in a log or a repository can be searched for
@@ -113,34 +105,16 @@ class CredentialStore:
     def __init__(self, path: Path, hasher: PasswordHasher = ARGON2ID) -> None:
         self._path = path
         self._hasher = hasher
-        self._connection: sqlite3.Connection | None = None
-        self._change: int | None = None  # data_version at the last look
-        self._revision = 0
+        self._file = SharedFile(path, _prepare, CredentialError)
+        self._run = self._file.run
         self._found: dict[str, StoredCredential] = {}
 
     def open(self) -> None:
         """Open the file; create it where there is none."""
-        try:
-            _create(self._path)
-            self._connection = sqlite3.connect(self._path, isolation_level=None)
-            self._prepare(self._connection)
-        except (OSError, sqlite3.Error) as error:
-            self.close()
-            raise CredentialError(f"{self._path}: {disk.words(error)}") from error
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
-        version = connection.execute(_GET_SCHEMA_VERSION).fetchone()[0]
-        if version > len(_SCRIPTS):
-            raise sqlite3.NotSupportedError("was written by a newer version of this program")
-        for script in _SCRIPTS[version:]:
-            connection.executescript((_SCHEMA / script).read_text())
+        self._file.open()
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._file.close()
 
     def __enter__(self) -> CredentialStore:
         self.open()
@@ -151,12 +125,9 @@ class CredentialStore:
 
     def look(self) -> int:
         """Another number than before if anything was changed, by whomever."""
-        change = self._run(_CHANGE)[0][0]
-        if change != self._change:
-            self._change = change
-            self._revision += 1
+        if self._file.look():
             self._found.clear()
-        return self._revision
+        return self._file.revision
 
     def find(self, login: str) -> StoredCredential | None:
         """One of them, as it was at the last look or later."""
@@ -249,24 +220,19 @@ class CredentialStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._run(_BEGIN)
         try:
-            yield
-            self._run(_COMMIT)
-        except BaseException:
-            self._run(_ROLLBACK)
-            raise
+            with self._file.transaction():
+                yield
         finally:
-            self._change = None
             self._found.clear()
 
-    def _run(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
-        if self._connection is None:
-            raise CredentialError(f"{self._path}: is not open")
-        try:
-            return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise CredentialError(f"{self._path}: {error}") from error
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    version = connection.execute(_GET_SCHEMA_VERSION).fetchone()[0]
+    if version > len(_SCRIPTS):
+        raise sqlite3.NotSupportedError("was written by a newer version of this program")
+    for script in _SCRIPTS[version:]:
+        connection.executescript((_SCHEMA / script).read_text())
 
 
 def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
@@ -287,16 +253,6 @@ def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 def _readable(octets: bytes) -> str:
     """One damaged row must not hide the others."""
     return octets.decode("utf-8", "replace")
-
-
-def _create(path: Path) -> None:
-    """Make the file ours alone before SQLite sees it; its WAL gets the same mode."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-    if os.geteuid() == 0:  # `sudo mta credential add` must not lock the daemon's own user out
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _row(credential: Credential, verifier: str) -> tuple[object, ...]:

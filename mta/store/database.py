@@ -20,16 +20,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from mta import disk
+from mta.store.shared import PRAGMAS
 
 FILE = "store.db"
 DAMAGED = ".damaged"
-_PRAGMAS = (
-    "PRAGMA busy_timeout = 5000",  # milliseconds; first, for the next one takes a lock
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-)
 _SCHEMA = Path(__file__).with_name("schema")
-SCRIPTS = ("store-0001.sql",)  # PRAGMA user_version counts them
+SCRIPTS = ("store-0001.sql", "store-0002.sql")  # PRAGMA user_version counts them
 _GET_SCHEMA_VERSION = "PRAGMA user_version"
 _LOOK = "PRAGMA quick_check(1)"
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
@@ -118,7 +114,7 @@ class Database:
         disk.rewrite(self._path.with_name(f"{FILE}-wal"))
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
-            for pragma in _PRAGMAS:
+            for pragma in PRAGMAS:
                 connection.execute(pragma)
             ((said,),) = connection.execute(_LOOK)
             if said != "ok":

@@ -84,6 +84,8 @@ def theirs(packet: bytes, kind: int) -> tuple[list[Any], int] | None:
 def _theirs(record: Any, kind: int) -> Any:
     if kind == wire.MX:
         return Mx(record.preference, record.exchange.canonicalize().to_text(omit_final_dot=True))
+    if kind == wire.NS:
+        return record.target.canonicalize().to_text(omit_final_dot=True)
     if kind == wire.TXT:
         return b"".join(record.strings)
     if kind == wire.TLSA:

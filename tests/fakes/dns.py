@@ -45,8 +45,9 @@ class NameServer(asyncio.DatagramProtocol):
 
     endpoint: Endpoint
 
-    def __init__(self, zone: Zone, ttl: int = 300) -> None:
+    def __init__(self, zone: Zone, ttl: int = 300, host: str = "127.0.0.1", port: int = 0) -> None:
         self.zone = zone
+        self._place = host, port
         self.ttl = ttl
         self.asked: Counter[Question] = Counter()
         self._held: list[tuple[dns.message.Message, Address]] | None = None
@@ -54,7 +55,7 @@ class NameServer(asyncio.DatagramProtocol):
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, ("127.0.0.1", 0))
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, self._place)
         self.endpoint = Endpoint(*self._transport.get_extra_info("sockname"))
         return self
 
@@ -89,6 +90,9 @@ class NameServer(asyncio.DatagramProtocol):
     def _answer(self, question: dns.message.Message, address: Address) -> None:
         name, kind = _key(question)
         entry = self.zone.get((name, kind))
+        if entry is None and (name, "CNAME") in self.zone:
+            kind = "CNAME"
+            entry = self.zone[name, kind]
         if entry is None:
             exists = any(known == name for known, _ in self.zone)
             entry = Misfortune.NODATA if exists else Misfortune.NXDOMAIN

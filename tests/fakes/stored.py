@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mta.core.credential import Credential
+from mta.core.domain import ALGORITHMS, DomainKey, KeyState, SendingDomain
 from mta.core.event import Event, Type
 from mta.core.limits.throttle import Rate
 from mta.core.model import Kind, Message, Outcome, Recipient, Reply, Scope, Subject
@@ -29,6 +30,7 @@ from mta.spool import database
 from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
 from mta.spool.queue import Spool
+from mta.store import domains
 from mta.store.credentials import CredentialStore
 from mta.store.database import Database
 from mta.store.hosts import HostStore
@@ -156,11 +158,19 @@ def memories() -> dict[Peer, HostMemory]:
     }
 
 
+def sending_domain() -> SendingDomain:
+    """With everything that a domain can have, and a key in each state."""
+    states = zip(KeyState, ("r1", "r2", "e1", "e2"), (*ALGORITHMS, *ALGORITHMS), strict=True)
+    keys = tuple(DomainKey(name, kind, "cHVibGlj", state, THEN + 60.0, THEN) for state, name, kind in states)
+    return SendingDomain("news.src.test", True, ("bulk",), "bounces.src.test", "send", keys)
+
+
 async def remember(file: Path) -> None:
-    """What is remembered of hosts, by this version's own hands."""
+    """What is remembered of hosts, and a domain, by this version's own hands."""
     database = Database(file)
     await database.open()
     await HostStore(database).save(memories())
+    await database.run(lambda connection: domains.write(connection, sending_domain()))
     await database.close()
 
 

@@ -46,6 +46,12 @@ OUR_FAULT = Outcome(
 )
 
 
+def unsigned(why: str) -> Outcome:
+    """Mail of our own whose signature cannot be made now."""
+    reply = Reply(451, "4.7.5", f"The message cannot be signed: {why}")
+    return Outcome(Kind.DEFERRED, Subject.MESSAGE, Scope.MESSAGE, reply)
+
+
 def outcomes(transaction: Transaction, host: str, judge: Judge | None = None) -> list[Outcome]:
     """The outcomes of a transaction that was answered to its end."""
     dot = transaction.dot_reply

@@ -1,0 +1,1 @@
+"""Keys on disk, and the signatures that are made with them, off the event loop."""

@@ -1,0 +1,255 @@
+"""Keys from their birth to their end, beside real name servers that say odd things."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from mta.config.policy import Current, build
+from mta.config.settings import DAY, Dns, Duration, Identity
+from mta.core.domain import MAX_KEYS, KeyMoveError, KeyState, SendingDomain
+from mta.core.event import Event
+from mta.dns.authority import Authority
+from mta.dns.resolver import Resolver
+from mta.metrics import Metrics
+from mta.signing.keys import KeyFolder
+from mta.signing.rotation import LATEST, ROUND, Rotation, adopt, make
+from mta.store import domains
+from mta.store.database import Database
+from tests.fakes.clock import HandClock
+from tests.fakes.dns import Misfortune, NameServer
+from tests.fakes.house import settings
+
+HOSTS = ("127.0.0.2", "127.0.0.3")
+NET = {
+    ("src.test", "NS"): ["ns1.src.test.", "ns2.src.test."],
+    ("ns1.src.test", "A"): [HOSTS[0]],
+    ("ns2.src.test", "A"): [HOSTS[1]],
+}
+
+
+@dataclass
+class Scene:
+    """What a test of rotation looks at."""
+
+    rotation: Rotation
+    database: Database
+    keys: KeyFolder
+    clock: HandClock
+    zones: list[dict[tuple[str, str], list[str] | Misfortune]]
+    told: list[str]
+    oldest: float | None = None
+
+    async def domain(self) -> SendingDomain:
+        found = await self.database.run(lambda connection: domains.read(connection, "src.test"))
+        assert found is not None
+        return found
+
+    async def states(self) -> dict[str, str]:
+        return {key.selector: key.state.value for key in (await self.domain()).keys}
+
+    async def rotate(self) -> str:
+        """A new key; its selector."""
+        made = make(self.keys, await self.domain(), "ed25519-sha256", self.clock.now())
+        await self.database.run(lambda connection: domains.write(connection, made))
+        return made.keys[-1].selector
+
+    async def publish(self, selector: str, *servers: int) -> None:
+        domain = await self.domain()
+        key = domain.key(selector)
+        for server in servers:
+            self.zones[server][key.host("src.test"), "TXT"] = [f'"{key.record}"']
+
+    async def after(self, seconds: float) -> None:
+        """A round, some time later."""
+        await self.clock.advance(seconds)
+        await self.rotation.round()
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path, **identity: object) -> AsyncIterator[Scene]:
+    clock, metrics, told = HandClock(), Metrics(), list[str]()
+    current = Current(build(settings(tmp_path, identity=replace(Identity(), **identity))))  # type: ignore[arg-type]
+    keys, database = KeyFolder(tmp_path), Database(tmp_path / "store.db")
+    await database.open()
+
+    def report(events: Iterable[Event]) -> None:
+        told.extend(event.reason for event in events)
+
+    async with AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(NameServer(NET))
+        zones: list[dict[tuple[str, str], list[str] | Misfortune]] = [{}, {}]
+        first = await stack.enter_async_context(NameServer(zones[0], host=HOSTS[0]))
+        port = first.endpoint.port
+        await stack.enter_async_context(NameServer(zones[1], host=HOSTS[1], port=port))
+        resolver = Resolver(Dns((cache.endpoint,), Duration(5.0)), clock)
+        made: list[Scene] = []
+
+        async def oldest() -> float | None:
+            return made[0].oldest
+
+        authority = Authority(resolver, port)
+        rotation = Rotation(database, keys, current, authority, oldest, report, clock, metrics)
+        made.append(Scene(rotation, database, keys, clock, zones, told))
+        domain = make(keys, SendingDomain("src.test"), "ed25519-sha256", clock.now(), "first")
+        await database.run(lambda connection: domains.write(connection, domain))
+        try:
+            yield made[0]
+        finally:
+            await database.close()
+
+
+async def test_a_new_key_signs_when_the_last_name_server_shows_its_record(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.after(ROUND)
+        await it.publish(new, 0)
+        await it.after(ROUND)
+        assert await it.states() == {"first": "active", new: "pending"}
+        assert it.told == []
+        await it.publish(new, 1)
+        await it.after(2 * ROUND)
+        assert await it.states() == {"first": "retiring", new: "active"}
+        (said,) = it.told
+        assert said.startswith(f"src.test: the key {new} signs now")
+        assert "leave first published" in said
+
+
+@pytest.mark.parametrize("misfortune", [Misfortune.SERVFAIL, Misfortune.REFUSED, Misfortune.NXDOMAIN])
+async def test_a_server_that_says_nothing_of_use_has_not_shown_it(
+    tmp_path: Path, misfortune: Misfortune
+) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0)
+        it.zones[1][(await it.domain()).key(new).host("src.test"), "TXT"] = misfortune
+        await it.after(ROUND)
+        assert (await it.states())[new] == "pending"
+
+
+async def test_a_record_of_another_key_under_the_name_is_not_taken_for_it(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0, 1)
+        it.zones[1][(await it.domain()).key(new).host("src.test"), "TXT"] = [
+            '"v=DKIM1; k=ed25519; p=b3RoZXI="'
+        ]
+        await it.after(ROUND)
+        assert (await it.states())[new] == "pending"
+
+
+async def test_a_record_as_people_write_it_is_recognised(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        key = (await it.domain()).key(new)
+        for zone in it.zones:
+            parts = f'"k=ed25519;t=s ; p={key.public[:20]} " "{key.public[20:]}; "'
+            zone[key.host("src.test"), "TXT"] = [parts]
+        await it.after(ROUND)
+        assert (await it.states())[new] == "active"
+
+
+async def test_a_cname_to_another_zone_is_followed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        key = (await it.domain()).key(new)
+        for zone in it.zones:
+            zone[key.host("src.test"), "CNAME"] = ["s1.keys.src.test."]
+            zone["s1.keys.src.test", "TXT"] = [f'"{key.record}"']
+        await it.after(ROUND)
+        assert (await it.states())[new] == "active"
+
+
+async def test_cnames_in_a_loop_end(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        host = (await it.domain()).key(new).host("src.test")
+        for zone in it.zones:
+            zone[host, "CNAME"] = ["loop.src.test."]
+            zone["loop.src.test", "CNAME"] = [f"{host}."]
+        await it.after(ROUND)
+        assert (await it.states())[new] == "pending"
+
+
+async def test_a_former_key_retires_when_no_mail_of_its_time_can_be_out(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0, 1)
+        await it.after(ROUND)
+        it.oldest = it.clock.now() - 1.0  # a message that was delayed for a month
+        await it.after(6 * DAY)
+        assert (await it.states())["first"] == "retiring"
+        it.oldest = it.clock.now()
+        await it.after(ROUND)
+        assert (await it.states())["first"] == "retired"
+        assert "publish first._domainkey.src.test TXT v=DKIM1; p=" in it.told[-1]
+        assert [selector for _, selector in it.keys.selectors("src.test")] == [new]
+
+
+async def test_a_former_key_stays_published_for_the_life_of_its_mail(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0, 1)
+        await it.after(ROUND)
+        await it.after(4 * DAY)
+        assert (await it.states())["first"] == "retiring"
+
+
+async def test_an_old_key_gets_a_follower_once_and_people_are_told_what_to_publish(tmp_path: Path) -> None:
+    async with scene(tmp_path, rotate=Duration(30 * DAY)) as it:
+        await it.after(29 * DAY)
+        assert await it.states() == {"first": "active"}
+        await it.after(2 * DAY)
+        await it.after(ROUND)
+        states = await it.states()
+        assert sorted(states.values()) == ["active", "pending"]
+        (said,) = it.told
+        new = next(key for key in (await it.domain()).keys if key.state is KeyState.PENDING)
+        assert said.endswith(f"publish {new.host('src.test')} TXT {new.record}")
+        assert new.selector in [selector for _, selector in it.keys.selectors("src.test")]
+
+
+async def test_rotation_by_hand_only_makes_no_followers(tmp_path: Path) -> None:
+    async with scene(tmp_path, rotate=Duration(0.0)) as it:
+        await it.after(1000 * DAY)
+        assert await it.states() == {"first": "active"}
+
+
+async def test_a_record_that_nobody_publishes_is_not_asked_for_every_minute_for_ever(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        await it.rotate()
+        asked: list[str] = []
+        txt = it.rotation._authority.txt
+
+        async def counting(host: str) -> object:
+            asked.append(host)
+            return await txt(host)
+
+        it.rotation._authority.txt = counting  # type: ignore[method-assign,assignment]
+        for _ in range(120):
+            await it.after(ROUND)
+        assert 10 <= len(asked) <= 15, LATEST
+
+
+async def test_a_domain_has_no_more_keys_than_it_may(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        for _ in range(MAX_KEYS - 1):
+            await it.rotate()
+        with pytest.raises(KeyMoveError, match="retire some first"):
+            await it.rotate()
+
+
+async def test_secrets_whose_domain_was_lost_are_taken_up_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        second = await it.rotate()
+        os.utime(tmp_path / "keys/src.test/first.pem", (1.0, 1.0))
+        found = adopt(it.keys, SendingDomain("src.test"), it.clock.now())
+        assert {key.selector: key.state.value for key in found.keys} == {
+            "first": "retiring",
+            second: "active",
+        }
