@@ -171,6 +171,11 @@ class Identity:
     second: HostName | None = None  # the domain that signs as well: where feedback loops are enrolled
     rotate: Duration = Duration(180 * DAY)  # a key is followed by a new one at this age; 0: by hand only
 
+    @property
+    def is_silent(self) -> bool:
+        """Nobody signs but who was added, and only his own."""
+        return self.default is None and self.second is None
+
 
 @dataclass(frozen=True)
 class SpoolSettings:

@@ -51,14 +51,14 @@ class SigningError(Exception):
 class SigningPlan(NamedTuple):
     """Who signs a message."""
 
-    domain: SendingDomain | None  # the one that its From field belongs to
+    domain: SendingDomain | None  # whose settings hold: that of the From field, else the default
     signers: tuple[tuple[str, DomainKey], ...]  # domains and keys
     error: str = ""  # why nobody can
 
     @property
     def may_go_unsigned(self) -> bool:
         """Does the domain say so?"""
-        return self.domain is None or self.domain.unsigned == "send"
+        return self.domain is not None and self.domain.unsigned == "send"
 
 
 class Signed(NamedTuple):
@@ -124,7 +124,7 @@ class Signer:
     def plan(self, author: bytes) -> SigningPlan | None:
         """Who signs what has this in its From field, in lower case."""
         self._look()
-        if not self._plans and self._store.is_empty and not self._lost:
+        if self._store.is_empty and not self._lost and self._current.policy.settings.identity.is_silent:
             return None
         return self._plan(_domain(author))
 
@@ -138,30 +138,37 @@ class Signer:
             return self._plans[name]
         except KeyError:
             pass
-        if len(self._plans) >= MAX_PLANS:
-            self._plans.clear()
-        plan = self._plans[name] = self._made(name)
+        plan = self._made(name)
+        if plan is None or not plan.error:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[name] = plan
         return plan
 
     def _made(self, name: str) -> SigningPlan | None:
         identity = self._current.policy.settings.identity
-        domain, signers = None, []
+        first: SendingDomain | None = None
+        signers: list[tuple[str, DomainKey]] = []
         try:
-            domain = self._store.find(name)
-            first = domain
-            if domain is None:
-                if name in self._lost:
-                    return SigningPlan(None, (), _lost(name))
-                first = None if identity.default is None else self._added(identity.default, "default")
+            first = self._store.find(name)
+            if first is None and self._is_lost(name):
+                return SigningPlan(None, (), _lost(name))
+            if first is None and identity.default is not None:
+                first = self._added(identity.default, "default")
             if first is not None:
                 signers += [(first.name, key) for key in first.signers]
                 if not signers:
-                    return SigningPlan(domain, (), f"no key of {first.name} is active: mta domain activate")
+                    return SigningPlan(first, (), f"no key of {first.name} is active: mta domain activate")
             if identity.second is not None and (second := self._added(identity.second, "second")) != first:
                 signers += [(second.name, key) for key in second.signers]
         except (StoreError, SigningError) as error:
-            return SigningPlan(domain, (), str(error))
-        return SigningPlan(domain, tuple(signers)) if signers else None
+            return SigningPlan(first, (), str(error))
+        return SigningPlan(first, tuple(signers)) if signers else None
+
+    def _is_lost(self, name: str) -> bool:
+        """It or a domain above it is: that may have been for those below."""
+        labels = name.split(".")
+        return bool(self._lost) and any(".".join(labels[n:]) in self._lost for n in range(len(labels)))
 
     def _added(self, name: str, key: str) -> SendingDomain:
         found = self._store.get(name)

@@ -2,9 +2,9 @@
 
 Between: tests with many sites, where a script for each connection (`tests.fakes.peer`) would be a book.
 Contract: `said` has the replies to RCPT that are not 250, by recipient domain; a test may change it. `asked`
-    are the recipients of RCPT, in order, `dialled` the addresses that were dialled, `peak` the most that were
-    open at once. While `go` is not set no final dot is answered. A mute one accepts connections and never
-    says a word.
+    are the recipients of RCPT, in order, `messages` the contents, `dialled` the addresses that were dialled,
+    `peak` the most that were open at once. While `go` is not set no final dot is answered. A mute one accepts
+    connections and never says a word.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Receiver:
         self._tasks: set[asyncio.Task[None]] = set()
         self.said = dict(said or {})
         self.asked: list[str] = []
+        self.messages: list[bytes] = []
         self.dialled: list[str] = []
         self.open = self.peak = 0
         self.go = asyncio.Event()
@@ -87,8 +88,10 @@ class Receiver:
                 accepted += reply[0] == "2"
             elif verb == "DATA" and accepted:
                 writer.write(b"354 go on\r\n")
-                while await reader.readline() not in (b".\r\n", b""):
-                    pass
+                lines = []
+                while (sent := await reader.readline()) not in (b".\r\n", b""):
+                    lines.append(sent[1:] if sent.startswith(b".") else sent)
+                self.messages.append(b"".join(lines))
                 await self.go.wait()
             elif verb == "DATA":
                 reply = "554 5.5.1 no valid recipients"
