@@ -109,6 +109,7 @@ def add(
             for each in KINDS[algorithm]:
                 found = make(keys, found, each, now, selector)
         store.put(found)
+        found = _known(store, found.name)
     _answer(found, as_json, f"{found.name} is added; publish this, until then receivers see no signature:")
 
 
