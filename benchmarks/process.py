@@ -29,7 +29,13 @@ class Broken(Exception):
     """The benchmark cannot go on; the text says what to do."""
 
 
-PACKAGES = {"saslpasswd2": "sasl2-bin", "strace": "strace", "valgrind": "valgrind", "perf": "linux-perf"}
+PACKAGES = {
+    "opendkim": "opendkim",
+    "perf": "linux-perf",
+    "saslpasswd2": "sasl2-bin",
+    "strace": "strace",
+    "valgrind": "valgrind",
+}
 
 
 def program(name: str) -> str:

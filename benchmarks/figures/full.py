@@ -3,6 +3,7 @@
 Between: `make bench`; README.md says what the figures mean.
 Contract: the figures of `relay`, and syncs a message from a short run of their own. Under the table, one
     line for each floor. W7 is W1-keep, in the same rounds, with a million recipients waiting in our spool.
+    W6 has its own floors: what a signature may cost, beside one RSA operation of this machine.
     W8 has a table of its own (`latency`); its bulk mail goes at half our rate in W1-keep.
     Haraka and Exim take part in a few workloads, where they are installed; no floor depends on them.
 Raises: exit status 1 when a floor is not reached or a count is wrong, 2 when a run could not be made.
@@ -12,19 +13,28 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from benchmarks.figures import latency, relay, syncs
 from benchmarks.figures.relay import MTAS, Row
 from benchmarks.load.workload import WORKLOADS
 from benchmarks.peers import exim, haraka
-from benchmarks.process import Broken
+from benchmarks.process import Broken, program
+from mta.signing.keys import generate
 
 POSTFIX = ["postfix-default", "postfix-tuned"]
-OPTIONAL = {"haraka": haraka.executable, "exim": exim.executable}
-WITH_OPTIONAL = {"W1-new", "W1-keep", "W2-keep"}
+OPTIONAL = {
+    "haraka": haraka.executable,
+    "exim": exim.executable,
+    "postfix-opendkim": partial(program, "opendkim"),
+}
+FEW = {"W1-new", "W1-keep", "W2-keep"}
+WITH_OPTIONAL = {"haraka": FEW, "exim": FEW, "postfix-opendkim": {"W6"}}
 NAMES = [*WORKLOADS, "W8"]
 COLUMNS = {**relay.COLUMNS, "syncs": ".2f"}  # fsync and fdatasync, a message
 
@@ -40,6 +50,9 @@ FLOORS = {
     "W5-keep": 2.0,
 }
 CPU = 0.30  # ms a message of W1-keep
+# CPU ms a message that a signature may cost, beside so many RSA operations.
+SIGNED = {"ours-ed25519": (0.12, 0.0), "ours-rsa": (0.1, 1.3), "ours-both": (0.22, 1.3)}
+OPENDKIM = 3.0  # times the CPU of any of these, at least
 BACKLOG = 1.2  # W1-keep is at most so many times as fast as W7
 
 
@@ -68,10 +81,35 @@ def verdicts(rows: list[Row]) -> Iterator[Verdict]:
             yield Verdict(f"{workload}, times the better Postfix, at least", ratio, floor, ratio >= floor)
     if (cpu := figure("W1-keep", "ours", "cpu_ms")) is not None:
         yield Verdict("W1-keep, CPU ms a message, at most", cpu, CPU, cpu <= CPU)
+    yield from _signed(lambda mta: figure("W6", mta, "cpu_ms"))
     alone, beside = figure("W1-keep", "ours", "msg_s"), figure("W7", "ours", "msg_s")
     if alone and beside is not None:
         times = alone / beside if beside else float("inf")
         yield Verdict("W7, W1-keep is so many times as fast, at most", times, BACKLOG, times <= BACKLOG)
+
+
+def _signed(cpu: Callable[[str], float | None]) -> Iterator[Verdict]:
+    plain, rival, operation = cpu("ours"), cpu("postfix-opendkim"), None
+    for mta, (constant, operations) in SIGNED.items():
+        spent = cpu(mta)
+        if plain is None or spent is None:
+            continue
+        operation = rsa_operation() if operation is None else operation
+        bound = plain + constant + operations * operation
+        yield Verdict(f"W6, CPU ms a message of {mta}, at most", spent, bound, spent <= bound)
+        if rival is not None:
+            times, name = rival / spent, f"W6, CPU of Postfix with OpenDKIM by that of {mta}, at least"
+            yield Verdict(name, times, OPENDKIM, times >= OPENDKIM)
+
+
+def rsa_operation() -> float:
+    """CPU ms of one signature with 2048 bits on this machine, the median of some hundreds."""
+    secret, spent = generate("rsa-sha256"), []
+    for _ in range(300):
+        began = time.process_time()
+        secret.sign(b"x" * 500)
+        spent.append((time.process_time() - began) * 1e3)
+    return median(spent)
 
 
 def latency_verdict(rows: list[Row]) -> Verdict:
@@ -104,8 +142,9 @@ def installed() -> list[str]:
 def workload_rows(name: str, optional: list[str], rounds: int, directory: Path) -> list[Row]:
     """One workload, with W7 in the rounds of W1-keep."""
     workload = WORKLOADS[name]
-    mtas = ["ours", *(["ours-backlog"] if name == "W1-keep" else []), *POSTFIX]
-    mtas += optional if name in WITH_OPTIONAL else []
+    mtas = ["ours", *(["ours-backlog"] if name == "W1-keep" else [])]
+    mtas += SIGNED if name == "W6" else POSTFIX
+    mtas += [each for each in optional if name in WITH_OPTIONAL[each]]
     rows = relay.rows(workload, mtas, None, rounds, directory)
     for row in rows:
         prepare = MTAS[str(row["mta"])]
@@ -135,7 +174,7 @@ def main() -> int:
     args = arguments()
 
     def benchmark(home: Path) -> int:
-        optional = installed() if WITH_OPTIONAL & {*args.workload} else []
+        optional = installed() if {*args.workload} & {"W6", *FEW} else []
         names = [name for name in args.workload if name in WORKLOADS]
         rows = [row for name in names for row in workload_rows(name, optional, args.rounds, home)]
         if rows:

@@ -48,6 +48,15 @@ def ours(listen: int, sink: int, directory: Path, submission: int | None) -> lis
     return argv if submission is None else [*argv, str(submission)]
 
 
+def ours_signed(kind: str) -> Prepare:
+    """Our own daemon, which signs with a key of this kind, or with both."""
+
+    def prepare(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
+        return [*ours(listen, sink, directory, submission), "--sign", kind]
+
+    return prepare
+
+
 def ours_backlog(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
     """Our own daemon, with a million recipients waiting in its spool."""
     backlog.place(directory)
@@ -57,8 +66,12 @@ def ours_backlog(listen: int, sink: int, directory: Path, submission: int | None
 MTAS: dict[str, Prepare | None] = {
     "ours": ours,
     "ours-backlog": ours_backlog,
+    "ours-ed25519": ours_signed("ed25519"),
+    "ours-rsa": ours_signed("rsa"),
+    "ours-both": ours_signed("both"),
     "postfix-default": postfix.as_shipped,
     "postfix-tuned": postfix.tuned,
+    "postfix-opendkim": postfix.signed,  # RSA
     "haraka": haraka.tuned,
     "exim": exim.relaying,
     "none": None,  # the sources straight into the sink: the most that the tools can do

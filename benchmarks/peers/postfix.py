@@ -14,6 +14,7 @@ Why: `postfix start` detaches itself. Its master, run directly, is our own child
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 from benchmarks.load.submit import LOGIN, SECRET
 from benchmarks.process import PATIENCE, Broken, program
 from mta.ops.certificate import self_signed
+from mta.signing.keys import generate
 
 # What is not here is as Postfix ships it. It logs to a file of its own, for a mail server must log somewhere.
 MAIN = """\
@@ -64,6 +66,35 @@ scache unix - - n - 1 scache
 tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 """
+# What it signs with is a milter: each message goes there and back.
+SIGNED_MAIN = """\
+smtpd_milters = unix:{directory}/opendkim.sock
+milter_default_action = tempfail
+"""
+OPENDKIM = """\
+Mode s
+Domain src0.test
+Selector s1
+KeyFile {key}
+Canonicalization relaxed/relaxed
+SignatureAlgorithm rsa-sha256
+OversignHeaders From,To,Cc,Subject,Date,Reply-To,Message-ID,MIME-Version,Content-Type
+Socket local:{directory}/opendkim.sock
+UMask 000
+RequireSafeKeys no
+Background no
+Syslog no
+"""
+# Both are one tree, and end together.
+BOTH = """\
+{opendkim} -f -x {conf} &
+milter=$!
+{master} &
+master=$!
+trap 'kill $master $milter' TERM INT
+wait $master
+wait $milter
+"""
 # Where somebody has to authenticate: one more smtpd. Its users are in Cyrus SASL's own file: no other server.
 SUBMISSION_MAIN = """\
 smtpd_tls_cert_file = {certificate}
@@ -99,6 +130,17 @@ def tuned(listen: int, sink: int, directory: Path, submission: int | None) -> li
 def by_names(listen: int, directory: Path) -> list[str]:
     """As shipped, to wherever DNS says."""
     return _prepare(MAIN + BY_NAMES, listen, 0, directory, None)
+
+
+def signed(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
+    """Tuned, with OpenDKIM beside it, which signs with RSA (2048 bits)."""
+    opendkim = program("opendkim")
+    master = _prepare(MAIN + RELAYED + TUNED + SIGNED_MAIN, listen, sink, directory, submission)
+    key, conf = directory / "etc/s1.private", directory / "etc/opendkim.conf"
+    key.write_bytes(generate("rsa-sha256").pem)
+    key.chmod(0o600)
+    conf.write_text(OPENDKIM.format(key=key, directory=directory))
+    return ["/bin/sh", "-c", BOTH.format(opendkim=opendkim, conf=conf, master=shlex.join(master))]
 
 
 def _prepare(main: str, listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
