@@ -22,12 +22,13 @@ endef
 export COMMAND
 
 .DEFAULT_GOAL := help
-.PHONY: help run venv test clients lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-campaign bench-scale bench-attacks soak bench-relay lock bench-names
+.PHONY: help run venv test clients signatures lint crash bench bench-quick bench-memory bench-throttle bench-fleet bench-campaign bench-scale bench-attacks soak bench-relay lock bench-names
 
 help:
 	@echo 'make run                  serve a sandbox in ./$(DIRECTORY): no mail leaves this machine; Ctrl-C stops it'
 	@echo 'make venv                 install what the daemon needs, and the command ./$(VENV)/bin/mta'
 	@echo 'make test [ARGS=...]      run all tests; ARGS goes to pytest'
+	@echo 'make signatures           a thousand odd messages through us and a Postfix, verified by three others; 2 minutes'
 	@echo 'make clients              fetch mail clients of other languages, for tests/interop/test_clients.py; 5 minutes'
 	@echo 'make lint                 check style and types'
 	@echo 'make crash [RUNS=n]       kill the daemon in the middle of its work, n times twice, and keep the books'
@@ -55,6 +56,9 @@ test: $(VENV)/.dev
 
 clients: $(VENV)/.dev
 	sh tests/interop/clients/fetch.sh $${MTA_TEST_CLIENTS:-var/clients}
+
+signatures: $(VENV)/.dev
+	MESSAGES=1000 $(PYTHON) -m pytest -q tests/interop/test_signatures.py -k uvloop
 
 lint: $(VENV)/.dev
 	$(PYTHON) -m ruff check .

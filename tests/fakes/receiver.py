@@ -25,9 +25,12 @@ class Receiver:
         port: int = 0,
         *,
         said: Mapping[str, str] | None = None,
+        offers: tuple[str, ...] = (),
         mute: bool = False,
     ) -> None:
         self._bind = (host, port)
+        self._offers = offers
+        self._arrived = asyncio.Event()
         self._mute = mute
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -48,6 +51,12 @@ class Receiver:
         self._server.close()
         self.hang_up()
         await asyncio.gather(*self._tasks)
+
+    async def until(self, messages: int) -> None:
+        """Wait until so many have come in."""
+        while len(self.messages) < messages:
+            self._arrived.clear()
+            await self._arrived.wait()
 
     def hang_up(self) -> None:
         """Cut every connection: a daemon that is to stop must not wait for a server that is mute."""
@@ -79,7 +88,9 @@ class Receiver:
         accepted = 0
         while line := (await reader.readline()).decode().rstrip("\r\n"):
             verb, reply = line[:4].upper(), "250 2.0.0 taken"
-            if verb == "MAIL":
+            if verb == "EHLO":
+                reply = "\r\n".join([*(f"250-{offer}" for offer in self._offers), "250 HELP"])
+            elif verb == "MAIL":
                 accepted = 0
             elif verb == "RCPT":
                 address = line[9:].partition(">")[0]
@@ -92,6 +103,7 @@ class Receiver:
                 while (sent := await reader.readline()) not in (b".\r\n", b""):
                     lines.append(sent[1:] if sent.startswith(b".") else sent)
                 self.messages.append(b"".join(lines))
+                self._arrived.set()
                 await self.go.wait()
             elif verb == "DATA":
                 reply = "554 5.5.1 no valid recipients"
