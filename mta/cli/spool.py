@@ -64,18 +64,19 @@ def verify(context: click.Context, directory: Path | None, quick: bool, as_json:
 
 @spool.command()
 @click.argument("directory", type=_place)
+@click.option("--keys", is_flag=True, help="With the private keys of domains: the copy is a secret then.")
 @_json
 @click.pass_obj
-def backup(settings: Callable[[], Settings], directory: Path, as_json: bool) -> None:
+def backup(settings: Callable[[], Settings], directory: Path, keys: bool, as_json: bool) -> None:
     """Copy the spool to DIRECTORY, which must not exist; also while the daemon runs.
 
-    The copy is the spool at one moment, without the event log. To restore: stop the daemon, move the spool
-    out of the way and the copy to its place, start. What was delivered since the backup is then sent again;
-    the event log, where it was kept, tells what that is.
+    The copy is the spool at one moment, without the event log and, unless you ask, without private keys.
+    To restore: stop the daemon, move the spool out of the way and the copy to its place, start. What was
+    delivered since the backup is then sent again; the event log, where it was kept, tells what that is.
     """
     known = settings()
     try:
-        made = copies.backup(known.spool.path, directory)
+        made = copies.backup(known.spool.path, directory, keys)
     except SpoolError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

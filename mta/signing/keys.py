@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mta import disk
-from mta.core.domain import Algorithm
+from mta.core.domain import Algorithm, DomainKey
 from mta.core.mail import dkim
 
 FOLDER = "keys"
@@ -126,6 +126,22 @@ class KeyFolder:
         """The secret of a key."""
         file = self._file(domain, selector)
         return _secret(file, _octets(file, is_private=True), is_ours=True)
+
+    def find(self, domain: str, key: DomainKey) -> Secret:
+        """The secret that belongs to what is known of a key."""
+        secret = self.load(domain, key.selector)
+        if secret.public != key.public:
+            other = f"the secret of {key.selector} is not the one of its record"
+            raise KeyFileError(f"{other}: mta domain rotate {domain}")
+        return secret
+
+    def complaint(self, domain: str, key: DomainKey) -> str:
+        """What is against signing with it; "" if nothing is."""
+        try:
+            self.find(domain, key)
+        except KeyFileError as error:
+            return str(error)
+        return ""
 
     def selectors(self, domain: str) -> list[tuple[float, str]]:
         """Those of a domain's secrets, each with the time when it was written, in that order."""

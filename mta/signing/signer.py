@@ -330,10 +330,7 @@ class Signer:
             domain, key = signer
             secret = self._secrets.get(signer)
             if secret is None:
-                secret = self._keys.load(domain, key.selector)
-                if secret.public != key.public:
-                    other = f"the secret of {key.selector} is not the one of its record"
-                    raise KeyFileError(f"{other}: mta domain rotate {domain}")
+                secret = self._keys.find(domain, key)
                 if len(self._secrets) >= MAX_SECRETS:
                     self._secrets.clear()
                 self._secrets[signer] = secret

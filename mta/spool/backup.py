@@ -3,7 +3,8 @@
 Between: `mta spool backup` in a process of its own; the queue before it changes its schema.
 Contract: the copy is the spool as it was at one moment: every message that was owned then, but for those
     whose content was delivered before it could be taken. It is on disk when `backup` returns; until then it
-    is called `DIRECTORY.partial`. Large contents are hard links where the file system has them.
+    is called `DIRECTORY.partial`. Large contents are hard links where the file system has them. A copy may
+    lie where others can read it: private keys are in it only when somebody asks for them.
 Raises: SpoolError, whose text says why and what to do; nothing is left behind then.
 Why: contents that are files come and go while we look. So: link what there is, take the snapshot, link
     what its rows name besides. The daemon waits for none of this.
@@ -36,6 +37,7 @@ CHUNK = 1000  # messages looked at in one go
 FORMER = (
     "before-schema-"  # the one backup that lies in its spool: it is for the way back, not for a lost disk
 )
+KEYS = "keys"  # `signing.keys`
 BEGUN_ANEW = "store.db"  # where it is damaged; `store.database` says so
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -61,8 +63,8 @@ class Backup(NamedTuple):
     missing: int  # messages whose content the spool itself has lost
 
 
-def backup(directory: Path, target: Path) -> Backup:
-    """Copy the spool of `directory` to `target`, which must not exist."""
+def backup(directory: Path, target: Path, with_keys: bool = False) -> Backup:
+    """Copy the spool of `directory` to `target`, which must not exist; private keys only when asked."""
     target = target.absolute()
     if os.path.lexists(target):
         raise SpoolError(f"{target} is there already: name a directory that is not")
@@ -82,6 +84,8 @@ def backup(directory: Path, target: Path) -> Backup:
     except OSError as error:
         raise SpoolError(f"no backup was made: {disk.words(error)}") from error
     try:
+        if with_keys and (directory / KEYS).is_dir():
+            shutil.copytree(directory / KEYS, partial / KEYS)
         held = Copy(directory, partial).make()
         partial.rename(target)
         _sync(target.parent)
@@ -238,7 +242,7 @@ class Copy:
     def _settle(self) -> None:
         """The daemon's user owns it all, and the disk has it."""
         owner = self._directory.stat()
-        made = [*self._partial.iterdir(), self._partial]
+        made = [*self._partial.iterdir(), *(self._partial / KEYS).rglob("*"), self._partial]
         copies = [self._to / text(message) for message in self._copied]
         for path in made + copies:
             if os.geteuid() == 0:

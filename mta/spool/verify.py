@@ -21,13 +21,15 @@ from pathlib import Path
 import msgspec
 
 from mta import disk
+from mta.core.domain import KeyState
 from mta.core.queueid import text
+from mta.signing.keys import FOLDER, KeyFolder
 from mta.spool import database, invariants
 from mta.spool import statements as sql
 from mta.spool.bodies import contents
 from mta.spool.database import FILE, SpoolError
 from mta.spool.invariants import Violation
-from mta.store import credentials, hosts
+from mta.store import credentials, domains, hosts
 from mta.store.credentials import CredentialError
 from mta.store.database import FILE as STORE
 from mta.store.database import StoreError
@@ -109,6 +111,7 @@ def verify(
                 elif path.name == STORE:
                     with verdict.reading(path):
                         verdict.add(_hosts(connection))
+                        verdict.add(_domains(connection, directory, is_backup=event_log is None))
     except (OSError, sqlite3.Error, CredentialError, StoreError) as error:
         raise SpoolError(f"{directory} cannot be looked at: {disk.words(error)}") from error
     return verdict
@@ -155,6 +158,24 @@ def _credentials(connection: sqlite3.Connection) -> Iterator[Violation]:
         yield Violation(
             "credentials.db", f"{login}: {what}", f"mta credential remove {login}, and add it anew"
         )
+
+
+def _domains(connection: sqlite3.Connection, directory: Path, is_backup: bool) -> Iterator[Violation]:
+    """Domains, and the secrets of their keys, which a backup need not have."""
+    for name, what in domains.unfit(connection):
+        yield Violation(STORE, f"{name}: {what}", f"mta domain remove {name}, and add it anew")
+    folder, known = KeyFolder(directory), set()
+    has_keys = not is_backup or (directory / FOLDER).is_dir()
+    for domain in domains.sound(connection):
+        known.add(domain.name)
+        for key in domain.keys if has_keys else ():
+            what = "" if key.state is KeyState.RETIRED else folder.complaint(domain.name, key)
+            if what:
+                remedy = f"restore it, or mta domain rotate {domain.name}"
+                yield Violation(FOLDER, f"{domain.name}: {what}", remedy)
+    for name in folder.domains:
+        if name not in known:
+            yield Violation(FOLDER, f"{name} has keys and is in no store", f"mta domain add {name}")
 
 
 def _hosts(connection: sqlite3.Connection) -> Iterator[Violation]:

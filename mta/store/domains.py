@@ -197,6 +197,19 @@ def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
             yield name, str(error)
 
 
+def sound(connection: sqlite3.Connection) -> Iterator[SendingDomain]:
+    """Those that can be read."""
+    if schema(connection) != len(SCRIPTS):
+        return
+    for (name,) in connection.execute(_NAMES).fetchall():
+        try:
+            found = read(connection, name)
+        except StoreError:
+            continue
+        if found is not None:
+            yield found
+
+
 def _domain(row: tuple[Any, ...], keys: list[tuple[Any, ...]]) -> SendingDomain:
     name, subdomains, streams, return_path, unsigned = row
     return SendingDomain(

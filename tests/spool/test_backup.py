@@ -16,16 +16,20 @@ from click.testing import CliRunner, Result
 
 from mta.cli.main import main
 from mta.config.settings import Endpoint, Sandbox, Settings, SpoolSettings, StaticRoute
+from mta.core.domain import SendingDomain
 from mta.core.event import Event, Type
 from mta.core.model import Message, Recipient
 from mta.core.queueid import text
 from mta.metrics import Metrics
+from mta.signing.keys import KeyFolder
+from mta.signing.rotation import make
 from mta.spool import database
 from mta.spool.backup import FAR, Backup, Copy, backup
 from mta.spool.bodies import THRESHOLD
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
 from mta.spool.verify import verify
+from mta.store.domains import DomainStore
 from tests.fakes.clock import HandClock
 from tests.fakes.house import House, running, settings
 from tests.fakes.peer import ScriptedPeer
@@ -313,3 +317,17 @@ def test_where_there_is_no_spool_there_is_no_backup(tmp_path: Path) -> None:
         1,
         f"Error: there is no spool to copy: {path} does not exist\n",
     )
+
+
+async def test_private_keys_are_in_a_copy_only_when_somebody_asks(tmp_path: Path) -> None:
+    async with opened(tmp_path / "spool"):
+        pass
+    folder = KeyFolder(tmp_path / "spool")
+    with DomainStore(tmp_path / "spool") as store:
+        store.put(make(folder, SendingDomain("src.test"), "ed25519-sha256", 0.0, "s1"))
+    for name, asked in (("plain", ()), ("keys", ("--keys",))):
+        result = ask(tmp_path, "backup", str(tmp_path / name), *asked)
+        assert result.exit_code == 0, result.output
+        assert verify(tmp_path / name, lambda: None).findings == []
+    assert not (tmp_path / "plain/keys").exists()
+    assert KeyFolder(tmp_path / "keys").load("src.test", "s1").public == folder.load("src.test", "s1").public

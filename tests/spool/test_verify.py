@@ -16,11 +16,14 @@ from click.testing import CliRunner, Result
 from mta.cli.main import main
 from mta.config.settings import Sandbox
 from mta.core.credential import Credential
+from mta.core.domain import SendingDomain
 from mta.core.event import Event, Type
 from mta.core.model import Message, Recipient
 from mta.core.queue.lifecycle import State
 from mta.core.queueid import text
 from mta.metrics import Metrics
+from mta.signing.keys import KeyFolder, generate
+from mta.signing.rotation import make
 from mta.spool import database
 from mta.spool.bodies import THRESHOLD
 from mta.spool.commit import Update
@@ -29,6 +32,7 @@ from mta.spool.invariants import Violation
 from mta.spool.queue import Spool
 from mta.spool.verify import BEGUN_ANEW, LISTED, Verification, verify
 from mta.store.credentials import CredentialStore
+from mta.store.domains import DomainStore
 from tests.fakes.clock import HandClock
 from tests.fakes.house import running, settings
 from tests.fakes.stored import DATA, load_spool, remember
@@ -249,6 +253,7 @@ async def test_what_is_remembered_of_hosts_and_cannot_be_read_is_found_and_does_
 ) -> None:
     directory, _, _ = kept
     await remember(directory / "store.db")
+    change(directory, "DELETE FROM domain", "store.db")  # its secrets are not remembered
     assert look(directory).findings == []
     change(directory, "UPDATE host SET failures = -1 WHERE address = '192.0.2.1'", "store.db")
     (found,) = look(directory).findings
@@ -348,3 +353,26 @@ def test_a_last_outcome_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     change(tmp_path / "stored", "UPDATE recipient SET last = '[1]' WHERE last IS NOT NULL AND n = 1")
     (found,) = look(tmp_path / "stored", lambda: None).findings
     assert found.what == "recipient 1 has a last outcome that cannot be read"
+
+
+async def test_a_domain_without_its_secret_and_a_secret_without_its_domain_are_found(
+    kept: tuple[Path, Message, Message],
+) -> None:
+    directory, _, _ = kept
+    folder = KeyFolder(directory)
+    with DomainStore(directory) as store:
+        store.put(make(folder, SendingDomain("src.test"), "ed25519-sha256", 0.0, "s1"))
+    assert look(directory).findings == []
+    (directory / "keys/src.test/s1.pem").unlink()
+    folder.keep("lost.test", "s1", generate("ed25519-sha256"))
+    gone, lost = look(directory).findings
+    assert gone.where == lost.where == "keys"
+    assert "src.test: " in gone.what
+    assert "No such file" in gone.what
+    assert lost.what == "lost.test has keys and is in no store"
+    change(directory, "UPDATE domain SET streams = '?'", "store.db")
+    assert (
+        look(directory)
+        .findings[0]
+        .what.startswith("src.test: store.db: the domain 'src.test' cannot be read")
+    )
