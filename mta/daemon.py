@@ -446,6 +446,7 @@ class Daemon:
         metrics.connections_out.set_function(lambda: self.pool.out.held)
         metrics.connections_out_waiting.set_function(lambda: len(self.pool.queue))
         metrics.branches_learned.set_function(lambda: self.pool.learned)
+        metrics.signers_known.set_function(lambda: self.signer.known)
         metrics.routes_known.set_function(lambda: self.router.known)
         metrics.threads.set_function(threading.active_count)
         metrics.memory_receiving_bytes.set_function(lambda: self.capacity.memory.used)

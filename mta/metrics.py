@@ -145,6 +145,9 @@ class Metrics:
             {result: result for result in ("success", "failure")}, registry,
         ).children  # fmt: skip
         self.signed, self.signing_failed = signatures["success"], signatures["failure"]
+        self.signers_known = Gauge(
+            "mta_signers_known", "From domains of which is remembered who signs for them.", registry=registry
+        )
         rejections = Counter(
             "mta_rejections",
             "Commands and messages of clients that we refused, by class of our reply.",

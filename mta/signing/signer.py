@@ -24,6 +24,7 @@ from typing import NamedTuple
 from mta.clock import Clock
 from mta.config.policy import Current
 from mta.core.domain import DomainKey, SendingDomain
+from mta.core.limits.budget import SIGNERS
 from mta.core.mail import dkim
 from mta.core.mail.address import PathError, a_label
 from mta.core.mail.mailbox import addresses
@@ -39,8 +40,6 @@ LARGE = 1024 * 1024  # octets; such contents wait for each other, and nobody for
 TURNS = 8  # of the event loop, until a hop begins
 HOPS = 2  # at once
 LOOK = 0.1  # seconds between looks at the store
-MAX_PLANS = 10_000
-MAX_SECRETS = 10_000
 MAX_COMPLAINTS = 100
 
 
@@ -119,6 +118,11 @@ class Signer:
         lost = [f"mail for {name} cannot be signed: {_lost(name)}" for name in sorted(self._lost)]
         return lost + [f"mail for {name} cannot be signed: {why}" for name, why in self._trouble.items()]
 
+    @property
+    def known(self) -> int:
+        """From domains whose signer is remembered."""
+        return len(self._plans)
+
     # Who signs
 
     def plan(self, author: bytes) -> SigningPlan | None:
@@ -140,7 +144,7 @@ class Signer:
             pass
         plan = self._made(name)
         if plan is None or not plan.error:
-            if len(self._plans) >= MAX_PLANS:
+            if len(self._plans) >= SIGNERS:
                 self._plans.clear()
             self._plans[name] = plan
         return plan
@@ -331,7 +335,7 @@ class Signer:
             secret = self._secrets.get(signer)
             if secret is None:
                 secret = self._keys.find(domain, key)
-                if len(self._secrets) >= MAX_SECRETS:
+                if len(self._secrets) >= SIGNERS:
                     self._secrets.clear()
                 self._secrets[signer] = secret
             yield domain, key.selector, secret

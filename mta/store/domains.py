@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mta.core.domain import DomainKey, KeyState, SendingDomain
+from mta.core.limits.budget import SIGNERS
 from mta.store.database import FILE, SCRIPTS, StoreError, migrate, schema
 from mta.store.shared import SharedFile
 
@@ -34,7 +35,6 @@ _ANY = "SELECT EXISTS (SELECT 1 FROM domain)"
 _PUT = f"INSERT OR REPLACE INTO domain ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 _PUT_KEY = f"INSERT OR REPLACE INTO dkim_key (domain, {_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _REMOVE = ("DELETE FROM domain WHERE name = ?", "DELETE FROM dkim_key WHERE domain = ?")
-KEPT = 10_000  # From domains that were looked up, until something changes
 
 Change = Callable[[SendingDomain], Iterable[DomainKey]]
 
@@ -74,7 +74,7 @@ class DomainStore:
         if self.is_empty:
             return None
         if name not in self._found:
-            if len(self._found) >= KEPT:
+            if len(self._found) >= SIGNERS:
                 self._found.clear()
             self._found[name] = self._look_up(name)
         return self._found[name]

@@ -17,6 +17,7 @@ DESCRIPTORS = 65_536  # more would only cost the kernel
 LANES = 20_000  # one source's mail to one site
 LEARNED = 10_000  # branches, here and on disk
 ROUTES = 50_000  # domains
+SIGNERS = 10_000  # From domains
 CONNECTION_MEMORY = 100 * KIB  # of one to a peer, with TLS and the lane that it may be the only one of
 CONNECTION_SHARE = 8  # an N-th of memory may be connections to peers
 
@@ -69,6 +70,12 @@ BOUNDS = (
         "mta_routes_known",
     ),
     Bound(
+        "known From domains",
+        f"{SIGNERS:,}, and as many private keys",
+        "who signs is looked up again",
+        "mta_signers_known",
+    ),
+    Bound(
         "contents on their way in",
         "`limits.memory` octets",
         "452 for whom the share is used up",
@@ -88,7 +95,7 @@ BOUNDS = (
     ),
     Bound(
         "threads",
-        "two for each database, 2 for passwords, and for the rest 4 more than processors, 32 at most",
+        "two for each database, 2 for passwords, 3 for signatures, and for the rest 4 more than processors, 32 at most",
         "the work waits for one",
         "mta_threads",
     ),
