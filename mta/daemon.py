@@ -74,8 +74,9 @@ class Daemon:
         self.database.on_new = self._store_is_new
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
-            directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics
-        )
+            directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics,
+            settings.instance,
+        )  # fmt: skip
         self.capacity = Capacity(self.current, self.spool, clock)
         self.authenticator = Authenticator(self.credentials, clock)
         self.resolver = Resolver(settings.dns, clock, self.metrics.dns_ignored.inc)

@@ -61,7 +61,7 @@ def test_a_queue_id_that_another_message_has_is_not_taken_and_the_new_one_is_tol
     house.fill(message(0, "b@dst.test"), message(1, "b@dst.test"))
     other.fill(message(0, "z@dst.test", sender="z@src.test"))
     house.answer("export", tmp_path / "out", "--all")
-    old, new = text(message(0).id), text(message(0x1000).id)
+    old, new = text(message(0).id), text(message(0x100).id)
     assert other.answer("import", tmp_path / "out") == {
         "imported": 2, "recipients": 2, "here_already": 0, "renamed": {old: new},
     }  # fmt: skip
@@ -88,7 +88,7 @@ def test_the_id_of_a_message_that_waits_for_the_drain_is_not_free(
         house.answer("export", tmp_path / "out", "--all", "--remove")
         assert house.rows("SELECT count(*) FROM body") == [(1,)]
         done = house.answer("import", tmp_path / "out")
-        assert list(done["renamed"].values()) == [text(message(0x1000).id)]
+        assert list(done["renamed"].values()) == [text(message(0x100).id)]
     house.answer("export", tmp_path / "o2", "--all")  # the next writer drains
     assert len(house.messages) == 1
 
