@@ -385,6 +385,8 @@ class Daemon:
                 "tenant": message.tenant,
                 "stream": message.stream,
                 "size": message.size,
+                "tags": message.tags,
+                "score": message.score,
                 "attempts": message.recipients[0].attempts,
                 "state": "fresh" if due is None else "deferred",
                 "due": None if due is None else rfc3339(due),

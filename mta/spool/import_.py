@@ -167,6 +167,10 @@ def _message(record: Record, queue_id: int, content: bytes) -> Message:
         content,
         True,
         priority=record.priority,
+        tags=tuple(record.tags),
+        score=record.score,
+        metadata=record.metadata_text,
+        body_hash=bytes.fromhex(record.body_hash),
     )
 
 

@@ -336,6 +336,7 @@ class Spool(Notes):
 
     def _keep(self, message: Message) -> None:
         assert message.content is not None
+        message.metadata = ""  # whoever wants it finds it on disk: it is no part of the budget
         size = len(message.content)
         used = self._memory_used + size
         if used <= self._memory_budget and size < ASIDE:  # larger ones are made ready in a thread
