@@ -79,8 +79,9 @@ class Daemon:
         self.database.on_new = self._store_is_new
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
-            directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics
-        )
+            directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics,
+            settings.instance,
+        )  # fmt: skip
         self.domains = DomainStore(directory)
         self.keys = KeyFolder(directory)
         self.signer = Signer(self.domains, self.keys, self.current, clock, self.metrics)
@@ -424,6 +425,8 @@ class Daemon:
                 "tenant": message.tenant,
                 "stream": message.stream,
                 "size": message.size,
+                "tags": message.tags,
+                "score": message.score,
                 "attempts": message.recipients[0].attempts,
                 "state": "fresh" if due is None else "deferred",
                 "due": None if due is None else rfc3339(due),

@@ -29,7 +29,9 @@ from mta.cli.sandbox import OPEN
 from mta.config.load import load
 from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Identity, Settings, SpoolSettings, Stream
 from mta.core.limits import budget, guesses, level, proofs, sparing, throttle
+from mta.core.mail import carried
 from mta.core.mail.header import MAX_FIELDS
+from mta.core.queueid import INSTANCES
 from mta.core.route import hosts
 from mta.delivery import branches
 from mta.dns import cache, resolver, servers
@@ -161,6 +163,11 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("identity.md", f"`identity.rotate` ({Identity().rotate / DAY:.0f} days)"),
     ("identity.md", f"every {rotation.LATEST / MINUTE:.0f} minutes"),
     ("headers.md", f"or {MAX_FIELDS:,} fields"),
+    ("headers.md", f"up to {carried.MAX_TAGS}, of {carried.MAX_TAG} octets each"),
+    ("headers.md", f"of {carried.MAX_METADATA // 1024} KiB at most, without its blanks"),
+    ("headers.md", f"and {carried.MAX_DEPTH} levels deep at most"),
+    ("headers.md", f"`X-MTA-Score`: 0 to {carried.MAX_SCORE}"),
+    ("spool.md", f"`instance` of its own in its settings (0 to {INSTANCES - 1})"),
     ("strangers.md", f"half of the files that the system allows less {descriptors.OWN}"),
     ("strangers.md", f"in the last {proofs.REMEMBERED / DAY:.0f} days"),
     ("strangers.md", f"{connection.STRANGER:.0f} s for each step"),

@@ -68,8 +68,8 @@ DAEMON_IS_BUILT_BY = {"cli.serve", "cli.quickstart"}
 # What a decision may be written with: no input, output, time, dice, threads or logging.
 PURE = {
     "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "email", "enum",
-    "functools", "hashlib", "heapq", "idna", "io", "ipaddress", "itertools", "math", "msgspec", "operator",
-    "re", "string", "struct", "types", "typing",
+    "functools", "hashlib", "heapq", "idna", "io", "ipaddress", "itertools", "json", "math", "msgspec",
+    "operator", "re", "string", "struct", "types", "typing",
 }  # fmt: skip
 
 

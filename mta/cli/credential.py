@@ -43,6 +43,10 @@ def _unit(parse: Callable[[str], object]) -> Callable[[click.Context, click.Para
     return convert
 
 
+def _streams(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(","))
+
+
 @click.group()
 def credential() -> None:
     """Who may submit mail, as whom, from where and how much."""
@@ -60,7 +64,15 @@ def credential() -> None:
     help="user@example.com, example.com (any address there) or * (any at all). Repeatable.",
 )
 @click.option("--tenant", default="default", show_default=True, help="Whose mail it is.")
-@click.option("--stream", default="transactional", show_default=True, help="A stream of the settings.")
+@click.option(
+    "--stream",
+    "streams",
+    default="transactional",
+    show_default=True,
+    metavar="NAME[,NAME...]",
+    callback=_streams,
+    help="A stream of the settings, or several: X-MTA-Stream in a message chooses, else it is the first.",
+)
 @click.option("--rate", metavar="RATE", callback=_unit(units.rate), help="Recipients in a time: 100/min.")
 @click.option("--message-size", metavar="SIZE", callback=_unit(units.size), help="The largest message: 25M.")
 @click.option("--recipients", type=click.IntRange(min=1), help="The most recipients of one message.")
@@ -82,7 +94,7 @@ def add(
     login: str,
     senders: tuple[str, ...],
     tenant: str,
-    stream: str,
+    streams: tuple[str, ...],
     rate: Rate | None,
     message_size: int | None,
     recipients: int | None,
@@ -99,15 +111,18 @@ def add(
     if bound + key + password_stdin > 1:
         raise click.UsageError("--bound, --key and --password-stdin exclude each other")
     known = settings()
-    if stream not in known.streams:
-        raise click.UsageError(f"there is no stream {stream!r}: the settings have {', '.join(known.streams)}")
+    for each in streams:
+        if each not in known.streams:
+            names = ", ".join(known.streams)
+            raise click.UsageError(f"there is no stream {each!r}: the settings have {names}")
     kind: AuthKind = "network" if bound else "key" if key else "password"
     try:
         check_senders(senders)
         new = Credential(
             login=login,
             tenant=tenant,
-            stream=stream,
+            stream=streams[0],
+            streams=streams,
             senders=senders,
             message_size=message_size,
             recipients=recipients,
@@ -207,7 +222,7 @@ def _summary(one: Credential) -> str:
     """One line: what it is and everything that narrows it."""
     facts = {
         "tenant": one.tenant,
-        "stream": one.stream,
+        "stream": " ".join(one.streams),
         "from": " ".join(one.senders),
         "networks": " ".join(one.networks),
         "message-size": units.size_text(one.message_size) if one.message_size else "",

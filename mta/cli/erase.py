@@ -29,7 +29,7 @@ from mta.spool.erase import erase as leave_queue
 BEYOND = (
     "backups of the spool, also `before-schema-...` in its directory",
     "copies of the event log, also those that another rotation renamed",
-    "contents of messages to other recipients that name the address, such as in To or in a failure notice",
+    "contents, tags and metadata of messages to other recipients that name the address, such as in To",
     "credentials that allow the address as a sender (`mta credential list`), and exported messages",
     "the system's journal, which has a line for each failed attempt",
     "the servers that took the mail",

@@ -45,7 +45,8 @@ async def locked(settings: Settings) -> AsyncIterator[Spool]:
     """The spool as a start leaves it, and its lock."""
     clock = SystemClock()
     event_log = EventLog(settings.event_log, settings.events.retention, clock)
-    spool = Spool(settings.spool.path, mode(settings), 0, event_log.publish, clock, Metrics())
+    publish, instance = event_log.publish, settings.instance
+    spool = Spool(settings.spool.path, mode(settings), 0, publish, clock, Metrics(), instance)
     await spool.open(max(stream.retry_first for stream in settings.streams.values()))
     try:
         event_log.open()

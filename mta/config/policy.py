@@ -35,6 +35,7 @@ from mta.core.route.terms import Layer, Resolved, resolve
 
 FIXED: Mapping[str, Callable[[Settings], Any]] = {
     "hostname": lambda settings: settings.hostname,
+    "instance": lambda settings: settings.instance,
     "listeners": lambda settings: settings.listeners,
     "tls": lambda settings: settings.tls,
     "spool.path": lambda settings: settings.spool.path,

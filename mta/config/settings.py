@@ -22,6 +22,7 @@ from mta.core.queue.retry import Duration as Duration
 from mta.core.route.terms import Terms, overlay
 
 Priority = NewType("Priority", int)  # -9 to 9 (RFC 6710)
+Instance = NewType("Instance", int)  # 0 to 15
 Port = NewType("Port", int)  # 1 to 65535
 Address = NewType("Address", str)  # numeric, as `ipaddress` writes it
 HostName = NewType("HostName", str)  # lower-case A-labels, no final dot
@@ -238,6 +239,7 @@ class Settings:
     """The whole of mta.yaml."""
 
     hostname: HostName
+    instance: Instance = Instance(0)  # in queue ids: another one for each daemon, where there are several
     listeners: tuple[ListenerSettings, ...] = (
         ListenerSettings(Endpoint("0.0.0.0", 587)),
         ListenerSettings(Endpoint("0.0.0.0", 465), tls="implicit"),

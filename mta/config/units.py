@@ -27,6 +27,7 @@ from mta.config.settings import (
     Endpoint,
     Hop,
     HostName,
+    Instance,
     Port,
     Priority,
     Size,
@@ -36,6 +37,7 @@ from mta.core.limits.order import HIGHEST, LOWEST
 from mta.core.limits.throttle import Rate
 from mta.core.limits.window import Window
 from mta.core.mail.address import PathError, a_label
+from mta.core.queueid import INSTANCES
 
 # The count of digits is bounded: beyond it int() refuses with other words and float() answers inf.
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
@@ -98,6 +100,13 @@ def priority(text: str) -> Priority:
     if not LOWEST <= int(text) <= HIGHEST:
         raise ValueError(f"{text} is no priority: write a whole number from {LOWEST} to {HIGHEST}")
     return Priority(int(text))
+
+
+def instance(text: str) -> Instance:
+    """0 to 15."""
+    if not 0 <= int(text) < INSTANCES:
+        raise ValueError(f"{text} is no instance: write a whole number from 0 to {INSTANCES - 1}")
+    return Instance(int(text))
 
 
 def port(text: str) -> Port:

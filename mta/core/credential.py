@@ -4,7 +4,8 @@ Between: the spool keeps credentials, authentication hands one to the session, a
 Contract: a `Credential` that exists is valid: senders and networks are brought to one written form.
     A sender pattern is `user@example.com`, `example.com` (any address at it) or `*` (any). The null
     envelope sender is anybody's: then From alone says whose mail it is. `message_size` is octets,
-    `recipients` counts those of one message, `rate` all of them.
+    `recipients` counts those of one message, `rate` all of them. Mail that names none of `streams` is of the
+    first, `stream`.
 Raises: ValueError, whose text says what to write.
 """
 
@@ -42,10 +43,14 @@ class Credential:
     kind: AuthKind = "password"
     priority: int | None = None  # the highest MT-PRIORITY that it may ask for; None: that of its stream
     delay: float | None = None  # seconds, the longest HOLDFOR that it may ask for; None: it may not
+    streams: tuple[str, ...] = ()  # all that its mail may be of, `stream` first
 
     def __post_init__(self) -> None:
-        for name in ("login", "tenant", "stream"):
+        object.__setattr__(self, "streams", tuple(dict.fromkeys((self.stream, *self.streams))))
+        for name in ("login", "tenant"):
             _check_name(name, getattr(self, name))
+        for stream in self.streams:
+            _check_name("stream", stream)
         for name in ("message_size", "recipients"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:

@@ -23,6 +23,7 @@ from mta.core.model import Message, Recipient
 from mta.core.queueid import text
 
 MAX_REASON = 1000  # characters
+NO_METADATA = msgspec.Raw()
 
 
 class Type(enum.Enum):
@@ -87,14 +88,19 @@ class Event(msgspec.Struct, omit_defaults=True, eq=False):
     limit: LimitField | None = None
     untold: int = 0  # so many more of the same reason in the minute before, by clients without a credential
     client: str = ""  # the numeric address of who submitted, or tried to
+    tags: tuple[str, ...] = ()  # the message's
+    metadata: msgspec.Raw = NO_METADATA  # a JSON object: the message's, in the first of its receptions
 
 
 def about(kind: Type, message: Message, recipient: Recipient, now: float) -> Event:
     """An event of one recipient; what is known from the message is filled in."""
-    return Event(
+    event = Event(
         0, rfc3339(now), kind, text(message.id), recipient.address, message.sender, message.tenant,
         message.stream, message.credential, message.message_id, message.size,
     )  # fmt: skip
+    if message.tags:
+        event.tags = message.tags
+    return event
 
 
 _encoder = msgspec.json.Encoder()

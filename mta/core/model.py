@@ -24,6 +24,7 @@ class Option:
     SMTPUTF8 = 2  # SMTPUTF8 was declared (RFC 6531): it may be needed, `core.mail.message` says whether it is
     NOTIFY = 4  # a failure notice goes to the envelope sender
     RETURN = 8  # it has 8-bit content, and is returned where a peer does not offer 8BITMIME
+    REQUIRE_TLS = 16  # it goes to nobody but under TLS with a certificate that proves the host
 
 
 class Recipient(msgspec.Struct, eq=False):
@@ -56,6 +57,12 @@ class Message(msgspec.Struct, eq=False):
     fresh: bool = False  # its recipients are in their first attempt
     priority: int = 0  # -9 to 9 (RFC 6710)
     release: float | None = None  # not before then (RFC 4865); only said of a message that comes in
+    tags: tuple[str, ...] = ()  # the sender's, for events
+    score: int | None = None  # the sender's, 0 to 100
+    metadata: str = ""  # the sender's, a JSON object; only said of a message that comes in, or is exported
+    body_hash: bytes = (
+        b""  # SHA-256 of the body in relaxed canonical form (RFC 6376 3.4.4); where it is signed
+    )
 
     @property
     def is_own(self) -> bool:

@@ -1,4 +1,4 @@
-"""Every lane, by site and source; when each is looked at, and which one leaves.
+"""Every lane, by site, source and TLS policy; when each is looked at, and which one leaves.
 
 Between: the pool makes lanes and puts them here, and says what it has seen of them; it is told of each that
     is forgotten.
@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 
 from mta.clock import Clock
 from mta.core.limits.budget import LANES
+from mta.core.route.routing import Route
+from mta.core.route.source import Source
 from mta.delivery.lane import Lane
 from mta.delivery.lookout import EACH, Lookout
 
@@ -30,7 +32,7 @@ class Lanes:
     def __init__(
         self, clock: Clock, forgotten: Callable[[Lane], None], bug: Callable[[Exception], None]
     ) -> None:
-        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._lanes: dict[tuple[str, str, bool], Lane] = {}
         self._leaving: set[Lane] = set()  # no mail comes in; what is under way ends
         self._quiet: OrderedDict[Lane, None] = OrderedDict()  # when they were seen so, the longest ago first
         self._forgotten = forgotten
@@ -44,19 +46,19 @@ class Lanes:
         """All there are now."""
         return iter([*self._lanes.values(), *self._leaving])
 
-    def get(self, site: str, source: str) -> Lane | None:
+    def get(self, route: Route, source: Source) -> Lane | None:
         """The one that mail comes in at."""
-        return self._lanes.get((site, source))
+        return self._lanes.get((route.site, source.name, route.is_apart))
 
     def add(self, lane: Lane) -> None:
         """It is there from now on; there was room."""
-        self._lanes[lane.route.site, lane.source.name] = lane
+        self._lanes[_key(lane)] = lane
         self._quiet[lane] = None
         self._lookout.within(lane, EACH)
 
     def leave(self, lane: Lane) -> None:
         """No mail comes in there; it is forgotten when the last has left."""
-        del self._lanes[lane.route.site, lane.source.name]
+        del self._lanes[_key(lane)]
         self._leaving.add(lane)
         self._lookout.within(lane, EACH)
         lane.leave()
@@ -108,7 +110,11 @@ class Lanes:
         if lane in self._leaving:
             self._leaving.remove(lane)
         else:
-            del self._lanes[lane.route.site, lane.source.name]
+            del self._lanes[_key(lane)]
         self._quiet.pop(lane, None)
         self._lookout.discard(lane)
         self._forgotten(lane)
+
+
+def _key(lane: Lane) -> tuple[str, str, bool]:
+    return lane.route.site, lane.source.name, lane.route.is_apart

@@ -24,7 +24,7 @@ from mta.core.answers.classify import Judge
 from mta.core.event import MAX_REASON, Event, Type, rfc3339
 from mta.core.limits.order import Share
 from mta.core.limits.throttle import RateLimit
-from mta.core.model import Batch, Go, Message, Wait
+from mta.core.model import Batch, Go, Message, Option, Wait
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
 from mta.delivery.branches import Branches
@@ -110,6 +110,8 @@ class Pool:
                 continue
             said = lane.route.static and not new.settings.sandbox  # there it is the sandbox, as before
             route = hops.get(lane.route.site) if said else lane.route
+            if route is not None and lane.route.is_apart:
+                route = route.secured
             if route is None or sources.get(lane.source.name) != lane.source:
                 self._whatever(self._lanes.leave, lane)
             else:
@@ -157,6 +159,8 @@ class Pool:
 
     def choose(self, route: Route, message: Message) -> Lane | Wait:
         """The lane that takes this message: its first source's that may; else until when it has to wait."""
+        if message.options & Option.REQUIRE_TLS:
+            route = self._secured(route)
         if self.draining:
             return Wait(self._clock.now(), "shutting down")
         share = (message.priority, message.tenant)
@@ -176,9 +180,13 @@ class Pool:
         lane = self.choose(route, batch.message)
         if isinstance(lane, Wait):
             return lane
-        lane.route = route
+        lane.route = self._secured(route) if lane.route.is_apart else route
         lane.push(batch)
         return None
+
+    def _secured(self, route: Route) -> Route:
+        """For mail that asks for TLS by itself; in the sandbox, which no mail leaves, it gets none."""
+        return route if route.tls_required or self._current.policy.settings.sandbox else route.secured
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -314,7 +322,7 @@ class Pool:
 
     def _lane_on(self, route: Route, source: Source) -> Lane | None:
         """The lane, on the terms of this route: they may be of a newer policy than its own."""
-        lane = self._lanes.get(route.site, source.name)
+        lane = self._lanes.get(route, source)
         # Of one policy the routes to a site share their bounds.
         if lane is not None and (lane.route.bounds is route.bounds or self._goes_on(lane, route)):
             return lane
@@ -325,7 +333,7 @@ class Pool:
 
     def _lane(self, route: Route, source: Source) -> Lane | None:
         """The lane; None where there are as many as may be, and none can leave."""
-        lane = self._lanes.get(route.site, source.name)
+        lane = self._lanes.get(route, source)
         if lane is None and self._lanes.has_room():
             traffic = self._branches.enter(route, source)
             judge, rate = self._judge(route), self._rate(route)
@@ -348,7 +356,7 @@ class Pool:
         known = self._branches.known(route, source)
         if known is None:
             return None
-        lane = self._lanes.get(route.site, source.name)
+        lane = self._lanes.get(route, source)
         dead, barred = (lane.reach.dead_for, lane.reach.barred_for) if lane else (0.0, 0.0)
         return known.state | {"dead_for": round(dead, 1), "barred_for": round(barred, 1)}
 

@@ -6,6 +6,7 @@ Contract: `submit` answers with a Reply that refuses, or None and later one call
     reply; for a large message with work to wait for, and then the same. Of the content only the header
     block changes, as `core.mail.header` has it: Received on top, Date and Message-ID where they are
     missing, out what does not go on. The body goes on byte for byte, but where 8 bits are to be converted.
+    What its X-MTA fields ask for (`core.mail.carried`) is judged by what the credential may.
 Raises: nothing for what a client can do.
 Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
 Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL,
@@ -30,6 +31,7 @@ from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.mail import eightbit
 from mta.core.mail.address import EnvelopePath, PathError, a_label
+from mta.core.mail.carried import NOTHING, Carried, read
 from mta.core.mail.header import Header, HeaderError, begun, scan, stamp
 from mta.core.mail.mailbox import MAX_FIELD, addresses
 from mta.core.mail.text import fit
@@ -68,6 +70,16 @@ class Submitted(msgspec.Struct):
     delay: float = 0.0  # seconds until it may go
 
 
+class _Terms(msgspec.Struct, frozen=True):
+    """What a message asked for, and gets."""
+
+    carried: Carried
+    stream: str
+    delay: float  # seconds until it may go
+    expires: float
+    reason: str  # for its events
+
+
 class _Owned(msgspec.Struct):
     """A message that is accepted, by the policy of the moment in which its content was here."""
 
@@ -78,6 +90,7 @@ class _Owned(msgspec.Struct):
     reason: str  # for its events
     now: float
     answer: Answer
+    terms: _Terms
     plan: SigningPlan | None  # who signs it
     body_hash: bytes = b""  # of what is signed
 
@@ -103,9 +116,12 @@ class Admission:
         self._clock = clock
         self._accepted = accepted
 
-    def priority(self, stream: str) -> int:
-        """The priority of a stream's mail; an unknown stream is refused at the end of the message."""
-        return self._current.policy.priorities.get(stream, 0)
+    def highest(self, credential: Credential) -> int:
+        """The priority that it may ask for; of which stream a message is, is known at its end."""
+        if credential.priority is not None:
+            return credential.priority
+        priorities = self._current.policy.priorities
+        return max(priorities.get(stream, 0) for stream in credential.streams)
 
     def submit(self, submission: Submitted, answer: Answer) -> Answered:
         """Refuse now, or own it and answer later."""
@@ -114,24 +130,23 @@ class Admission:
         size = sum(map(len, submission.pieces))
         if credential.message_size is not None and size > credential.message_size:
             return Reply(552, "5.3.4", f"The message is larger than your {credential.message_size} octets")
-        if credential.stream not in policy.lifetimes:
-            return Reply(451, "4.3.5", f"The stream {credential.stream} of your credential is not configured")
         pieces = submission.pieces
         if len(pieces) > 1:
             pieces = begun(pieces, limits.header)
+        now = self._clock.now()
         try:
             header = scan(pieces[0], limits.header)
+            terms = _terms(policy, submission, header, now)
         except HeaderError as error:
             return error.reply
         refusal = _judge(credential, header, limits.hops)
         if refusal is not None:
             return refusal
-        now = self._clock.now()
         queue_id = self._spool.mint()
         fields, message_id = _fields(settings, submission, header, queue_id, now)
         stamped = stamp(pieces, header, fields)
         plan = self._signer.plan(header.authors[0][1])
-        owned = _Owned(policy, submission, queue_id, message_id, header.reason, now, answer, plan)
+        owned = _Owned(policy, submission, queue_id, message_id, terms.reason, now, answer, terms, plan)
         if size > (LARGE_EIGHT_BIT if settings.eight_bit == "convert" else LARGE):
             return self._own_large(owned, stamped)
         self._own(owned, *_content(settings.eight_bit, stamped))
@@ -167,8 +182,8 @@ class Admission:
         self._own(owned, *made)
 
     def _message(self, owned: _Owned, content: bytes, is_converted: bool) -> Message:
-        policy, submission, now = owned.policy, owned.submission, owned.now
-        credential = submission.credential
+        policy, submission, terms = owned.policy, owned.submission, owned.terms
+        credential, carried = submission.credential, terms.carried
         options = submission.options
         eight_bit = policy.settings.eight_bit
         if eight_bit != "send":  # else what the client has declared is enough
@@ -177,14 +192,16 @@ class Admission:
                 options |= Option.RETURN
         if credential.notify:
             options |= Option.NOTIFY
-        priority = submission.priority
+        if carried.requires_tls:
+            options |= Option.REQUIRE_TLS
+        priority, delay = submission.priority, terms.delay
         return Message(
             owned.queue_id,
             submission.sender.address,
             credential.tenant,
-            credential.stream,
+            terms.stream,
             credential.login,
-            now + submission.delay + policy.lifetimes[credential.stream],
+            terms.expires,
             len(content),
             owned.message_id[:998],
             options,
@@ -192,13 +209,19 @@ class Admission:
             content,
             True,
             not (submission.dotted or is_converted),
-            priority=policy.priorities[credential.stream] if priority is None else priority,
-            release=now + submission.delay if submission.delay else None,
+            priority=_priority(policy, credential, terms.stream, priority),
+            release=owned.now + delay if delay else None,
+            tags=carried.tags,
+            score=carried.score,
+            metadata=carried.metadata,
+            body_hash=owned.body_hash,
         )
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
         now = owned.now
         events = [about(_RECEPTION, message, recipient, now) for recipient in message.recipients]
+        if message.metadata:  # once: a thousand recipients would have four megabytes of it
+            events[0].metadata = msgspec.Raw(message.metadata)
         window = owned.policy.windows.get(message.stream)
         start, reason, told = now, "", owned.reason
         if message.release is None and window is None and not told:  # nearly all mail
@@ -222,6 +245,34 @@ class Admission:
             self._accepted(message)
         else:
             answer(BUG if isinstance(error, Unwritable) else FULL)
+
+
+def _terms(policy: Policy, submission: Submitted, header: Header, now: float) -> _Terms:
+    credential = submission.credential
+    carried = read(header.ours, credential.streams)
+    stream = carried.stream or credential.stream
+    lifetime = policy.lifetimes.get(stream)
+    if lifetime is None:
+        raise HeaderError(451, f"The stream {stream} of your credential is not configured", "4.3.5")
+    delay, asked = submission.delay, submission.priority
+    if carried is NOTHING and asked is None:
+        return _Terms(carried, stream, delay, now + delay + lifetime, header.reason)
+    delay = carried.delay(delay, credential.delay, now)
+    expires = carried.end(now + delay, now + delay + lifetime)
+    told = [header.reason] if header.reason else []
+    if carried.expires is not None and carried.expires > expires:
+        told.append(f"expires at {rfc3339(expires)}: the stream {stream} tries no longer")
+    if asked is not None and asked > (gets := _priority(policy, credential, stream, asked)):
+        told.append(f"at priority {gets}: the stream {stream} goes no higher")
+    return _Terms(carried, stream, delay, expires, "; ".join(told))
+
+
+def _priority(policy: Policy, credential: Credential, stream: str, asked: int | None) -> int:
+    """What is asked for, or the stream's: it is also the highest, where the credential has no other."""
+    own = policy.priorities[stream]
+    if asked is None:
+        return own
+    return min(asked, own if credential.priority is None else credential.priority)
 
 
 def _judge(credential: Credential, header: Header, hops: int) -> Reply | None:

@@ -285,9 +285,7 @@ class Submission(Server):
 
     def _lowered(self, credential: Credential, asked: int) -> Reply | None:
         """RFC 6710 4.1: a priority that is not allowed becomes one that is, and the client is told."""
-        highest = credential.priority
-        if highest is None:
-            highest = self.event_handler.admission.priority(credential.stream)
+        highest = self.event_handler.admission.highest(credential)
         if asked <= highest:
             return None
         self.priority = highest

@@ -26,7 +26,7 @@ from mta.smtp.dial import Dialled
 from mta.smtp.trouble import HandshakeError, PeerError, TlsError, causes, in_words, step
 
 HANDSHAKE_TIMEOUT = 60.0  # seconds
-NO_STARTTLS = "offers no STARTTLS, and the route requires it"
+NO_STARTTLS = "offers no STARTTLS, and TLS is required"
 NO_SECRET = "the password of the route was kept back: the connection is not secret, or the peer not proved"
 
 

@@ -247,13 +247,19 @@ def _learn(connection: sqlite3.Connection, learned: Mapping[str, Saved | None]) 
 
 def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
     messages = [put.message for put in puts]
-    _insert(connection, sql.INSERT_MESSAGES, [
-        (
+    plain: list[tuple[Any, ...]] = []
+    carrying: list[tuple[Any, ...]] = []
+    for m in messages:
+        row = (
             m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options,
             m.priority,
-        )
-        for m in messages
-    ])  # fmt: skip
+        )  # fmt: skip
+        if m.tags or m.body_hash or m.metadata or m.score is not None:
+            carrying.append((*row, _tags(m.tags), m.score, m.body_hash or None, m.metadata or None))
+        else:
+            plain.append(row)
+    _insert(connection, sql.INSERT_MESSAGES, plain)
+    _insert(connection, sql.INSERT_CARRYING, carrying)
     _insert(connection, sql.INSERT_BODIES, [
         (put.message.id, put.content if len(put.content) < THRESHOLD else None) for put in puts
     ])  # fmt: skip
@@ -264,6 +270,10 @@ def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> Non
         else (m.id, r.n, r.address, r.domain, m.priority, m.tenant, deferred, 0, m.release)
         for m in messages for r in m.recipients
     ])  # fmt: skip
+
+
+def _tags(tags: tuple[str, ...]) -> str | None:
+    return msgspec.json.encode(tags).decode() if tags else None
 
 
 def _settle(connection: sqlite3.Connection, group: Group) -> tuple[int, list[Held], list[int]]:

@@ -18,8 +18,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from mta.core.event import Type, about
 from mta.core.mail.erasure import ERASED, Erasure
 from mta.core.model import Message, Recipient
@@ -29,6 +27,7 @@ from mta.spool import statements as sql
 from mta.spool.commit import Update
 from mta.spool.database import SpoolError, connect, connect_reader
 from mta.spool.queue import Spool
+from mta.spool.reader import message_of
 
 PAGE = 1000  # recipients in one commit
 REASON = "erased at the request of the person"
@@ -49,9 +48,8 @@ async def erase(path: Path, spool: Spool, person: Erasure, now: float) -> Erased
     with closing(connect_reader(path)) as connection:
         connection.create_function("names", 1, person.names, deterministic=True)
         while rows := connection.execute(sql.OF_PERSON, (person.domain, PAGE)).fetchall():
-            for n, *row, priority in rows:
-                message = replace(Message(*row), priority=priority)
-                _cancel(spool, message, Recipient(n, ERASED, person.domain), now)
+            for n, *row in rows:
+                _cancel(spool, message_of(row, []), Recipient(n, ERASED, person.domain), now)
             await spool.lease([])  # with the same commit
             ids = {row[1] for row in rows}
             recipients += len(rows)

@@ -20,8 +20,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from mta.core.event import Type, about
 from mta.core.model import Message, Recipient
 from mta.core.queue.lifecycle import Cause, State, move
@@ -33,6 +31,7 @@ from mta.spool.bodies import Bodies
 from mta.spool.database import SpoolError, connect_reader, refuse_other_schema
 from mta.spool.parcel import Record, SpooledRecipient, record_of, write
 from mta.spool.queue import Spool
+from mta.spool.reader import message_of
 
 PAGE = 128  # messages; two files of each are open at once, of 1024 that a process usually may open
 PAGE_OCTETS = 16 * 1024 * 1024  # of contents in memory; a larger one goes alone
@@ -171,8 +170,8 @@ def _page(connection: sqlite3.Connection, statement: str, selection: Selection, 
     try:
         values = (message, selection.value, PAGE)
         messages = [
-            replace(Message(*row), priority=priority)
-            for *row, priority in connection.execute(statement.format(selection.condition), values).fetchall()
+            message_of(row, [], metadata)
+            for metadata, *row in connection.execute(statement.format(selection.condition), values).fetchall()
         ]
         rows: dict[int, list[SpooledRecipient]] = {message.id: [] for message in messages}
         ids = json.dumps(list(rows))

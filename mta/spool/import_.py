@@ -3,9 +3,9 @@
 Between: `mta spool import`, under the spool's lock; `spool.parcel` has the form of the files.
 Contract: `check` reads every file and tells all that is wrong before anything is put in. `take` keeps
     state, attempts, due and expiry, and the queue id where it is free; otherwise the message gets another
-    one of the same millisecond. What is here already (one of these ids, the sender, size and SHA-256) is
-    passed over, so an import that was cut off is simply repeated. One commit takes a bounded part.
-    Once a daemon has delivered what was imported, importing it again sends it again.
+    one of the same millisecond and instance. What is here already (one of these ids, the sender, size and
+    SHA-256) is passed over, so an import that was cut off is simply repeated. One commit takes a bounded
+    part. Once a daemon has delivered what was imported, importing it again sends it again.
 Raises: SpoolError, ParcelError, OSError, sqlite3.Error.
 Why: another id is found, not drawn: the same file comes to the same one when it is imported again.
 """
@@ -25,7 +25,7 @@ from msgspec.json import encode
 from mta.core.event import Event, Type, about
 from mta.core.model import Message, Recipient
 from mta.core.queue.lifecycle import State
-from mta.core.queueid import parse, text
+from mta.core.queueid import others, parse, text
 from mta.spool import statements as sql
 from mta.spool.bodies import Bodies
 from mta.spool.commit import Update
@@ -35,8 +35,6 @@ from mta.spool.queue import Spool
 
 BATCH = 256  # messages in one commit
 BATCH_OCTETS = 16 * 1024 * 1024  # of contents; a larger one goes alone
-_MILLISECOND = 0x1FFF  # the counter of a queue id (core/queueid)
-_UPPER = 0x1000  # its upper half: nobody mints as many in a millisecond
 
 
 @dataclass
@@ -111,8 +109,7 @@ class _Importer:
     def _place(self, record: Record) -> int | None:
         """The id that the message gets; None where it is here already."""
         wanted = parse(record.queue_id)
-        others = range(wanted | _UPPER, (wanted | _MILLISECOND) + 1)
-        for candidate in chain((wanted,), others):
+        for candidate in chain((wanted,), others(wanted)):
             if candidate in self._messages:
                 continue
             row = self._connection.execute(sql.OWNER, (candidate,)).fetchone()
@@ -120,7 +117,7 @@ class _Importer:
                 return candidate
             if self._is_here(candidate, row, record):
                 return None
-        raise SpoolError(f"{record.queue_id}: every queue id of its millisecond is taken")
+        raise SpoolError(f"{record.queue_id}: every queue id that it could have is taken")
 
     def _is_here(self, queue_id: int, row: tuple[str, int, bytes | None], record: Record) -> bool:
         sender, size, content = row
@@ -170,6 +167,10 @@ def _message(record: Record, queue_id: int, content: bytes) -> Message:
         content,
         True,
         priority=record.priority,
+        tags=tuple(record.tags),
+        score=record.score,
+        metadata=record.metadata_text,
+        body_hash=bytes.fromhex(record.body_hash),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mta.core.mail.address import PathError, a_label
+from mta.core.mail.carried import MAX_SCORE, metadata, tags
 from mta.core.queue.last import read
 from mta.core.queue.lifecycle import TABLE, State
 from mta.core.queueid import text
@@ -23,6 +24,7 @@ from mta.spool import statements as sql
 
 SEND_AGAIN = "it cannot be delivered as it is; have its sender send it again"
 OURS = "this must not be: keep a copy of the spool, and report it"
+HASH = 32  # octets of SHA-256
 ROOM = "it takes room and harms nobody; mta spool export and import leave it behind"
 
 
@@ -84,6 +86,10 @@ _RULES = (
     ),
 )
 _RECIPIENTS = "SELECT message, n, address, domain, last, state, attempts, due FROM recipient"
+_CARRYING = (
+    "SELECT id, tags, score, body_hash, metadata FROM message "
+    "WHERE tags IS NOT NULL OR score IS NOT NULL OR body_hash IS NOT NULL OR metadata IS NOT NULL"
+)
 _COUNTERS = "SELECT name, value FROM meta WHERE name IN ('next_seq', 'last_id', 'mode')"
 
 
@@ -95,6 +101,7 @@ class _Line(msgspec.Struct):
 
 _line = msgspec.json.Decoder(_Line)
 _ids = msgspec.json.Decoder(list[int])
+_tags = msgspec.json.Decoder(list[str])
 
 
 def related(connection: sqlite3.Connection) -> Iterator[Violation]:
@@ -115,6 +122,30 @@ def recipients(connection: sqlite3.Connection) -> Iterator[Violation]:
         if domain != right:
             what = f"recipient {n} <{address}> waits at {domain!r}, and belongs to {right!r}"
             yield Violation(shown(message), what, OURS)
+
+
+def carrying(connection: sqlite3.Connection) -> Iterator[Violation]:
+    """What messages carry beside their content."""
+    for message, *carried in connection.execute(_CARRYING):
+        for what in _wrong_carried(*carried):
+            yield Violation(shown(message), what, OURS)
+
+
+def _wrong_carried(said: str | None, score: object, body_hash: object, data: str | None) -> Iterator[str]:
+    try:
+        if said is not None:
+            tags(_tags.decode(said))
+    except (ValueError, TypeError) as error:
+        yield f"has tags that cannot be read: {error}"
+    try:
+        if data is not None:
+            metadata(data)
+    except (ValueError, TypeError) as error:
+        yield f"has metadata that cannot be read: {error}"
+    if score is not None and score not in range(MAX_SCORE + 1):
+        yield f"has the score {score!r}"
+    if body_hash is not None and not (isinstance(body_hash, bytes) and len(body_hash) == HASH):
+        yield "has a hash of its body that is none"
 
 
 def _wrong_state(state: object, attempts: object, due: object) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 Between: export writes them, import reads them, whoever looks into the directory understands them.
 Contract: `<queue id>.eml` is the content byte for byte as it was spooled; `<queue id>.json` is the envelope,
-    each recipient with its state, and the SHA-256 of the content. Times are RFC 3339 in UTC with
-    microseconds, sizes octets. The names are there only when the files are whole and synced.
+    what the message carries, each recipient with its state, and the SHA-256 of the content. Times are RFC
+    3339 in UTC with microseconds, sizes octets. The names are there only when the files are whole and synced.
 Raises: ParcelError, whose text names the file and says what is wrong with it.
 Standards: RFC 5322 (the .eml), RFC 3339 (times).
 """
@@ -11,16 +11,18 @@ Standards: RFC 5322 (the .eml), RFC 3339 (times).
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, Literal, NamedTuple
+from typing import Annotated, Any, BinaryIO, Final, Literal, NamedTuple
 
 import msgspec
 
 from mta.core.mail.address import PathError, parse
+from mta.core.mail.carried import MAX_SCORE, metadata, tags
 from mta.core.model import Message, Option
 from mta.core.queue.last import Last
 from mta.core.queue.last import read as read_last
@@ -74,8 +76,8 @@ class _AnyRecord(msgspec.Struct):
     format: int
 
 
-class Record(msgspec.Struct, forbid_unknown_fields=True):
-    """The .json of a message."""
+class Record(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The .json of a message; what older versions have none of is left out where there is none."""
 
     format: Literal[1]
     mode: str  # of the spool that it comes from
@@ -92,6 +94,15 @@ class Record(msgspec.Struct, forbid_unknown_fields=True):
     size: _Count
     sha256: str
     recipients: Annotated[list[RecipientRecord], msgspec.Meta(min_length=1)]
+    tags: list[str] = []
+    score: Annotated[int, msgspec.Meta(ge=0, le=MAX_SCORE)] | None = None
+    metadata: dict[str, Any] | None = None
+    body_hash: Annotated[str, msgspec.Meta(pattern="^(?:[0-9a-f]{64})?$")] = ""
+
+    @property
+    def metadata_text(self) -> str:
+        """As it is spooled; ValueError where it cannot be."""
+        return "" if self.metadata is None else metadata(json.dumps(self.metadata))
 
     @property
     def option_bits(self) -> int:
@@ -124,7 +135,19 @@ def record_of(message: Message, rows: Sequence[SpooledRecipient], content: bytes
             )
             for row in rows
         ],
+        tags=list(message.tags),
+        score=message.score,
+        metadata=_readable(message.metadata),
+        body_hash=message.body_hash.hex(),
     )  # fmt: skip
+
+
+def _readable(metadata: str) -> dict[str, Any] | None:
+    """None where there is none; and where it is damaged, for the mail is not lost with it."""
+    try:
+        return msgspec.json.decode(metadata, type=dict[str, Any]) if metadata else None
+    except ValueError:
+        return None
 
 
 def digest(content: bytes) -> str:
@@ -237,6 +260,11 @@ def _complaints(record: Record, name: str) -> Iterator[str]:
         yield str(error)
     for option in set(record.options) - set(_OPTIONS):
         yield f"unknown option {option!r}"
+    try:
+        tags(record.tags)
+        _ = record.metadata_text
+    except ValueError as error:
+        yield f"what it carries: {error}"
     yield from _envelope(record)
 
 

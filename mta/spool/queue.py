@@ -65,11 +65,13 @@ class Spool(Notes):
         publish: Callable[[bytes], Awaitable[None]],
         clock: Clock,
         metrics: Metrics,
+        instance: int = 0,
     ) -> None:
         self._place = disk.Place(directory / database.FILE)
         self._bodies = Bodies(directory / "bodies")
         outbox = Outbox(publish, self._place, clock, self._forget)
         super().__init__(Reader(self._bodies), outbox, clock, metrics)
+        self._instance = instance
         self._directory = directory
         self._mode = mode
         self._memory_budget = memory
@@ -121,7 +123,7 @@ class Spool(Notes):
         self.slack.octets = octets(connection)
         self._outbox.found(found.outbox)
         self._next_seq = found.next_seq
-        self._ids = QueueIds(found.last_id)
+        self._ids = QueueIds(found.last_id, self._instance)
         self.tally.found(found.recipients, found.held)
 
     async def close(self) -> None:
@@ -334,6 +336,7 @@ class Spool(Notes):
 
     def _keep(self, message: Message) -> None:
         assert message.content is not None
+        message.metadata = ""  # whoever wants it finds it on disk: it is no part of the budget
         size = len(message.content)
         used = self._memory_used + size
         # Larger ones, and what is signed as its transaction begins, are made ready in a thread.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,12 +28,15 @@ from mta.spool.bodies import Bodies
 
 SLICE = 5000  # recipients that one question looks at
 
+_DUE, _ID = 5, 6  # where they stand in a row of a recipient with its message
+
 Key = tuple[int, int]  # of a recipient: message, n
 LAST: Key = (2**63 - 1, 0)
 
 Rows = list[tuple[Any, ...]]
 Found = TypeVar("Found")
 
+_TAGS = msgspec.json.Decoder(tuple[str, ...])
 _TENANTS = msgspec.json.Decoder(tuple[Suspended, ...])
 
 
@@ -80,7 +83,7 @@ class Reader:
         def look(connection: sqlite3.Connection) -> list[Message]:
             rows: Rows = []
             for row in connection.execute(sql.EXPIRED, (*after, now)):
-                if len(rows) >= limit and row[0] != rows[-1][0]:
+                if len(rows) >= limit and row[_ID] != rows[-1][_ID]:
                     break
                 rows.append(row)
             return _messages(rows)
@@ -99,7 +102,7 @@ class Reader:
 
     async def recipients(self, wanted: list[Key]) -> list[tuple[Message, float | None]]:
         """Those of these that are still there, each with its due time (None: in its first attempt)."""
-        return [(_message(row), row[-1]) for row in await self._rows(sql.THESE, json.dumps(wanted))]
+        return [(_message(row), row[_DUE]) for row in await self._rows(sql.THESE, json.dumps(wanted))]
 
     async def oldest(self) -> float | None:
         """When the first message of the queue came in; None where there is none."""
@@ -156,7 +159,7 @@ class Reader:
 
     async def queue(self, limit: int) -> list[tuple[Message, float | None]]:
         """Recipients, oldest message first, each with its due time (None: the first attempt is under way)."""
-        return [(_message(row), row[-1]) for row in await self._rows(sql.LIST, limit)]
+        return [(_message(row), row[_DUE]) for row in await self._rows(sql.LIST, limit)]
 
     async def _rows(self, statement: str, *values: object) -> Rows:
         return await self._ask(lambda connection: connection.execute(statement, values).fetchall())
@@ -182,20 +185,33 @@ class Reader:
 def _due(rows: Iterable[tuple[Any, ...]], now: float, limit: int) -> Due:
     due: Rows = []
     for row in rows:
-        if len(due) == limit or row[-1] > now:
-            return Due(_messages(due), row[-1])
+        if len(due) == limit or row[_DUE] > now:
+            return Due(_messages(due), row[_DUE])
         due.append(row)
     return Due(_messages(due), None)
 
 
-def _message(row: tuple[Any, ...]) -> Message:
-    queue_id, n, address, domain, attempts, last, sender, tenant, stream, credential, *rest, _ = row
-    expires, size, message_id, options, priority = rest
-    recipient = Recipient(n, address, domain, attempts, last)
+def message_of(row: Sequence[Any], recipients: list[Recipient], metadata: str | None = None) -> Message:
+    """A message of its columns in `spool.statements`."""
+    queue_id, sender, tenant, stream, credential, expires, size, message_id, options, *rest = row
+    priority, tags, score, body_hash = rest
     return Message(
-        queue_id, sender, tenant, stream, credential, expires, size, message_id, options, [recipient],
-        priority=priority,
+        queue_id, sender, tenant, stream, credential, expires, size, message_id, options, recipients,
+        priority=priority, tags=() if tags is None else _readable(tags), score=score,
+        metadata=metadata or "", body_hash=body_hash or b"",
     )  # fmt: skip
+
+
+def _readable(tags: str) -> tuple[str, ...]:
+    """Mail goes without them where they are damaged; `mta spool verify` tells."""
+    try:
+        return _TAGS.decode(tags)
+    except (ValueError, TypeError):
+        return ()
+
+
+def _message(row: tuple[Any, ...]) -> Message:
+    return message_of(row[_ID:], [Recipient(*row[:_DUE])])
 
 
 def _messages(rows: Rows) -> list[Message]:

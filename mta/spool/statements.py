@@ -24,10 +24,10 @@ PRAGMAS = (
 )
 
 # Take a message into the queue; each has a multi-row VALUES clause put behind it.
-INSERT_MESSAGES = (
-    "INSERT INTO message "
-    "(id, sender, tenant, stream, credential, expires, size, message_id, options, priority) VALUES "
-)
+_COLUMNS = "id, sender, tenant, stream, credential, expires, size, message_id, options, priority"
+INSERT_MESSAGES = f"INSERT INTO message ({_COLUMNS}) VALUES "
+# The same for one that carries something beside its content: to say of the others that they do not takes 1 %.
+INSERT_CARRYING = f"INSERT INTO message ({_COLUMNS}, tags, score, body_hash, metadata) VALUES "
 INSERT_BODIES = "INSERT INTO body (message, content) VALUES "
 INSERT_RECIPIENTS = (
     "INSERT INTO recipient (message, n, address, domain, priority, tenant, state, attempts, due) VALUES "
@@ -132,12 +132,11 @@ LINES = (
     "SELECT domain, priority, tenant, min(due) FROM recipient WHERE due IS NOT NULL "
     "GROUP BY domain, priority, tenant"
 )
+# A message, as `spool.reader` makes one of it.
+_MESSAGE = ", ".join(f"m.{each}" for each in f"{_COLUMNS}, tags, score, body_hash".split(", "))
 # Recipients with their messages.
-_COLUMNS = (
-    "SELECT r.message, r.n, r.address, r.domain, r.attempts, r.last, m.sender, m.tenant, m.stream, "
-    "m.credential, m.expires, m.size, m.message_id, m.options, m.priority, r.due "
-)
-_WITH_MESSAGE = _COLUMNS + "FROM recipient r JOIN message m ON m.id = r.message "
+_BOTH = f"SELECT r.n, r.address, r.domain, r.attempts, r.last, r.due, {_MESSAGE} "
+_WITH_MESSAGE = _BOTH + "FROM recipient r JOIN message m ON m.id = r.message "
 # Those of a line that wait, oldest due first.
 DUE = (
     _WITH_MESSAGE + "WHERE r.domain = ? AND r.priority = ? AND r.tenant = ? AND r.due IS NOT NULL "
@@ -145,7 +144,7 @@ DUE = (
 )
 # Those of messages that are over their time, from one message on, in that order.
 EXPIRED = (
-    _COLUMNS + "FROM message m CROSS JOIN recipient r ON r.message = m.id "
+    _BOTH + "FROM message m CROSS JOIN recipient r ON r.message = m.id "
     "WHERE (m.expires, m.id) > (?, ?) AND m.expires <= ? AND r.due IS NOT NULL "
     "ORDER BY m.expires, m.id, r.n"
 )
@@ -160,10 +159,7 @@ CONTENT = "SELECT content FROM body WHERE message = ?"
 HEADS = "SELECT message, substr(content, 1, ?) FROM body WHERE message IN (SELECT value FROM json_each(?))"
 
 # Export: a page of the messages that are selected, from one message on. A condition is put into it.
-_SELECTED = (
-    "SELECT m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options, "
-    "m.priority FROM message m "
-)
+_SELECTED = f"SELECT m.metadata, {_MESSAGE} FROM message m "
 EXPORT = _SELECTED + "WHERE m.id > ? AND {} ORDER BY m.id LIMIT ?"
 # The same for one message, where a walk meets damage.
 EXPORT_ONE = _SELECTED + "WHERE m.id = ? AND {} LIMIT ?"
@@ -199,8 +195,7 @@ OWNER = (
 
 # Erasure: a person's recipients, and what the person has sent. `names` is a function of ours.
 OF_PERSON = (
-    "SELECT r.n, m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, "
-    "m.options, m.priority FROM recipient r JOIN message m ON m.id = r.message "
+    f"SELECT r.n, {_MESSAGE} FROM recipient r JOIN message m ON m.id = r.message "
     "WHERE r.domain = ? AND r.due IS NOT NULL AND names(r.address) LIMIT ?"
 )
 # Words about others in which the person is named. `mentions` is a function of ours.

@@ -133,6 +133,7 @@ def _queue(
     for found in (
         invariants.related(connection),
         invariants.recipients(connection),
+        invariants.carrying(connection),
         invariants.outbox(connection),
         _log_ahead(connection, logged),
         _files(connection, bodies),

@@ -41,10 +41,11 @@ _SCRIPTS = (
     "credentials-0001.sql",
     "credentials-0002.sql",
     "credentials-0003.sql",
+    "credentials-0004.sql",
 )  # PRAGMA user_version counts them
 _GET_SCHEMA_VERSION = "PRAGMA user_version"
 _COLUMNS = (
-    "login, kind, verifier, tenant, stream, senders, networks, "
+    "login, kind, verifier, tenant, streams, senders, networks, "
     "message_size, recipients, rate_amount, rate_period, notify, priority, delay"
 )
 _LIST = f"SELECT {_COLUMNS} FROM credential ORDER BY login"
@@ -66,6 +67,7 @@ ARGON2ID = PasswordHasher()  # RFC 9106 4, the second recommended choice: 64 MiB
 KEY_PREFIX = "mta_"  # a key in a log or a repository can be searched for
 SHORTEST_PASSWORD = 8  # characters, NIST SP 800-63B 5.1.1.1
 KEPT = 4096  # credentials that were found, until something changes
+_UNREADABLE = (ValueError, TypeError, LookupError)  # what a row raises that is not as it was written
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +217,7 @@ class CredentialStore:
     def _parse(self, row: tuple[Any, ...]) -> StoredCredential:
         try:
             return _stored(row)
-        except (ValueError, TypeError) as error:
+        except _UNREADABLE as error:
             raise CredentialError(f"{self._path}: {row[0]!r} cannot be read: {error}") from error
 
     @contextmanager
@@ -243,7 +245,7 @@ def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     for row in connection.execute(_LIST):
         try:
             credential, verifier = _stored(row)
-        except (ValueError, TypeError) as error:
+        except _UNREADABLE as error:
             yield str(row[0]), f"cannot be read: {error}"
             continue
         if not _VERIFIERS[credential.kind].fullmatch(verifier):
@@ -262,7 +264,7 @@ def _row(credential: Credential, verifier: str) -> tuple[object, ...]:
         credential.kind,
         verifier,
         credential.tenant,
-        credential.stream,
+        json.dumps(credential.streams),
         json.dumps(credential.senders),
         json.dumps(credential.networks),
         credential.message_size,
@@ -276,12 +278,14 @@ def _row(credential: Credential, verifier: str) -> tuple[object, ...]:
 
 
 def _stored(row: tuple[Any, ...]) -> StoredCredential:
-    login, kind, verifier, tenant, stream, senders, networks, *limits, priority, delay = row
+    login, kind, verifier, tenant, named, senders, networks, *limits, priority, delay = row
     size, recipients, amount, period, notify = limits
+    streams = tuple(json.loads(named))
     credential = Credential(
         login=login,
         tenant=tenant,
-        stream=stream,
+        stream=streams[0],
+        streams=streams,
         senders=tuple(json.loads(senders)),
         message_size=size,
         recipients=recipients,

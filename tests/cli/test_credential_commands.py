@@ -45,8 +45,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_everything_that_narrows_a_credential_is_kept(mta: Run, path: Path) -> None:
     options = (
-        "--sender example.com --sender bob@example.org --tenant acme --stream bulk --rate 20/30min "
-        "--message-size 25M --recipients 50 --network 10.0.0.0/8 --key --no-notify --json"
+        "--sender example.com --sender bob@example.org --tenant acme --stream bulk,transactional "
+        "--rate 20/30min --message-size 25M --recipients 50 --network 10.0.0.0/8 --key --no-notify --json"
     )
     result = mta("add", "app", *options.split())
     assert result.exit_code == 0, result.output
@@ -57,6 +57,7 @@ def test_everything_that_narrows_a_credential_is_kept(mta: Run, path: Path) -> N
         login="app",
         tenant="acme",
         stream="bulk",
+        streams=("bulk", "transactional"),
         senders=("example.com", "bob@example.org"),
         message_size=25 * 1024 * 1024,
         recipients=50,
@@ -106,6 +107,8 @@ def test_list_and_remove(mta: Run) -> None:
     assert mta("list").stdout == (
         "app: key, tenant default, stream transactional, from example.com, rate 5/s\n"
     )
+    mta("add", "two", "--key", "--stream", "bulk,transactional")
+    assert "\ntwo: key, tenant default, stream bulk transactional, from *\n" in mta("list").stdout
     assert json.loads(mta("remove", "app", "--json").stdout) == {"login": "app", "removed": True}
     gone = mta("remove", "app")
     assert (gone.exit_code, gone.stderr) == (1, "Error: there is no credential 'app'\n")
@@ -114,6 +117,7 @@ def test_list_and_remove(mta: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("--stream bulk,", "there is no stream '': the settings have transactional, bulk"),
         ("--stream newsletter", "there is no stream 'newsletter': the settings have transactional, bulk"),
         ("--rate 100", "'100' is not a rate: write 10/s"),
         ("--message-size 25", "'25' is not a size: write a whole number and a unit"),

@@ -18,6 +18,7 @@ from mta.config.settings import (
     Endpoint,
     Events,
     HostName,
+    Instance,
     Limits,
     ListenerSettings,
     Sandbox,
@@ -95,6 +96,7 @@ def test_the_problems_of_every_file_are_told_together(monkeypatch: pytest.Monkey
 
 OTHERS = {
     "hostname": {"hostname": HostName("other.test")},
+    "instance": {"instance": Instance(3)},
     "listeners": {"listeners": (ListenerSettings(Endpoint("127.0.0.1", 0), "none", "network"),)},
     "tls": {"tls": Tls(Path("/a"), Path("/b"))},
     "spool.path": {"spool": SpoolSettings(Path("/other"))},

@@ -121,6 +121,12 @@ def test_what_are_no_hours(text: str, words: str) -> None:
         units.window(text)
 
 
+def test_an_instance_is_between_zero_and_fifteen() -> None:
+    assert [units.instance(text) for text in ("0", "15")] == [0, 15]
+    with pytest.raises(ValueError, match="from 0 to 15"):
+        units.instance("16")
+
+
 def test_a_priority_is_between_minus_nine_and_nine() -> None:
     assert [units.priority(text) for text in ("-9", "0", "9")] == [-9, 0, 9]
     with pytest.raises(ValueError, match="from -9 to 9"):

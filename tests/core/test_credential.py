@@ -101,6 +101,12 @@ def test_clients_are_held_to_the_networks(ip: str, allowed: bool) -> None:
     assert credential(networks=("10.0.0.0/8", "2001:db8::/32")).allows_client(ip) is allowed
 
 
+def test_the_stream_of_mail_that_names_none_is_the_first() -> None:
+    assert credential().streams == ("bulk",)
+    assert credential(streams=("bulk", "news", "bulk")).streams == ("bulk", "news")
+    assert credential(streams=("news", "bulk")).streams == ("bulk", "news")
+
+
 def test_without_networks_a_password_may_come_from_anywhere() -> None:
     assert credential().allows_client("203.0.113.9")
 
@@ -114,6 +120,7 @@ def test_without_networks_a_password_may_come_from_anywhere() -> None:
         ({"login": "é" * 200}, "no login"),
         ({"tenant": ""}, "no tenant"),
         ({"stream": "\x00"}, "no stream"),
+        ({"streams": ("news", "two words")}, "no stream"),
         ({"senders": ()}, "needs a sender"),
         ({"message_size": 0}, "message_size must be at least 1"),
         ({"recipients": -1}, "recipients must be at least 1"),

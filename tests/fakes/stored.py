@@ -12,9 +12,11 @@ import asyncio
 import errno
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from mta.core.credential import Credential
 from mta.core.domain import ALGORITHMS, DomainKey, KeyState, SendingDomain
@@ -50,6 +52,9 @@ LAST = written(
     "TLSv1.3",
     THEN,
 )
+CARRIED = {
+    "tags": ("spring", "Übung"), "score": 70, "metadata": '{"order":17}', "body_hash": bytes(range(32)),
+}  # fmt: skip
 HEAD = b"From: a@src.test\r\nSubject: stored\r\n\r\n"
 SMALL = HEAD + b"from another time\r\n"
 
@@ -108,6 +113,7 @@ async def _fill(spool: Spool) -> None:
     _defer(spool, await _own(spool, "ok@notice.test", sender=""))
     _defer(spool, await _own(spool, "ok@Bücher.test", domain="xn--bcher-kva.test"))
     _defer(spool, await _own(spool, "ok@[192.0.2.1]"))
+    _defer(spool, await _own(spool, "ok@carried.test", carries=CARRIED))
     finished = await _own(spool, "ok@finished.test")
     spool.settle(finished, finished.recipients, [], [Event(type=Type.DELIVERY)])
     await spool.lease([])
@@ -120,14 +126,15 @@ def _defer(spool: Spool, message: Message, attempts: int = 1) -> None:
 
 
 async def _own(
-    spool: Spool, *addresses: str, content: bytes = SMALL, sender: str = "a@src.test", domain: str = ""
-) -> Message:
+    spool: Spool, *addresses: str, content: bytes = SMALL, sender: str = "a@src.test", domain: str = "",
+    carries: Mapping[str, Any] = MappingProxyType({}),
+) -> Message:  # fmt: skip
     recipients = [
         Recipient(n, address, domain or address.partition("@")[2]) for n, address in enumerate(addresses)
     ]
     made = Message(
         spool.mint(), sender, "acme", "transactional", "app", THEN + 345_600.0, len(content), "<1@src.test>",
-        0 if all(map(str.isascii, addresses)) else 2, recipients, content, True,
+        0 if all(map(str.isascii, addresses)) else 2, recipients, content, True, **carries,
     )  # fmt: skip
     told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
     spool.put(made, [Event(type=Type.RECEPTION, recipient=each) for each in addresses], told.set_result)

@@ -306,7 +306,7 @@ async def test_a_peer_that_wants_a_certificate_of_ours_gets_its_mail_in_the_clea
 async def test_tls_is_required_and_not_offered(tmp_path: Path) -> None:
     async with relaying(tmp_path, HELLO + "silence", tls="required") as relay:
         await relay.house.send(B)
-        said = UNSAFE + "offers no STARTTLS, and the route requires it (STARTTLS)"
+        said = UNSAFE + "offers no STARTTLS, and TLS is required (STARTTLS)"
         assert await relay.told(2) == [f"reception {B}", f"deferral 1 {B} tls +300: {said}"]
 
 
@@ -337,6 +337,53 @@ async def test_tls_is_required_and_the_handshake_fails(tmp_path: Path, answer: s
         assert deferral.startswith(f"deferral 1 {B} tls +300: {UNSAFE}the TLS handshake failed: ")
         assert why in deferral
         assert relay.peer.calls[0].messages == []
+
+
+SAFELY = b"From: a@src.test\r\nX-MTA-Require-TLS: yes\r\n\r\nHello.\r\n"
+
+
+async def test_a_message_wants_tls_of_a_peer_that_has_none_and_others_do_not_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    async with relaying(tmp_path, HELLO + "silence", HELLO + TAKES, HELLO + "silence") as relay:
+        await relay.house.send(B, content=SAFELY)
+        said = UNSAFE + "offers no STARTTLS, and TLS is required (STARTTLS)"
+        assert await relay.told(2) == [f"reception {B}", f"deferral 1 {B} tls +300: {said}"]
+        await relay.house.send("c@dst.test")
+        await relay.house.event(type="delivery", recipient="c@dst.test")
+        await relay.come_due()  # from the disk
+        assert (await relay.told(5))[4].startswith(f"deferral 2 {B} tls ")
+        assert [len(call.messages) for call in relay.peer.calls] == [0, 1, 0]
+
+
+async def test_a_message_that_wants_tls_takes_no_connection_that_was_opened_without(tmp_path: Path) -> None:
+    """Nor one under TLS whose certificate proves nothing."""
+    async with relaying(tmp_path, SECURED, BEGIN + "starttls\nsilence") as relay:
+        await relay.house.send("c@dst.test")
+        await relay.house.event(type="delivery", recipient="c@dst.test")
+        await relay.house.send(B, content=SAFELY)
+        deferral = await relay.house.event(type="deferral")
+        assert "the certificate is not accepted: self-signed certificate" in deferral["reply"]["text"]
+        assert [len(call.messages) for call in relay.peer.calls] == [1, 0]
+
+
+async def test_a_message_that_wants_tls_is_never_sent_in_the_clear_where_tls_fails(tmp_path: Path) -> None:
+    """Where the host is remembered as one whose TLS fails, and mail goes in the clear, it waits."""
+    async with relaying(tmp_path, *[BEGIN + "abort"] * 3, OFFERS + TAKES, *[BEGIN + "abort"] * 2) as relay:
+        await in_the_clear(relay, "delivery")
+        await relay.house.send("c@dst.test", content=SAFELY)
+        deferral = await relay.house.event(type="deferral", recipient="c@dst.test")
+        assert deferral["reply"]["enhanced"] == "4.7.5"
+        assert sum(len(call.messages) for call in relay.peer.calls) == 1
+
+
+async def test_a_message_that_wants_tls_gets_it_where_the_certificate_proves_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate()[0]))
+    async with relaying(tmp_path, SECURED) as relay:
+        await relay.house.send(B, content=SAFELY)
+        assert (await relay.house.event(type="delivery"))["tls"] == "TLSv1.3"
 
 
 async def test_a_smarthost_gets_the_user_and_the_password_of_the_file(tmp_path: Path) -> None:

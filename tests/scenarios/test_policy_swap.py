@@ -174,6 +174,19 @@ async def test_a_route_that_is_gone_takes_no_more_mail(tmp_path: Path) -> None:
         assert sum(other.taken.values()) == 1
 
 
+async def test_mail_that_asks_for_tls_goes_in_the_clear_by_no_policy(tmp_path: Path) -> None:
+    safely = b"From: a@src.test\r\nX-MTA-Require-TLS: yes\r\n\r\nHello.\r\n"
+    async with relaying(tmp_path, "hold\n" + HELLO + "silence", HELLO + TAKES) as relay:
+        await relay.house.send(B, content=safely)
+        await relay.peer.at(1, "hold")
+        adopt(relay.house, **to_peer(relay, rate=Rate(100, 1.0)))
+        await relay.house.send("c@dst.test")
+        await relay.house.event(type="delivery", recipient="c@dst.test")
+        relay.peer.go()
+        await relay.house.event(type="deferral", recipient=B, subject="tls")
+        assert [len(call.messages) for call in relay.peer.calls] == [0, 1]
+
+
 async def test_a_rate_that_is_lifted_frees_what_waits_for_it(tmp_path: Path) -> None:
     async with relaying(tmp_path, HELLO + TAKES * 3, connections=1, rate=Rate(1, 3600.0)) as relay:
         for number in range(3):

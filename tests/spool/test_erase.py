@@ -117,7 +117,7 @@ def test_it_says_what_it_cannot_reach(house: Still) -> None:
     said = house.mta("erase", ANN).output
     for what in (
         "backups",
-        "contents of messages to other recipients",
+        "contents, tags and metadata of messages to other recipients",
         "the servers",
         "that the sandbox keeps",
     ):

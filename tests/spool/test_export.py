@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from mta.core.model import Option
 from mta.core.queue.lifecycle import State
 from mta.core.queueid import text
 from mta.spool import database, export, import_
@@ -45,6 +46,30 @@ async def test_what_is_exported_and_imported_is_delivered_octet_for_octet(tmp_pa
     assert [each.endswith(sent) for each, sent in zip(kept, (CONTENT, CONTENT, LARGE), strict=True)] == [
         True
     ] * 3
+
+
+def test_what_a_message_carries_arrives_and_a_plain_record_is_as_older_versions_read_it(
+    house: Still, other: Still, tmp_path: Path
+) -> None:
+    full, plain = message(0, "b@dst.test"), message(1, "b@dst.test")
+    full.tags, full.score, full.metadata, full.body_hash = (
+        ("a", "\u00dc"),
+        0,
+        '{"k":{"n":1.5}}',
+        bytes(range(32)),
+    )
+    full.options |= Option.REQUIRE_TLS
+    house.fill(full, plain)
+    before = house.messages
+    assert before[0][-4:] == ('["a","\u00dc"]', 0, bytes(range(32)), '{"k":{"n":1.5}}')
+    house.answer("export", tmp_path / "out", "--all")
+    records = [json.loads(path.read_bytes()) for path in sorted((tmp_path / "out").glob("*.json"))]
+    assert records[0]["metadata"] == {"k": {"n": 1.5}}
+    assert "require_tls" in records[0]["options"]
+    assert records[0].keys() - records[1].keys() == {"tags", "score", "metadata", "body_hash"}
+    other.answer("import", tmp_path / "out")
+    assert other.messages == before
+    assert [event.get("tags") for event in other.events] == [["a", "\u00dc"], None]
 
 
 def test_state_attempts_due_and_expiry_arrive_as_they_were(

@@ -61,7 +61,7 @@ def test_a_queue_id_that_another_message_has_is_not_taken_and_the_new_one_is_tol
     house.fill(message(0, "b@dst.test"), message(1, "b@dst.test"))
     other.fill(message(0, "z@dst.test", sender="z@src.test"))
     house.answer("export", tmp_path / "out", "--all")
-    old, new = text(message(0).id), text(message(0x1000).id)
+    old, new = text(message(0).id), text(message(0x100).id)
     assert other.answer("import", tmp_path / "out") == {
         "imported": 2, "recipients": 2, "here_already": 0, "renamed": {old: new},
     }  # fmt: skip
@@ -88,7 +88,7 @@ def test_the_id_of_a_message_that_waits_for_the_drain_is_not_free(
         house.answer("export", tmp_path / "out", "--all", "--remove")
         assert house.rows("SELECT count(*) FROM body") == [(1,)]
         done = house.answer("import", tmp_path / "out")
-        assert list(done["renamed"].values()) == [text(message(0x1000).id)]
+        assert list(done["renamed"].values()) == [text(message(0x100).id)]
     house.answer("export", tmp_path / "o2", "--all")  # the next writer drains
     assert len(house.messages) == 1
 
@@ -107,6 +107,11 @@ def test_the_id_of_a_message_that_waits_for_the_drain_is_not_free(
         ({"expires": "2020-01-01T00:00:00"}, "Expected `datetime` with a timezone"),
         ({"options": ["fast"]}, "unknown option 'fast'"),
         ({"colour": 1}, "Object contains unknown field `colour`"),
+        ({"tags": ["a", ""]}, "what it carries: a tag is empty"),
+        ({"metadata": {"a": "x" * 4096}}, "what it carries: it has 4104 octets, and may have 4096"),
+        ({"metadata": []}, "Expected `object | null`, got `array` - at `$.metadata`"),
+        ({"score": 101}, "Expected `int` <= 100 - at `$.score`"),
+        ({"body_hash": "00"}, "matching regex"),
         ({"sender": "a@src.test> SIZE=1"}, "sender 'a@src.test> SIZE=1' is not an address"),
         ({"recipients": []}, "length >= 1 - at `$.recipients`"),
         ({"address": "b@dst.test>\r\nDATA"}, "is not an address at 'dst.test'"),

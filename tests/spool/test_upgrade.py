@@ -24,7 +24,19 @@ from mta.store.hosts import HostStore
 from tests.fakes.clock import HandClock
 from tests.fakes.home import ROOT, Home
 from tests.fakes.house import running, settings
-from tests.fakes.stored import DATA, SMALL, THEN, credentials, dump, large, load, load_spool, memories, store
+from tests.fakes.stored import (
+    CARRIED,
+    DATA,
+    SMALL,
+    THEN,
+    credentials,
+    dump,
+    large,
+    load,
+    load_spool,
+    memories,
+    store,
+)
 
 SPOOLS = sorted(DATA.glob("spool-*.sql"))
 CREDENTIALS = sorted(DATA.glob("credentials-*.sql"))
@@ -99,6 +111,19 @@ async def test_what_was_learned_is_known_after_the_upgrade(tmp_path: Path) -> No
     async with running(terms, HandClock(THEN + 1000.0)) as house:
         learned = await house.daemon.spool.reader.learned()
         assert learned == {"mx.test": kept, "other.test": counted}
+
+
+async def test_what_messages_carry_is_kept_by_the_next_version(tmp_path: Path) -> None:
+    terms = settings(tmp_path, sandbox=Sandbox(tmp_path / "sandbox"))
+    load_spool(DATA / "spool-0005.sql", terms.spool.path)
+    async with running(terms, HandClock(THEN)) as house:
+        found = [message for message, _ in await house.daemon.spool.reader.queue(99) if message.tags]
+        assert [(each.tags, each.score, each.body_hash) for each in found] == [
+            (CARRIED["tags"], CARRIED["score"], CARRIED["body_hash"])
+        ]
+    assert rows(terms.spool.path, "SELECT metadata FROM message WHERE metadata IS NOT NULL") == [
+        (CARRIED["metadata"],)
+    ]
 
 
 @pytest.mark.parametrize("stored", STORES, ids=lambda path: path.stem)

@@ -161,6 +161,14 @@ async def test_a_spool_that_is_sound_has_no_findings(kept: tuple[Path, Message, 
             "last_id is 'x', which is no number to go on from",
         ),
         ("UPDATE meta SET value = 'test' WHERE name = 'mode'", "the mode is 'test'"),
+        (
+            "UPDATE message SET tags = 'x'",
+            "has tags that cannot be read: JSON is malformed: invalid character (byte 0)",
+        ),
+        ("UPDATE message SET tags = '[\"\"]'", "has tags that cannot be read: a tag is empty"),
+        ("UPDATE message SET metadata = '[]'", "has metadata that cannot be read: it is no JSON object"),
+        ("UPDATE message SET score = 101", "has the score 101"),
+        ("UPDATE message SET body_hash = x'00'", "has a hash of its body that is none"),
     ],
 )
 async def test_each_thing_that_must_not_be_is_found(
@@ -192,7 +200,10 @@ async def test_a_file_whose_commit_is_under_way_is_no_orphan(tmp_path: Path) -> 
         file.write_bytes(b"12345")  # the writer's first step
 
         def commit() -> None:
-            change(tmp_path, f"INSERT INTO message VALUES ({made}, '', '', '', '', 0, 5, '', 0, 0)")
+            change(
+                tmp_path,
+                f"INSERT INTO message VALUES ({made}, '', '', '', '', 0, 5, '', 0, 0, {'NULL, ' * 3}NULL)",
+            )
             change(tmp_path, f"INSERT INTO body VALUES ({made}, NULL)")
             values = f"{made}, 0, 'b@x.test', 'x.test', '', 0, 1, NULL, 0, NULL"
             change(tmp_path, f"INSERT INTO recipient VALUES ({values})")
@@ -349,7 +360,7 @@ def test_where_there_is_no_spool_nothing_is_well_and_nothing_is_found(tmp_path: 
 
 
 def test_a_last_outcome_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    load_spool(DATA / "spool-0004.sql", tmp_path / "stored")
+    load_spool(DATA / "spool-0005.sql", tmp_path / "stored")
     change(tmp_path / "stored", "UPDATE recipient SET last = '[1]' WHERE last IS NOT NULL AND n = 1")
     (found,) = look(tmp_path / "stored", lambda: None).findings
     assert found.what == "recipient 1 has a last outcome that cannot be read"

@@ -78,7 +78,7 @@ class Erasure:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {name: self._value(member) for name, member in value.items()}
+            return {self.text(name): self._value(member) for name, member in value.items()}
         if isinstance(value, list):
             return [self._value(member) for member in value]
         return value

@@ -40,6 +40,7 @@ class Fate(enum.Enum):
     ADDED = "one is put on top"
     TOLD = "none is added, and the reception event says so (`reason`)"
     PASSED = "passed on as it is"
+    OBEYED = "obeyed and removed; what cannot be is refused: 550 5.6.0 or 5.7.1"
 
 
 class HeaderFault(NamedTuple):
@@ -78,6 +79,20 @@ TABLE = (
         Fate.REMOVED,
         (b"bcc", b"resent-bcc"),
     ),
+    HeaderFault(
+        "`X-MTA-Stream`, `X-MTA-Tag`, `X-MTA-Metadata`, `X-MTA-Send-At`, `X-MTA-Expires`, `X-MTA-Score`, "
+        "`X-MTA-Require-TLS`: in any case, folded, signed",
+        Fate.OBEYED,
+        (
+            b"x-mta-stream",
+            b"x-mta-tag",
+            b"x-mta-metadata",
+            b"x-mta-send-at",
+            b"x-mta-expires",
+            b"x-mta-score",
+            b"x-mta-require-tls",
+        ),
+    ),
     HeaderFault("more than `limits.hops` `Received` fields", Fate.LOOP, (b"received",)),
     HeaderFault("more than `limits.header` octets, or 10,000 fields", Fate.TOO_LARGE),
     HeaderFault("a line over 998 octets", Fate.PASSED),
@@ -89,7 +104,8 @@ def _names(fate: Fate) -> tuple[bytes, ...]:
 
 
 _ONCE = _names(Fate.REFUSED)
-_OUT = _names(Fate.REMOVED)
+_OURS = _names(Fate.OBEYED)
+_OUT = _names(Fate.REMOVED) + _OURS
 _JUDGED = _names(Fate.FORBIDDEN)
 _USUAL = {
     b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id", b"received", b"dkim-signature",
@@ -98,9 +114,15 @@ _SHOWN = {name: name.decode().title().replace("-Id", "-ID") for row in TABLE for
 
 # Over lower-case octets: to compare names by case would take twice the time. What is no field has no name.
 # Quantifiers that never go back: of 40 MB of folded Bcc the others kept 2.4 GB of places to go back to.
+# Ours have one beginning: each line is asked for it once.
+_OUR = b"x-mta-"
 _FIELD = re.compile(
-    rb"\n(?:(%b)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)|(?![ \t]|[!-9;-~]++[ \t]*+:|\Z))"
-    % b"|".join(sorted(_SHOWN))
+    rb"\n(?:(%b|%b(?:%b))[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)|(?![ \t]|[!-9;-~]++[ \t]*+:|\Z))"
+    % (
+        b"|".join(sorted(_SHOWN.keys() - set(_OURS))),
+        _OUR,
+        b"|".join(name.removeprefix(_OUR) for name in _OURS),
+    )
 )
 _MESSAGE_ID = re.compile(rb"\n(message-id)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)")
 _ODD = (b" ", b"\t", b">")  # as a first octet
@@ -122,14 +144,15 @@ class Header(msgspec.Struct, frozen=True):
     hops: int  # Received fields
     out: list[tuple[int, int]]  # where there is what does not go on, in order
     reason: str  # what was left undone, and why
+    ours: tuple[tuple[bytes, bytes], ...] = ()  # of X-MTA fields the lower-case name and the value
 
 
 class HeaderError(Exception):
     """The message cannot be taken; `reply` says why."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, enhanced: str = "5.6.0") -> None:
         super().__init__(text)
-        self.reply = Reply(code, "5.6.0", text)
+        self.reply = Reply(code, enhanced, text)
 
 
 def begun(pieces: list[bytes], size: int) -> list[bytes]:
@@ -187,6 +210,7 @@ def _judge(content: bytes, block: bytes, begin: int) -> Header:
         len(places.get(b"received", ())),
         [(0, begin), *out] if begin else out,
         "; ".join(filter(None, (reason, more))),
+        tuple((name, _value(each, content)) for name in _OURS for each in places.get(name, ())),
     )
 
 

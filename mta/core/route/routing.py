@@ -61,12 +61,18 @@ class Route(NamedTuple):
     matched: str = ""  # what of the provider's profile fits
     said: tuple[Limit, ...] = ()  # every limit with its origin
     retry: Schedule = ANY  # waits are at least these
+    is_apart: bool = False  # for mail that asks for TLS by itself: it has lanes of its own
 
     @property
     def is_spread(self) -> bool:
         """Do several hosts share its mail?"""
         hosts = self.hosts
         return len(hosts) > 1 and hosts[0].preference == hosts[1].preference
+
+    @property
+    def secured(self) -> Route:
+        """For mail that goes under TLS or not at all."""
+        return self._replace(tls_required=True, is_apart=True)
 
     def alike(self, name: str) -> list[str]:
         """The other hosts of this one's preference."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,3 +128,14 @@ def test_what_was_erased_is_not_found_again(before: str, after: str) -> None:
     erased = ANN.line(line)
     assert b"<ann@dst.test>" not in erased
     assert ANN.line(erased) == erased
+
+
+def test_metadata_and_tags_that_name_the_person_do_not_any_more() -> None:
+    event = Event(
+        tags=("ann@dst.test", "spring"), metadata=msgspec.Raw(b'{"ann@dst.test":{"to":["ANN@dst.test"]}}')
+    )
+    (line,) = encode_lines([event]).splitlines()
+    assert json.loads(ANN.line(line)) == {
+        "tags": ["erased", "spring"],
+        "metadata": {"erased": {"to": ["erased"]}},
+    }

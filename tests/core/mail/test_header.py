@@ -177,12 +177,22 @@ def test_fields_are_found_in_any_case_folded_and_only_in_the_header_block() -> N
         (b"DKIM-Signature: bh=date:date; xh=date:date\r\n" + DATE * 2 + FROM,
          b"DKIM-Signature: bh=date:date; xh=date:date\r\n" + DATE + FROM),
         (b"x" * 40 + b": " + b"y" * 2000 + b"\r\n" + FROM, None),
+        (b"X-MTA-Tag: a,\r\n\tb\r\n" + FROM + b"x-mta-SCORE :\r\n 1\r\nX-MTA-Tag:", FROM),
+        (signed("from", "x-mta-tag") + b"X-MTA-Tag: x\r\n" + FROM, signed("from", "x-mta-tag") + FROM),
+        (FROM + b"X-MTA-Tags: x\r\nX-X-MTA-Tag: y\r\n\r\nX-MTA-Tag: body\r\n", None),
     ],
 )  # fmt: skip
 def test_what_does_not_go_on_is_taken_out_and_nothing_else(content: bytes, expected: bytes | None) -> None:
     assert passed(content, b"New: field\r\n") == b"New: field\r\n" + (
         content if expected is None else expected
     )
+
+
+def test_fields_for_us_are_found_as_they_were_written_behind_lines_of_a_mailbox_too() -> None:
+    found = scan(b"From a\r\nX-MTA-Tag: \xc3\x84,\r\n B\r\n" + FROM + b"x-mta-score:7\r\nx-mta-TAG:", LIMIT)
+    assert sorted(found.ours) == [
+        (b"x-mta-score", b"7"), (b"x-mta-tag", b""), (b"x-mta-tag", b"\xc3\x84,\r\n B"),
+    ]  # fmt: skip
 
 
 def test_of_two_the_one_that_stays_counts() -> None:
@@ -237,7 +247,7 @@ FIELDS = [
     b"Bcc: x", b"BCC:", b"bcc : y", b" folded", b"\tbcc: z", b"From: a@b.test", b"A: b", b"", b"Bcc",
     b"From a", b">From b", b"Date: x", b"DATE:", b"Message-ID: <y>", b"message-id:", b"Return-Path: <>",
     b"DKIM-Signature: v=1; h=from:date", b"DKIM-Signature: h=date:date:message-id; b=x", b"Sender: c@b.test",
-    b"Subject:", b"Received: x", b"\xff: x", b" ",
+    b"Subject:", b"Received: x", b"\xff: x", b" ", b"X-MTA-Tag: a", b"x-mta-score :", b"X-MTA-Tags: b",
 ]  # fmt: skip
 LINES = st.lists(st.sampled_from(FIELDS), max_size=12).map(
     lambda lines: b"".join(line + b"\r\n" for line in lines)
@@ -257,10 +267,10 @@ def test_what_was_judged_once_has_nothing_more_to_take_out(head: bytes, more: by
         return
     stamped = b"".join(stamp([content], header, b""))
     again = scan(stamped, LIMIT)
-    assert again == replace(header, out=[])
+    assert again == replace(header, out=[], ours=())
     assert stamped.endswith(content[len(header_block(content)) :])  # the body, byte for byte
     left = fields_of(header_block(stamped))
-    assert not {b"bcc", b"resent-bcc", b"return-path"} & set(left)
+    assert not {b"bcc", b"resent-bcc", b"return-path", b"x-mta-tag", b"x-mta-score"} & set(left)
     assert all(left.count(name) < 2 for name in (b"from", b"sender", b"subject"))
     if b"dkim-signature" not in left:
         assert all(left.count(name) == (not adds) for name, adds in (

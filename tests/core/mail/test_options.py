@@ -41,7 +41,18 @@ def test_a_time_that_has_passed_is_no_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, "tomorrow", "2023-11-14", "2023-11-14T22:13:25", "2023-99-14T00:00:00Z"]
+    "value",
+    [
+        None,
+        "tomorrow",
+        "2023-11-14",
+        "2023-11-14T22:13:25",
+        "2023-99-14T00:00:00Z",
+        "20231114T221325Z",
+        "2023-11-14T22:13Z",
+        "2023-W46-2T22:13:25Z",
+        "2023-11-14T22:13:25+0100",
+    ],
 )
 def test_what_is_no_time(value: str | None) -> None:
     with pytest.raises(PathError, match="2026-12-24T18:00:00Z"):
