@@ -1,0 +1,34 @@
+"""Tag lists of DNS records, whatever stands in them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mta.core.mail.taglist import public_key, tags
+
+
+def test_names_lose_their_case_values_their_blanks_and_the_first_counts() -> None:
+    assert tags(b" V = DKIM1 ;p=a b;\tP=c; t") == {"v": "DKIM1", "p": "a b"}
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        (b"v=DKIM1; k=rsa; p=MIIB IjAN\tBg==", "MIIBIjANBg=="),
+        (b"p=abc", "abc"),
+        (b"v=DKIM1; p=", ""),  # revoked
+        (b"v=DKIM2; p=abc", ""),
+        (b"v=spf1 -all", ""),
+    ],
+)
+def test_the_key_of_a_record(record: bytes, key: str) -> None:
+    assert public_key(record) == key
+
+
+@given(st.binary(max_size=300))
+def test_any_octets_are_some_tags(record: bytes) -> None:
+    for name, value in tags(record).items():
+        assert ";" not in name + value
+        assert "=" not in name
