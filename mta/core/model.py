@@ -56,6 +56,7 @@ class Message(msgspec.Struct, eq=False):
     fresh: bool = False  # its recipients are in their first attempt
     priority: int = 0  # -9 to 9 (RFC 6710)
     release: float | None = None  # not before then (RFC 4865); only said of a message that comes in
+    author: str = ""  # the domain in From; only known of a message that came in since the start
 
     def line(self, recipient: Recipient) -> Line:
         """Where a recipient of it waits."""

@@ -1,13 +1,15 @@
 """Accept or refuse one message, and own it.
 
-Between: the submission listener hands in a transaction that is complete; the spool commits what is
-    accepted; the scheduler hears of it then.
-Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the
-    reply; for a large message with work to wait for, and then the same. Of the content only the header
-    block changes, as `core.mail.header` has it: Received on top, Date and Message-ID where they are
-    missing, out what does not go on. The body goes on byte for byte, but where 8 bits are to be converted.
+Between: the submission listener hands in a transaction that is complete; the spool commits what is accepted;
+    the scheduler hears of it then.
+Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the reply;
+    for a large message with work to wait for, and then the same. Of the content only the header block
+    changes, as `core.mail.header` has it: Received on top, Date and Message-ID where they are missing,
+    Feedback-ID and CFBL-Address where the settings say so, out what does not go on. The body goes on byte
+    for byte, but where 8 bits are to be converted.
 Raises: nothing for what a client can do.
-Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
+Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA), RFC
+    9477 (CFBL-Address).
 Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL,
     and a conversion goes in slices.
 """
@@ -25,16 +27,18 @@ import msgspec
 
 from mta.clock import Clock
 from mta.config.policy import Current, Policy
-from mta.config.settings import EightBit, Settings
+from mta.config.settings import EightBit, IdentitySettings, Settings
+from mta.core.check import At, Mail, deciding, refusal
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
-from mta.core.mail import eightbit
+from mta.core.mail import eightbit, feedbackid
 from mta.core.mail.address import EnvelopePath, PathError, a_label
-from mta.core.mail.header import Header, HeaderError, begun, scan, stamp
-from mta.core.mail.mailbox import MAX_FIELD, addresses
+from mta.core.mail.header import Header, HeaderError, addable, begun, scan, stamp
+from mta.core.mail.mailbox import MAX_FIELD, addresses, domain
 from mta.core.mail.text import fit
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
+from mta.guard.checks import Checks
 from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool
@@ -74,6 +78,7 @@ class _Owned(msgspec.Struct):
     submission: Submitted
     queue_id: int
     message_id: str
+    author: str  # the domain in From
     reason: str  # for its events
     now: float
     answer: Answer
@@ -83,9 +88,15 @@ class Admission:
     """The decision, and the stamp."""
 
     def __init__(
-        self, current: Current, spool: Spool, clock: Clock, accepted: Callable[[Message], None]
+        self,
+        current: Current,
+        checks: Checks,
+        spool: Spool,
+        clock: Clock,
+        accepted: Callable[[Message], None],
     ) -> None:
         self._current = current
+        self._checks = checks
         self._spool = spool
         self._clock = clock
         self._accepted = accepted
@@ -110,18 +121,35 @@ class Admission:
             header = scan(pieces[0], limits.header)
         except HeaderError as error:
             return error.reply
-        refusal = _judge(credential, header, limits.hops)
-        if refusal is not None:
-            return refusal
         now = self._clock.now()
+        author = domain(header.authors[0][1])
+        refused = _judge(credential, header, limits.hops) or self._check(submission, author, pieces[0], now)
+        if refused is not None:
+            return refused
         queue_id = self._spool.mint()
         fields, message_id = _fields(settings, submission, header, queue_id, now)
+        identity = settings.identity
+        if identity.feedback_id or identity.complaints:
+            fields += _told(identity, credential, author, pieces[0])
         stamped = stamp(pieces, header, fields)
-        owned = _Owned(policy, submission, queue_id, message_id, header.reason, now, answer)
+        owned = _Owned(policy, submission, queue_id, message_id, author, header.reason, now, answer)
         if size > (LARGE_EIGHT_BIT if settings.eight_bit == "convert" else LARGE):
             return self._own_large(owned, stamped)
         self._own(owned, *_content(settings.eight_bit, stamped))
         return None
+
+    def _check(self, submission: Submitted, author: str, content: bytes, now: float) -> Reply | None:
+        """Does a check forbid it?"""
+        checks, credential = self._checks, submission.credential
+        ours = checks.find(author)
+        if not checks.asks(At.ACCEPT, credential.stream, ours is not None):
+            return None
+        sender = submission.sender.domain
+        mail = Mail(
+            author, sender, credential.stream, credential.tenant, credential.login, ours, content
+        )  # fmt: skip
+        finding = deciding(checks.ask(At.ACCEPT, mail))
+        return None if finding is None else refusal(finding, now)
 
     def _own(self, owned: _Owned, content: bytes, left: str, is_converted: bool) -> None:
         if left:
@@ -165,6 +193,7 @@ class Admission:
             not (submission.dotted or is_converted),
             priority=policy.priorities[credential.stream] if priority is None else priority,
             release=now + submission.delay if submission.delay else None,
+            author=owned.author,
         )
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
@@ -220,6 +249,17 @@ def _fields(
         message_id = f"<{shown}@{settings.hostname}>"
         fields += f"Message-ID: {message_id}\r\n"
     return fields.encode(), message_id
+
+
+def _told(identity: IdentitySettings, credential: Credential, author: str, content: bytes) -> bytes:
+    """What providers are to tell complaints by, and to whom; what the application has written stays."""
+    fields = {}
+    if identity.feedback_id is not None:
+        words = credential.stream, credential.tenant, credential.login, author
+        fields[b"feedback-id"] = f"Feedback-ID: {feedbackid.filled(identity.feedback_id, *words)}\r\n"
+    if identity.complaints is not None:
+        fields[b"cfbl-address"] = f"CFBL-Address: {identity.complaints}; report=arf\r\n"
+    return "".join(fields[name] for name in addable(content, len(content), *fields)).encode()
 
 
 def _content(eight_bit: EightBit, pieces: list[bytes]) -> tuple[bytes, str, bool]:

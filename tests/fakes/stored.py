@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mta.core.credential import Credential
 from mta.core.event import Event, Type
+from mta.core.limits.day import Day
 from mta.core.limits.throttle import Rate
 from mta.core.model import Kind, Message, Outcome, Recipient, Reply, Scope, Subject
 from mta.core.queue.last import written
@@ -32,6 +33,7 @@ from mta.spool.queue import Spool
 from mta.store.credentials import CredentialStore
 from mta.store.database import Database
 from mta.store.hosts import HostStore
+from mta.store.volumes import VolumeStore
 from tests.fakes.clock import HandClock
 
 DATA = Path(__file__).parents[1] / "data"
@@ -157,10 +159,11 @@ def memories() -> dict[Peer, HostMemory]:
 
 
 async def remember(file: Path) -> None:
-    """What is remembered of hosts, by this version's own hands."""
+    """What is remembered of hosts and counted of domains, by this version's own hands."""
     database = Database(file)
     await database.open()
     await HostStore(database).save(memories())
+    await VolumeStore(database).save({("src.test", "google"): Day(500_000, bytes(range(96)), THEN)})
     await database.close()
 
 

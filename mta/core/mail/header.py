@@ -3,7 +3,7 @@
 Between: admission asks; docs/headers.md shows the same table to people.
 Contract: pure. `TABLE` is all that we do about a header block. `scan` judges it in one pass of C, in a time
     that grows with the number of its octets, and no further than the limit; the body is never looked at.
-    `stamp` makes the only changes.
+    `stamp` makes the only changes. `values` are those of all fields of a name, in lower case, folded or not.
 Raises: HeaderError, carrying the reply to give, from `scan`.
 Standards: RFC 5322 2.2, 3.6 (fields, and how often), 3.6.3, 3.6.6 (Bcc), RFC 5321 4.4 (Return-Path),
     RFC 6409 8 (what a submission server may add), RFC 6376 3.5, 5.4.2, 8.15 (h= covers the last fields of a
@@ -165,6 +165,26 @@ def scan(content: bytes, limit: int) -> Header:
             authors = [("From", last[b"from"].strip())]
             return Header(authors, message_id, date is None, known is None, b"received" in last, [], "")
     return _judge(content, block, begin)
+
+
+def values(content: bytes, limit: int, *names: bytes) -> dict[bytes, list[bytes]]:
+    """What the fields of these names say, in a block that `scan` took; names are in lower case."""
+    found: dict[bytes, list[bytes]] = {name: [] for name in names}
+    pattern = rb"\n(%b)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)" % b"|".join(map(re.escape, names))
+    for name, value in re.findall(pattern, _block(content, limit)):
+        found[name].append(value.strip())
+    return found
+
+
+def addable(content: bytes, limit: int, *names: bytes) -> list[bytes]:
+    """Which of these fields may be put on top: they are missing, and no signature says that they are."""
+    found = values(content, limit, b"dkim-signature", *names)
+    signatures = found.pop(b"dkim-signature")
+    return [
+        name
+        for name, there in found.items()
+        if not there and not any(_covered(each, name) for each in signatures)
+    ]
 
 
 def _judge(content: bytes, block: bytes, begin: int) -> Header:
