@@ -34,7 +34,7 @@ from mta.delivery.router import Router
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.guard.checks import Checks
-from mta.guard.identity import Identity, one_click
+from mta.guard.identity import Identity, is_no_list, is_nobodys, is_sender, one_click
 from mta.guard.proximity import Proximity
 from mta.guard.records import Records
 from mta.intake.admission import Admission
@@ -90,9 +90,9 @@ class Daemon:
         self.proximity = Proximity(VolumeStore(self.database), clock, self.metrics)
         self.checks = Checks(
             (
-                Check("alignment", At.ACCEPT, self.identity.alignment),
-                Check("key", At.ACCEPT, self.identity.key),
-                Check("one-click", At.ACCEPT, one_click),
+                Check("alignment", At.ACCEPT, self.identity.alignment, is_sender),
+                Check("key", At.ACCEPT, self.identity.key, is_nobodys),
+                Check("one-click", At.ACCEPT, one_click, is_no_list),
                 Check("proximity", At.ATTEMPT, self.proximity.ask),
             ),
             lambda author: None,  # nobody has added a domain
@@ -146,6 +146,7 @@ class Daemon:
             ("delivery", self.pool.adopted),
             ("delivery", lambda old, new: self.pool.out.become(self._outgoing())),
             ("intake", self.capacity.adopted),
+            ("guard", self.checks.adopted),
             ("intake", self._doors_adopted),
         )
         self.current.policy = policy

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 import msgspec
 
+from mta.core.mail.header import Header
 from mta.core.model import Go, Reply, Wait
 
 CheckName = Literal["alignment", "key", "one-click", "proximity"]
@@ -74,7 +75,7 @@ class Mail(msgspec.Struct, frozen=True):
     tenant: str = ""
     credential: str = ""
     domain: OurDomain | None = None  # the sending domain that signs it
-    content: bytes = b""  # its beginning, with the whole header block
+    header: Header | None = None  # at ACCEPT
     provider: str = ""  # whom it goes to, at ATTEMPT
 
     @property
@@ -95,25 +96,29 @@ class Drop(NamedTuple):
     reason: str
 
 
-Answer = Go | Wait | Refuse | Drop
+Objected = Wait | Refuse | Drop
+Answer = Go | Objected
 
 
 @dataclass(frozen=True)
 class Check:
     """One gate; `ask` answers from memory, and never waits. Its arguments are the mail, and seconds since the
-    epoch."""
+    epoch. `is_steady`: so is answered all mail with this author and sender, and with List-Unsubscribe or not,
+    until somebody adds the domain.
+    """
 
     name: CheckName
     at: At
     ask: Callable[[Mail, float], Answer]
+    is_steady: Callable[[Mail], bool] = lambda mail: False
 
 
-class CheckFinding(NamedTuple):
+class CheckFinding(msgspec.Struct, frozen=True):
     """A check that did not say Go."""
 
     check: CheckName
     mode: CheckMode
-    answer: Wait | Refuse | Drop
+    answer: Objected
 
 
 def usual(check: CheckName, stream: str, is_ours: bool) -> CheckMode:
@@ -121,11 +126,6 @@ def usual(check: CheckName, stream: str, is_ours: bool) -> CheckMode:
     if check == "one-click" and stream != BULK:
         return "off"  # a receipt has nothing to unsubscribe from
     return "enforce" if check in ("alignment", "one-click") and stream == BULK and is_ours else "warn"
-
-
-def deciding(findings: Iterable[CheckFinding]) -> CheckFinding | None:
-    """The one that wins."""
-    return next((each for each in findings if each.mode == "enforce"), None)
 
 
 def refusal(finding: CheckFinding, now: float) -> Reply:

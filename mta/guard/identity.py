@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from mta.core.check import Answer, Mail, Refuse
 from mta.core.mail.dmarc import alignment
-from mta.core.mail.header import values
+from mta.core.mail.header import Header, values
 from mta.core.mail.taglist import tags
 from mta.core.mail.unsubscribe import missing
 from mta.core.model import Go
@@ -36,7 +36,7 @@ class Identity:
         author, path = mail.author, mail.path
         if not author or author == path or (mail.domain is not None and author == mail.domain.name):
             return GO
-        signers = _signers(mail.content) if mail.content else []
+        signers = _signers(mail.header) if mail.header is not None else []
         if mail.domain is not None:
             signers.append(mail.domain.name)
         if alignment(author, signers, path, self._records.walked) is not False:
@@ -67,17 +67,34 @@ class Identity:
                 await self._records.fresh_key(domain.name, key.selector)
 
 
+def is_nobodys(mail: Mail) -> bool:
+    """Nobody has added its From domain."""
+    return mail.domain is None
+
+
+def is_sender(mail: Mail) -> bool:
+    """It is nobody's, and aligned by the sender that the client names."""
+    return mail.domain is None and mail.author in ("", mail.sender)
+
+
+def is_no_list(mail: Mail) -> bool:
+    """It is nobody's, and has not the first field."""
+    return mail.domain is None and mail.header is not None and not mail.header.is_list
+
+
 def one_click(mail: Mail, now: float) -> Answer:
     """Can the recipient leave the list with one click?"""
-    found = values(mail.content, len(mail.content), b"list-unsubscribe", b"list-unsubscribe-post")
-    lacks = missing(found[b"list-unsubscribe"], found[b"list-unsubscribe-post"])
+    header = mail.header
+    if header is None:
+        return GO
+    lacks = missing(values(header, b"list-unsubscribe"), values(header, b"list-unsubscribe-post"))
     return _no_click(lacks) if lacks else GO
 
 
-def _signers(content: bytes) -> list[str]:
+def _signers(header: Header) -> list[str]:
     """The d= of the signatures that the application brings; whether they hold others will see."""
-    found = values(content, len(content), b"dkim-signature")[b"dkim-signature"]
-    domains = [tags(each).get("d", "") for each in found[:MAX_SIGNATURES]]
+    found = values(header, b"dkim-signature")[:MAX_SIGNATURES]
+    domains = [tags(each).get("d", "") for each in found]
     return [each for each in domains if _DOMAIN.fullmatch(each)]
 
 
@@ -100,5 +117,6 @@ def _not_shown(domain: str, name: str) -> Refuse:
     return Refuse(f"DNS does not show the key of {domain}: publish the TXT record {name}")
 
 
+@lru_cache(maxsize=2)
 def _no_click(lacks: str) -> Refuse:
     return Refuse(f"Bulk mail needs a one-click unsubscription: add the field {lacks}")

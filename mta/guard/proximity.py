@@ -23,7 +23,7 @@ from mta.clock import Clock, Every
 from mta.core.check import Answer, Mail, Refuse
 from mta.core.limits.budget import VOLUMES
 from mta.core.limits.day import HOUR, HOURS, Day
-from mta.core.mail.header import values
+from mta.core.mail.header import HeaderError, scan
 from mta.core.mail.mailbox import domain
 from mta.core.mail.message import header_block
 from mta.core.model import Batch, Go, Message
@@ -140,8 +140,10 @@ def _author(batch: Batch) -> str:
     """Of a message that was read from disk."""
     content = batch.message.content
     head = batch.head if content is None else header_block(content)
-    found = values(head, len(head), b"from")[b"from"] if head else []
-    return domain(found[0]) if len(found) == 1 else ""
+    try:
+        return domain(scan(head, len(head)).authors[0][1])
+    except HeaderError:  # a notice of ours has a From; what was imported may have none
+        return ""
 
 
 def _mail(message: Message, author: str, provider: str) -> Mail:

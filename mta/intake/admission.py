@@ -28,7 +28,7 @@ import msgspec
 from mta.clock import Clock
 from mta.config.policy import Current, Policy
 from mta.config.settings import EightBit, IdentitySettings, Settings
-from mta.core.check import At, Mail, deciding, refusal
+from mta.core.check import refusal
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
 from mta.core.mail import eightbit, feedbackid
@@ -123,33 +123,23 @@ class Admission:
             return error.reply
         now = self._clock.now()
         author = domain(header.authors[0][1])
-        refused = _judge(credential, header, limits.hops) or self._check(submission, author, pieces[0], now)
+        refused = _judge(credential, header, limits.hops)
         if refused is not None:
             return refused
+        forbids = self._checks.accept(credential, author, submission.sender.domain, header)
+        if forbids is not None:
+            return refusal(forbids, now)
         queue_id = self._spool.mint()
         fields, message_id = _fields(settings, submission, header, queue_id, now)
         identity = settings.identity
         if identity.feedback_id or identity.complaints:
-            fields += _told(identity, credential, author, pieces[0])
+            fields += _told(identity, credential, author, header)
         stamped = stamp(pieces, header, fields)
         owned = _Owned(policy, submission, queue_id, message_id, author, header.reason, now, answer)
         if size > (LARGE_EIGHT_BIT if settings.eight_bit == "convert" else LARGE):
             return self._own_large(owned, stamped)
         self._own(owned, *_content(settings.eight_bit, stamped))
         return None
-
-    def _check(self, submission: Submitted, author: str, content: bytes, now: float) -> Reply | None:
-        """Does a check forbid it?"""
-        checks, credential = self._checks, submission.credential
-        ours = checks.find(author)
-        if not checks.asks(At.ACCEPT, credential.stream, ours is not None):
-            return None
-        sender = submission.sender.domain
-        mail = Mail(
-            author, sender, credential.stream, credential.tenant, credential.login, ours, content
-        )  # fmt: skip
-        finding = deciding(checks.ask(At.ACCEPT, mail))
-        return None if finding is None else refusal(finding, now)
 
     def _own(self, owned: _Owned, content: bytes, left: str, is_converted: bool) -> None:
         if left:
@@ -251,15 +241,15 @@ def _fields(
     return fields.encode(), message_id
 
 
-def _told(identity: IdentitySettings, credential: Credential, author: str, content: bytes) -> bytes:
+def _told(identity: IdentitySettings, credential: Credential, author: str, header: Header) -> bytes:
     """What providers are to tell complaints by, and to whom; what the application has written stays."""
-    fields = {}
-    if identity.feedback_id is not None:
+    fields = ""
+    if identity.feedback_id is not None and addable(header, b"feedback-id"):
         words = credential.stream, credential.tenant, credential.login, author
-        fields[b"feedback-id"] = f"Feedback-ID: {feedbackid.filled(identity.feedback_id, *words)}\r\n"
-    if identity.complaints is not None:
-        fields[b"cfbl-address"] = f"CFBL-Address: {identity.complaints}; report=arf\r\n"
-    return "".join(fields[name] for name in addable(content, len(content), *fields)).encode()
+        fields += f"Feedback-ID: {feedbackid.filled(identity.feedback_id, *words)}\r\n"
+    if identity.complaints is not None and addable(header, b"cfbl-address"):
+        fields += f"CFBL-Address: {identity.complaints}; report=arf\r\n"
+    return fields.encode()
 
 
 def _content(eight_bit: EightBit, pieces: list[bytes]) -> tuple[bytes, str, bool]:

@@ -75,10 +75,11 @@ async def explain_checks(
     for at in At:
         for mail in mails:
             said = {each.check: each for each in checks.look(at, mail)}
-            for check, mode in checks.asks(at, mail.stream, domain is not None):
-                if check.name != "one-click":
-                    row = rows.setdefault(check.name, _said(check.name, said.get(check.name)))
-                    row["modes"][mail.stream] = mode
+            for each in checks.asks(at, mail.stream, domain is not None):
+                name = each.check.name
+                if name != "one-click":
+                    row = rows.setdefault(name, _said(name, said.get(name)))
+                    row["modes"][mail.stream] = each.mode
     return list(rows.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mta.core.check import CheckFinding, CheckMode, CheckName, Drop, Refuse, deciding, refusal, usual
+from mta.core.check import CheckFinding, CheckMode, CheckName, Drop, Refuse, refusal, usual
 from mta.core.model import Reply, Wait
 
 
@@ -25,14 +25,6 @@ def test_the_mode_where_nobody_says_one(
     check: CheckName, stream: str, is_ours: bool, mode: CheckMode
 ) -> None:
     assert usual(check, stream, is_ours) == mode
-
-
-def test_the_first_that_is_enforced_wins_over_warnings_before_it() -> None:
-    one = CheckFinding("key", "warn", Refuse("no key"))
-    two = CheckFinding("alignment", "enforce", Refuse("not aligned"))
-    three = CheckFinding("one-click", "enforce", Refuse("no click"))
-    assert deciding([one, two, three]) is two
-    assert deciding([one]) is None
 
 
 def test_a_refusal_says_what_and_who_and_a_wait_how_long() -> None:

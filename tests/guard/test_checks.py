@@ -277,3 +277,15 @@ async def test_nothing_is_added_that_nobody_asked_for(tmp_path: Path) -> None:
     head = (await sent(tmp_path, mail_of())).partition(b"\r\n\r\n")[0]
     assert b"Feedback-ID" not in head
     assert b"CFBL" not in head
+
+
+async def test_the_first_that_is_enforced_wins_over_warnings_before_it(tmp_path: Path) -> None:
+    modes = GuardSettings({"alignment": "warn", "key": "enforce", "one-click": "enforce"})
+    async with house(tmp_path, guard=modes) as one:
+        for name in ("src.test", "other.test"):
+            await known(one, name, name)
+        said = await one.send("b@dst.test", content=mail_of(), sender="a@other.test")
+        assert said.endswith("(check key)")
+        await one.event(3, type="check")
+        told = {each["check"]: each["mode"] for each in one.of(type="check")}
+        assert told == {"alignment": "warn", "key": "enforce", "one-click": "enforce"}

@@ -3,7 +3,7 @@
 Between: admission asks; docs/headers.md shows the same table to people.
 Contract: pure. `TABLE` is all that we do about a header block. `scan` judges it in one pass of C, in a time
     that grows with the number of its octets, and no further than the limit; the body is never looked at.
-    `stamp` makes the only changes. `values` are those of all fields of a name, in lower case, folded or not.
+    `stamp` makes the only changes.
 Raises: HeaderError, carrying the reply to give, from `scan`.
 Standards: RFC 5322 2.2, 3.6 (fields, and how often), 3.6.3, 3.6.6 (Bcc), RFC 5321 4.4 (Return-Path),
     RFC 6409 8 (what a submission server may add), RFC 6376 3.5, 5.4.2, 8.15 (h= covers the last fields of a
@@ -91,8 +91,10 @@ def _names(fate: Fate) -> tuple[bytes, ...]:
 _ONCE = _names(Fate.REFUSED)
 _OUT = _names(Fate.REMOVED)
 _JUDGED = _names(Fate.FORBIDDEN)
+_ASKED = (b"list-unsubscribe", b"list-unsubscribe-post", b"feedback-id", b"cfbl-address")  # by others
 _USUAL = {
     b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id", b"received", b"dkim-signature",
+    *_ASKED,
 }  # fmt: skip
 _SHOWN = {name: name.decode().title().replace("-Id", "-ID") for row in TABLE for name in row.names}
 
@@ -100,7 +102,7 @@ _SHOWN = {name: name.decode().title().replace("-Id", "-ID") for row in TABLE for
 # Quantifiers that never go back: of 40 MB of folded Bcc the others kept 2.4 GB of places to go back to.
 _FIELD = re.compile(
     rb"\n(?:(%b)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)|(?![ \t]|[!-9;-~]++[ \t]*+:|\Z))"
-    % b"|".join(sorted(_SHOWN))
+    % b"|".join(sorted((*_SHOWN, *_ASKED)))
 )
 _MESSAGE_ID = re.compile(rb"\n(message-id)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)")
 _ODD = (b" ", b"\t", b">")  # as a first octet
@@ -122,6 +124,8 @@ class Header(msgspec.Struct, frozen=True):
     hops: int  # Received fields
     out: list[tuple[int, int]]  # where there is what does not go on, in order
     reason: str  # what was left undone, and why
+    fields: list[tuple[bytes, bytes]] = []  # all that were looked at, in order: lower-case name and value
+    is_list: bool = False  # it has a List-Unsubscribe field
 
 
 class HeaderError(Exception):
@@ -163,31 +167,23 @@ def scan(content: bytes, limit: int) -> Header:
         if (is_whole or b"dkim-signature" not in last) and not is_empty:
             message_id = b"" if known is None else _message_id(content, block)
             authors = [("From", last[b"from"].strip())]
-            return Header(authors, message_id, date is None, known is None, b"received" in last, [], "")
-    return _judge(content, block, begin)
+            is_list, hops = b"list-unsubscribe" in last, b"received" in last
+            return Header(authors, message_id, date is None, known is None, hops, [], "", fields, is_list)
+    return _judge(content, block, begin, fields)
 
 
-def values(content: bytes, limit: int, *names: bytes) -> dict[bytes, list[bytes]]:
-    """What the fields of these names say, in a block that `scan` took; names are in lower case."""
-    found: dict[bytes, list[bytes]] = {name: [] for name in names}
-    pattern = rb"\n(%b)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)" % b"|".join(map(re.escape, names))
-    for name, value in re.findall(pattern, _block(content, limit)):
-        found[name].append(value.strip())
-    return found
+def values(header: Header, name: bytes) -> list[bytes]:
+    """What the fields of a name say that `scan` looks at, in lower case, folded or not."""
+    return [value.strip() for each, value in header.fields if each == name]
 
 
-def addable(content: bytes, limit: int, *names: bytes) -> list[bytes]:
-    """Which of these fields may be put on top: they are missing, and no signature says that they are."""
-    found = values(content, limit, b"dkim-signature", *names)
-    signatures = found.pop(b"dkim-signature")
-    return [
-        name
-        for name, there in found.items()
-        if not there and not any(_covered(each, name) for each in signatures)
-    ]
+def addable(header: Header, name: bytes) -> bool:
+    """May such a field be put on top? It is missing, and no signature says that it is."""
+    signatures = values(header, b"dkim-signature")
+    return not values(header, name) and not any(_covered(each, name) for each in signatures)
 
 
-def _judge(content: bytes, block: bytes, begin: int) -> Header:
+def _judge(content: bytes, block: bytes, begin: int, fields: list[tuple[bytes, bytes]]) -> Header:
     places: Places = {}
     for found in _FIELD.finditer(block, begin):
         places.setdefault(found[1], []).append(found)
@@ -207,6 +203,8 @@ def _judge(content: bytes, block: bytes, begin: int) -> Header:
         len(places.get(b"received", ())),
         [(0, begin), *out] if begin else out,
         "; ".join(filter(None, (reason, more))),
+        fields,
+        any(name == b"list-unsubscribe" for name, _ in fields),
     )
 
 
