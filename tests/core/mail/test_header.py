@@ -143,7 +143,8 @@ def test_fields_are_found_in_any_case_folded_and_only_in_the_header_block() -> N
 @pytest.mark.parametrize("twice", [b"", b"List-Unsubscribe: <z>\r\n", b"To: a\r\nBcc: b\r\n"])
 def test_what_others_ask_for_is_found_in_the_same_pass(twice: bytes) -> None:
     found = scan(
-        FROM + b"LIST-Unsubscribe : <X>,\r\n <Y>\r\n" + twice + b"list-unsubscribe-post:z\r\nX-List-Unsubscribe: q\r\n"
+        FROM + b"LIST-Unsubscribe : <X>,\r\n <Y>\r\n" + twice
+        + b"list-unsubscribe-post:z\r\nX-List-Unsubscribe: q\r\n"
         b"DKIM-Signature: h=from:feedback-id\r\n\r\nList-Unsubscribe: body\r\nCFBL-Address: body\r\n",
         LIMIT,
     )  # fmt: skip
