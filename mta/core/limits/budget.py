@@ -18,7 +18,7 @@ LANES = 20_000  # one source's mail to one site
 LEARNED = 10_000  # branches, here and on disk
 ROUTES = 50_000  # domains
 RECORDS = 10_000  # names in DNS, for each of the two kinds of records that checks look at
-VOLUMES = 10_000  # pairs of a From domain and a provider, here and on disk; some 400 octets each
+VOLUMES = 10_000  # pairs of a From domain and a provider, here and on disk; some 440 octets each
 CONNECTION_MEMORY = 100 * KIB  # of one to a peer, with TLS and the lane that it may be the only one of
 CONNECTION_SHARE = 8  # an N-th of memory may be connections to peers
 

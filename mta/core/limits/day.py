@@ -20,7 +20,7 @@ _ALL = struct.Struct(f"<{HOURS}I")
 
 
 class Day:
-    """Counts of 24 hours; some 400 octets of memory with its place in a table."""
+    """Counts of 24 hours; some 440 octets of memory with its place in a table."""
 
     __slots__ = ("_counts", "hour", "told", "total")
 
