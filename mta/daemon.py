@@ -22,6 +22,7 @@ from mta.api.control import Control, ControlError
 from mta.clock import Clock, Every
 from mta.config.policy import Current, Policy, PolicyError, fixed
 from mta.config.settings import Endpoint, ListenerSettings, Settings
+from mta.core.check import At, Check
 from mta.core.event import Event, Type, rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
 from mta.core.queue.last import read
@@ -33,6 +34,10 @@ from mta.delivery.router import Router
 from mta.dns.authority import Authority
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
+from mta.guard.checks import Checks
+from mta.guard.identity import Identity, is_no_list, is_nobodys, is_sender, one_click
+from mta.guard.proximity import Proximity
+from mta.guard.records import Records
 from mta.intake.admission import Admission
 from mta.intake.authentication import Authenticator
 from mta.intake.capacity import Capacity
@@ -42,7 +47,7 @@ from mta.ops import descriptors, logs, memory
 from mta.ops.addresses import local_addresses
 from mta.ops.certificate import Watch
 from mta.ops.notify import Notify
-from mta.outbound.explanation import explain
+from mta.outbound.explanation import author_of, explain, explain_checks
 from mta.outbound.outcome import Settler
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
@@ -57,6 +62,7 @@ from mta.store.credentials import CredentialStore
 from mta.store.database import FILE, Database
 from mta.store.domains import DomainStore
 from mta.store.hosts import HostStore
+from mta.store.volumes import VolumeStore
 
 MAX_LISTED = 10_000  # recipients that `queue list` shows
 
@@ -88,6 +94,23 @@ class Daemon:
         self.capacity = Capacity(self.current, self.spool, clock)
         self.authenticator = Authenticator(self.credentials, clock)
         self.resolver = Resolver(settings.dns, clock, self.metrics.dns_ignored.inc)
+        self.records = Records(self.resolver, clock, self.metrics)
+        self.identity = Identity(self.records)
+        self.proximity = Proximity(VolumeStore(self.database), clock, self.metrics)
+        self.checks = Checks(
+            (
+                Check("alignment", At.ACCEPT, self.identity.alignment, is_sender),
+                Check("key", At.ACCEPT, self.identity.key, is_nobodys),
+                Check("one-click", At.ACCEPT, one_click, is_no_list),
+                Check("proximity", At.ATTEMPT, self.proximity.ask),
+            ),
+            self.signer.domain,
+            self.current,
+            self.spool,
+            clock,
+            self.metrics,
+        )
+        self.proximity.on_near = self.checks.near
         self.admin = Admin(settings.admin.bind, self.metrics, self._not_ready, clock, settings.hostname)
         self.control = Control(
             settings.control_socket,
@@ -133,6 +156,7 @@ class Daemon:
             ("delivery", self.pool.adopted),
             ("delivery", lambda old, new: self.pool.out.become(self._outgoing())),
             ("intake", self.capacity.adopted),
+            ("guard", self.checks.adopted),
             ("intake", self._doors_adopted),
         )
         self.current.policy = policy
@@ -219,8 +243,12 @@ class Daemon:
         self.router = Router(current, self.resolver, self.clock, local_addresses(), sandbox)
         self.hosts = Hosts(HostStore(self.database), self.spool, self.clock, self.metrics)
         await self.hosts.start(tasks)
+        self.records.start(tasks)
+        await self.proximity.start(tasks)
+        self.checks.start()
         connector = Connector(self.router, self.hosts, self.clock)
         settler = Settler(self.spool, current, self.clock, self.metrics)
+        settler.on_delivered = self.proximity.delivered
         self.pool = Pool(
             connector,
             current,
@@ -236,7 +264,9 @@ class Daemon:
         )
         await self.pool.start(tasks)
         await self.scheduler.start(tasks)
-        admission = Admission(current, self.spool, self.signer, self.clock, self.scheduler.accepted)
+        admission = Admission(
+            current, self.checks, self.signer, self.spool, self.clock, self.scheduler.accepted
+        )
         self.intake = Intake(
             current,
             self.authenticator,
@@ -367,6 +397,8 @@ class Daemon:
             await self.pool.drain(grace)
         if hasattr(self, "hosts"):
             await self.hosts.stop()
+            await self.proximity.stop()
+            self.checks.stop()
         if self.sandbox is not None:
             await self.sandbox.drain(grace)
         self._tides.stop()
@@ -380,6 +412,7 @@ class Daemon:
         if hasattr(self, "rotation"):
             self.rotation.stop()
         await self.control.stop()
+        self.records.stop()
         await self.admin.stop()
 
     # What operators ask
@@ -399,7 +432,11 @@ class Daemon:
         try:
             destination = str(parameters.get("destination", ""))
             sources = self.current.policy.sources
-            return await explain(self.router, sources, destination, self.pool.state, self.hosts.shown)
+            answer = await explain(self.router, sources, destination, self.pool.state, self.hosts.shown)
+            if author := author_of(str(parameters.get("from") or "")):
+                provider, streams = answer.get("provider") or "", self.settings.streams
+                answer["checks"] = await explain_checks(self.checks, self.identity, author, provider, streams)
+            return answer
         except ValueError as error:
             raise ControlError(str(error)) from None
 
@@ -450,6 +487,8 @@ class Daemon:
         metrics.connections_out_waiting.set_function(lambda: len(self.pool.queue))
         metrics.branches_learned.set_function(lambda: self.pool.learned)
         metrics.signers_known.set_function(lambda: self.signer.known)
+        metrics.check_records.set_function(lambda: len(self.records))
+        metrics.check_volumes.set_function(lambda: len(self.proximity))
         metrics.routes_known.set_function(lambda: self.router.known)
         metrics.threads.set_function(threading.active_count)
         metrics.memory_receiving_bytes.set_function(lambda: self.capacity.memory.used)

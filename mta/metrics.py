@@ -35,6 +35,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from mta.core.check import NAMES, CheckName
 from mta.core.model import Kind
 
 # IANA's service names for 587 and 465; "network" is where the client's address is the credential.
@@ -42,6 +43,7 @@ ListenerName = Literal["submission", "submissions", "network"]
 Room = Literal[
     "intake",
     "signing",
+    "guard",
     "spool",
     "outbound",
     "delivery",
@@ -129,6 +131,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._intake()
+        self._guard()
         self._outbound()
         self._dns()
         self._spool()
@@ -189,6 +192,24 @@ class Metrics:
             "mta_disk_free_bytes", "What the spool's disk has left for us.", registry=registry
         )
         self.connections_in = Gauge("mta_connections_in", "Open connections of clients.", registry=registry)
+
+    def _guard(self) -> None:
+        registry = self.registry
+        names: Mapping[CheckName, str] = {name: name for name in NAMES}
+        self.check_warnings = Counts(
+            "mta_check_warnings", "Objections of checks in mode warn.", "check", names, registry
+        ).children
+        self.check_refusals = Counts(
+            "mta_check_refusals", "Objections of checks in mode enforce.", "check", names, registry
+        ).children
+        self.check_records = Gauge(
+            "mta_check_records", "Names whose DNS records checks have in memory.", registry=registry
+        )
+        self.check_volumes = Gauge(
+            "mta_check_volumes",
+            "Pairs of a From domain and a provider whose recipients are counted.",
+            registry=registry,
+        )
 
     def _outbound(self) -> None:
         registry = self.registry

@@ -27,14 +27,24 @@ from mta.api import admin
 from mta.cli.main import DEFAULT, main
 from mta.cli.sandbox import OPEN
 from mta.config.load import load
-from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Identity, Settings, SpoolSettings, Stream
-from mta.core.limits import budget, guesses, level, proofs, sparing, throttle
-from mta.core.mail import carried
+from mta.config.settings import (
+    ADMIN_BIND,
+    DAY,
+    HOUR,
+    MINUTE,
+    IdentitySettings,
+    Settings,
+    SpoolSettings,
+    Stream,
+)
+from mta.core.limits import budget, guesses, hourly, level, proofs, sparing, throttle
+from mta.core.mail import carried, dmarc
 from mta.core.mail.header import MAX_FIELDS
 from mta.core.queueid import INSTANCES
 from mta.core.route import hosts
 from mta.delivery import branches
 from mta.dns import cache, resolver, servers
+from mta.guard import proximity, records
 from mta.intake import authentication, strangers
 from mta.metrics import Metrics
 from mta.ops import certificate, descriptors, findings, logs, notify
@@ -142,6 +152,11 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("README.md", f"`admin.bind` ({ADMIN_BIND})"),
     ("commands.md", f"`{DEFAULT}` by default"),
     ("README.md", f"plays {WORDS_FOR[len(ATTACKS.keys() - {'nothing'})]} hostile clients and peers"),
+    ("checks.md", f"a provider took {proximity.NEAR:,} recipients or more"),
+    ("checks.md", f"from {proximity.BULK_SENDER:,} on it is a bulk sender"),
+    ("checks.md", f"for {budget.VOLUMES:,} pairs of a domain and a provider"),
+    ("checks.md", f"with {dmarc.MAX_QUERIES} questions at most"),
+    ("checks.md", f"more than {hourly.EACH} domains of one credential"),
     ("destinations.md", f"by their start every {level.STEEP:.0f} seconds"),
     ("destinations.md", f"up to {throttle.LONGEST / MINUTE:.0f} minutes"),
     ("destinations.md", f"with {hosts.SHORT:.0f} seconds of patience"),
@@ -160,7 +175,7 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("disk.md", f"from {wal.WAL_LIMIT // 2**20} MiB on"),
     ("identity.md", f"RSA with {keys.RSA_BITS} bits"),
     ("identity.md", f"fewer than {keys.LEAST_BITS} bits"),
-    ("identity.md", f"`identity.rotate` ({Identity().rotate / DAY:.0f} days)"),
+    ("identity.md", f"`identity.rotate` ({IdentitySettings().rotate / DAY:.0f} days)"),
     ("identity.md", f"every {rotation.LATEST / MINUTE:.0f} minutes"),
     ("headers.md", f"or {MAX_FIELDS:,} fields"),
     ("headers.md", f"up to {carried.MAX_TAGS}, of {carried.MAX_TAG} octets each"),
@@ -210,6 +225,7 @@ def test_numbers_that_the_pages_have_in_words() -> None:
     assert dial.HEAD_START == 0.25  # "a quarter of a second"
     assert queue.UNWRITABLE_WAIT == HOUR  # "in an hour"
     assert resolver.LONGEST == DAY  # "a day at most"
+    assert (records.SOONEST, records.HOLDS) == (MINUTE, DAY)  # "within a minute", "for a day"
     assert authentication.THREADS == 2  # "two at once", "2 for passwords"
     assert connection.ACCEPTED == 1  # a tenth of an error
 

@@ -27,9 +27,10 @@ LABEL = len("provider")  # the first column
 
 @click.command()
 @click.argument("destination")
+@click.option("--from", "author", metavar="DOMAIN", help="Tell what our checks say of mail from there, too.")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 @click.pass_obj
-def explain(settings: Callable[[], Settings], destination: str, as_json: bool) -> None:
+def explain(settings: Callable[[], Settings], destination: str, author: str | None, as_json: bool) -> None:
     """Tell where mail for DESTINATION goes, and on which terms.
 
     DESTINATION is an address, a domain, or the name of a provider such as google.
@@ -37,7 +38,7 @@ def explain(settings: Callable[[], Settings], destination: str, as_json: bool) -
     terms = settings()
     unknown = "nothing is known"
     try:
-        answer = call(terms.control_socket, "explain", {"destination": destination})
+        answer = call(terms.control_socket, "explain", {"destination": destination, "from": author})
     except NotRunning as error:
         click.echo(f"{error}; so this is what settings and DNS say", err=True)
         answer = _alone(terms, destination)
@@ -70,6 +71,8 @@ def _alone(settings: Settings, destination: str) -> dict[str, Any]:
 def _lines(answer: Mapping[str, Any], unknown: str) -> Iterator[str]:
     """The answer for people: a fact a line, with its kind at the front; `unknown` stands for no state."""
     yield answer["destination"]
+    if answer.get("checks"):
+        yield from _aligned(list(_checks(answer["checks"])))
     if "problem" in answer:
         problem = answer["problem"]
         yield f"  mail for {answer['domain']} {FATES[problem['kind']]}: {problem['reply']}"
@@ -94,6 +97,13 @@ def _way(answer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         if answer.get(name):
             yield name, ", ".join(answer[name])
     yield from _provider(answer)
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for check in checks:
+        modes = ", ".join(f"{mode} on {stream}" for stream, mode in check["modes"].items())
+        says = f"{check['says']}: {check['reason']}" if check["reason"] else check["says"]
+        yield "check", check["check"], modes, says
 
 
 def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, NewType
 
+from mta.core.check import CheckMode
 from mta.core.limits.room import Quota as Quota
 from mta.core.limits.room import Size as Size
 from mta.core.limits.throttle import Rate
@@ -27,6 +28,9 @@ Port = NewType("Port", int)  # 1 to 65535
 Address = NewType("Address", str)  # numeric, as `ipaddress` writes it
 HostName = NewType("HostName", str)  # lower-case A-labels, no final dot
 Suffix = NewType("Suffix", str)  # of host names: two labels or more, and no public suffix
+
+MailAddress = NewType("MailAddress", str)  # user@example.com, ASCII
+FeedbackId = NewType("FeedbackId", str)  # a pattern: `core.mail.feedbackid` fills it
 
 PRIORITIES = {"transactional": Priority(4), "bulk": Priority(-4)}  # of streams that do not say theirs
 
@@ -82,14 +86,49 @@ class Stream:
     priority: Priority | None = None  # none: 4 for transactional, -4 for bulk, 0 for any other
     hours: Window | None = None  # when its mail may be delivered; none: always
     pool: str | None = None  # the sources that its mail leaves from; none: `default`
+    checks: Mapping[str, CheckMode] = field(default_factory=dict)  # above those of `guard`
 
     def __post_init__(self) -> None:
+        _check_modes(self.checks)
         if not self.expire or not self.retry_first:
             raise ValueError("expire and retry_first are never 0: the mail would not be tried again")
         if self.retry_max < self.retry_first:
             raise ValueError("retry_first is above retry_max")
         if self.hours is not None and self.expire <= self.hours.longest_pause:
             raise ValueError("hours pause for longer than expire: mail would expire before it may go")
+
+
+def _check_modes(checks: Mapping[str, CheckMode]) -> None:
+    if checks.get("proximity") == "enforce":
+        raise ValueError(
+            "checks.proximity is warn or off: it counts what was delivered, and keeps nothing back"
+        )
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """What protects our reputation."""
+
+    checks: Mapping[str, CheckMode] = field(default_factory=dict)  # by name; of those left out docs/checks.md
+
+    def __post_init__(self) -> None:
+        _check_modes(self.checks)
+
+
+@dataclass(frozen=True)
+class IdentitySettings:
+    """As whom we send, besides what `mta domain` knows."""
+
+    default: HostName | None = None  # the domain that signs where nobody has added that of the From field
+    second: HostName | None = None  # the domain that signs as well: where feedback loops are enrolled
+    rotate: Duration = Duration(180 * DAY)  # a key is followed by a new one at this age; 0: by hand only
+    feedback_id: FeedbackId | None = None  # what a message gets that has no Feedback-ID field
+    complaints: MailAddress | None = None  # what it gets as CFBL-Address (RFC 9477)
+
+    @property
+    def is_silent(self) -> bool:
+        """Nobody signs but who was added, and only his own."""
+        return self.default is None and self.second is None
 
 
 @dataclass(frozen=True)
@@ -162,20 +201,6 @@ class Tls:
 
     certificate: Path | None = None
     key: Path | None = None
-
-
-@dataclass(frozen=True)
-class Identity:
-    """As whom mail is signed, besides what `mta domain` knows."""
-
-    default: HostName | None = None  # the domain that signs where nobody has added that of the From field
-    second: HostName | None = None  # the domain that signs as well: where feedback loops are enrolled
-    rotate: Duration = Duration(180 * DAY)  # a key is followed by a new one at this age; 0: by hand only
-
-    @property
-    def is_silent(self) -> bool:
-        """Nobody signs but who was added, and only his own."""
-        return self.default is None and self.second is None
 
 
 @dataclass(frozen=True)
@@ -255,7 +280,8 @@ class Settings:
     routes: Mapping[str, StaticRoute] = field(default_factory=dict)
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     destinations: Mapping[str, Destination] = field(default_factory=dict)  # always with `default`, complete
-    identity: Identity = Identity()
+    identity: IdentitySettings = IdentitySettings()
+    guard: GuardSettings = GuardSettings()
     dns: Dns = Dns()
     tls: Tls = Tls()
     spool: SpoolSettings = SpoolSettings()

@@ -25,18 +25,22 @@ from mta.config.settings import (
     Address,
     Duration,
     Endpoint,
+    FeedbackId,
     Hop,
     HostName,
     Instance,
+    MailAddress,
     Port,
     Priority,
     Size,
     Suffix,
 )
+from mta.core.check import NAMES
 from mta.core.limits.order import HIGHEST, LOWEST
 from mta.core.limits.throttle import Rate
 from mta.core.limits.window import Window
-from mta.core.mail.address import PathError, a_label
+from mta.core.mail import feedbackid
+from mta.core.mail.address import PathError, a_label, parse
 from mta.core.queueid import INSTANCES
 
 # The count of digits is bounded: beyond it int() refuses with other words and float() answers inf.
@@ -132,6 +136,31 @@ def label(text: str) -> str:
     if not _LABELLED.fullmatch(text):
         raise ValueError(f"{text!r} is not a name: write letters, digits, '.', '_' and '-', 64 at most")
     return text
+
+
+def check_name(text: str) -> str:
+    """One of our checks."""
+    if text not in NAMES:
+        raise ValueError(f"{text!r} is no check; there are {', '.join(NAMES)}")
+    return text
+
+
+def mail_address(text: str) -> MailAddress:
+    """An address for a header field, in ASCII."""
+    words = f"{text!r} is not an address: write user@example.com"
+    try:
+        path, parameters = parse(b"FROM", f"FROM:<{text}>".encode())
+    except PathError:
+        raise ValueError(words) from None
+    if path.address != text or parameters or not text.isascii() or not text:
+        raise ValueError(words)
+    return MailAddress(text)
+
+
+def feedback_id(text: str) -> FeedbackId:
+    """A pattern such as {stream}:{tenant}:{domain}:example."""
+    feedbackid.check(text)
+    return FeedbackId(text)
 
 
 def window(text: str) -> Window:

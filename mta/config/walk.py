@@ -27,9 +27,11 @@ from mta.config.settings import (
     Destination,
     Duration,
     Endpoint,
+    FeedbackId,
     Hop,
     HostName,
     Instance,
+    MailAddress,
     Port,
     Priority,
     Size,
@@ -37,6 +39,7 @@ from mta.config.settings import (
     StaticRoute,
     Suffix,
 )
+from mta.core.check import CheckMode
 from mta.core.limits.throttle import Rate
 from mta.core.limits.window import Window
 
@@ -44,7 +47,12 @@ MAX_WORDS = 300  # characters of one problem; values are quoted in it
 UNION: Final = (Union, UnionType)  # `Duration | None` is the former, `Path | None` the latter
 BROKEN: Final = object()  # stands for a value that was refused, so that the rest can still be judged
 # How the keys of a mapping are read, by what it maps to; else any text.
-NAMED: Final = {Destination: units.domain_name, StaticRoute: units.routed_domain, SourceSettings: units.label}
+NAMED: Final[Mapping[Any, Callable[[str], str]]] = {
+    Destination: units.domain_name,
+    StaticRoute: units.routed_domain,
+    SourceSettings: units.label,
+    CheckMode: units.check_name,
+}
 FORMER: Final = {"domains": "destinations"}  # keys that are called otherwise by now
 SHORT: Final = (
     Endpoint,
@@ -228,6 +236,8 @@ SCALARS: Final[Mapping[Any, _Scalar]] = {
     Endpoint: _Scalar("host:port", (STR, INT, FLOAT), units.endpoint, str),
     Hop: _Scalar("host:port", (STR, INT, FLOAT), units.hop, str),
     Address: _Scalar("an address", (STR, FLOAT), units.address, str),
+    MailAddress: _Scalar("an address", (STR,), units.mail_address, str),
+    FeedbackId: _Scalar("a pattern", (STR,), units.feedback_id, str),
     HostName: _Scalar("a host name", (STR,), units.host_name, str),
     Suffix: _Scalar("a suffix of host names", (STR,), units.suffix, str),
     Path: _Scalar("a path", (STR,), _path, str),

@@ -18,6 +18,7 @@ from string import ascii_lowercase
 from typing import Literal
 
 from mta.core.mail.address import PathError, a_label
+from mta.core.mail.taglist import tags
 
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 ALGORITHMS: tuple[Algorithm, ...] = ("rsa-sha256", "ed25519-sha256")
@@ -75,18 +76,15 @@ class DomainKey:
 
     def is_shown_by(self, record: bytes) -> bool:
         """Does a TXT record let receivers verify what this key signs (RFC 6376 3.6.1)?"""
-        tags: dict[str, str] = {}
-        for n, part in enumerate(record.decode("utf-8", "replace").split(";")):
-            name, _, value = part.partition("=")
-            if n and name.strip() == "v":  # it stands first, or the record is none
-                return False
-            tags.setdefault(name.strip(), "".join(value.split()))
+        said = tags(record)
+        if "v" in said and not record.lstrip().startswith(b"v"):  # it stands first, or the record is none
+            return False
         return (
-            tags.get("v", "DKIM1") == "DKIM1"
-            and tags.get("k", "rsa") == self.algorithm.partition("-")[0]
-            and "sha256" in tags.get("h", "sha256").split(":")
-            and not {"*", "email"}.isdisjoint(tags.get("s", "*").split(":"))
-            and tags.get("p", "").rstrip("=") == self.public.rstrip("=")
+            said.get("v", "DKIM1") == "DKIM1"
+            and said.get("k", "rsa") == self.algorithm.partition("-")[0]
+            and "sha256" in _words(said.get("h", "sha256"))
+            and not {"*", "email"}.isdisjoint(_words(said.get("s", "*")))
+            and "".join(said.get("p", "").split()).rstrip("=") == self.public.rstrip("=")
         )
 
     def moved(self, state: KeyState, now: float) -> DomainKey:
@@ -160,6 +158,10 @@ def new_selector(algorithm: Algorithm, day: str, taken: set[str]) -> str:
         if stem + suffix not in taken:
             return f"{stem}{suffix}"
     raise ValueError(f"{len(taken)} selectors are enough for one day")
+
+
+def _words(listed: str) -> list[str]:
+    return [each.strip() for each in listed.split(":")]
 
 
 def _name(text: str, what: str) -> str:

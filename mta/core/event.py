@@ -38,6 +38,7 @@ class Type(enum.Enum):
     AMBIGUOUS = "ambiguous"  # the connection was lost after the dot
     CANCEL = "cancel"  # an operator took the recipient out of the queue; `reason` says what for
     LIMIT = "limit"  # a window or a rate changed
+    CHECK = "check"  # a check of ours objects; `reason` says to what, `untold` how often more
     STATE = "state"  # a source, site or tenant changed its state
 
 
@@ -86,10 +87,13 @@ class Event(msgspec.Struct, omit_defaults=True, eq=False):
     duration_ms: int = 0
     rule: str = ""  # the reply rule that decided
     limit: LimitField | None = None
-    untold: int = 0  # so many more of the same reason in the minute before, by clients without a credential
+    untold: int = 0  # so many more of the same, which no event of their own tells of
     client: str = ""  # the numeric address of who submitted, or tried to
     tags: tuple[str, ...] = ()  # the message's
     metadata: msgspec.Raw = NO_METADATA  # a JSON object: the message's, in the first of its receptions
+    check: str = ""  # which one objects
+    mode: str = ""  # enforce (the mail was refused), warn (it goes on)
+    domain: str = ""  # in From
 
 
 def about(kind: Type, message: Message, recipient: Recipient, now: float) -> Event:

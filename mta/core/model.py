@@ -60,9 +60,8 @@ class Message(msgspec.Struct, eq=False):
     tags: tuple[str, ...] = ()  # the sender's, for events
     score: int | None = None  # the sender's, 0 to 100
     metadata: str = ""  # the sender's, a JSON object; only said of a message that comes in, or is exported
-    body_hash: bytes = (
-        b""  # SHA-256 of the body in relaxed canonical form (RFC 6376 3.4.4); where it is signed
-    )
+    body_hash: bytes = b""  # SHA-256 of the body in relaxed canonical form, where signed (RFC 6376 3.4.4)
+    author: str = ""  # the domain in From; only known of a message that came in since the start
 
     @property
     def is_own(self) -> bool:

@@ -1,14 +1,16 @@
 """Accept or refuse one message, and own it.
 
-Between: the submission listener hands in a transaction that is complete; the spool commits what is
-    accepted; the scheduler hears of it then.
-Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the
-    reply; for a large message with work to wait for, and then the same. Of the content only the header
-    block changes, as `core.mail.header` has it: Received on top, Date and Message-ID where they are
-    missing, out what does not go on. The body goes on byte for byte, but where 8 bits are to be converted.
-    What its X-MTA fields ask for (`core.mail.carried`) is judged by what the credential may.
+Between: the submission listener hands in a transaction that is complete; the spool commits what is accepted;
+    the scheduler hears of it then.
+Contract: `submit` answers with a Reply that refuses, or None and later one call of `answer` with the reply;
+    for a large message with work to wait for, and then the same. Of the content only the header block
+    changes, as `core.mail.header` has it: Received on top, Date and Message-ID where they are missing,
+    Feedback-ID and CFBL-Address where the settings say so, signatures above all, out what does not go on. The
+    body goes on byte for byte, but where 8 bits are to be converted. What its X-MTA fields ask for
+    (`core.mail.carried`) is judged by what the credential may.
 Raises: nothing for what a client can do.
-Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA).
+Standards: RFC 6409 6 and 8 (submission), RFC 5321 4.4 (Received), 6.3 (loops), RFC 3848 (with ESMTPSA), RFC
+    9477 (CFBL-Address).
 Why: a large content is put together once, under the fields of ours, in a thread: `join` lets go of the GIL,
     and a conversion goes in slices.
 """
@@ -26,17 +28,19 @@ import msgspec
 
 from mta.clock import Clock
 from mta.config.policy import Current, Policy
-from mta.config.settings import EightBit, Settings
+from mta.config.settings import EightBit, IdentitySettings, Settings
+from mta.core.check import refusal
 from mta.core.credential import ANY, Credential
 from mta.core.event import Event, ReplyField, Type, about, rfc3339
-from mta.core.mail import eightbit
+from mta.core.mail import eightbit, feedbackid
 from mta.core.mail.address import EnvelopePath, PathError, a_label
 from mta.core.mail.carried import NOTHING, Carried, read
-from mta.core.mail.header import Header, HeaderError, begun, scan, stamp
-from mta.core.mail.mailbox import MAX_FIELD, addresses
+from mta.core.mail.header import Header, HeaderError, addable, begun, scan, stamp
+from mta.core.mail.mailbox import MAX_FIELD, addresses, domains
 from mta.core.mail.text import fit
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
+from mta.guard.checks import Checks
 from mta.signing.signer import Signed, Signer, SigningError, SigningPlan
 from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
@@ -87,6 +91,7 @@ class _Owned(msgspec.Struct):
     submission: Submitted
     queue_id: int
     message_id: str
+    author: str  # the domain in From
     reason: str  # for its events
     now: float
     answer: Answer
@@ -105,12 +110,14 @@ class Admission:
     def __init__(
         self,
         current: Current,
-        spool: Spool,
+        checks: Checks,
         signer: Signer,
+        spool: Spool,
         clock: Clock,
         accepted: Callable[[Message], None],
     ) -> None:
         self._current = current
+        self._checks = checks
         self._spool = spool
         self._signer = signer
         self._clock = clock
@@ -139,14 +146,24 @@ class Admission:
             terms = _terms(policy, submission, header, now)
         except HeaderError as error:
             return error.reply
-        refusal = _judge(credential, header, limits.hops)
-        if refusal is not None:
-            return refusal
+        authors = domains(header.authors[0][1])
+        author = authors[0] if len(authors) == 1 else ""  # whose policy holds (RFC 9989 5.3.1)
+        refused = _judge(credential, header, limits.hops)
+        if refused is not None:
+            return refused
+        forbids = self._checks.accept(credential, terms.stream, author, submission.sender.domain, header)
+        if forbids is not None:
+            return refusal(forbids, now)
         queue_id = self._spool.mint()
         fields, message_id = _fields(settings, submission, header, queue_id, now)
+        identity = settings.identity
+        if identity.feedback_id or identity.complaints:
+            fields += _told(identity, credential, terms.stream, author, header)
         stamped = stamp(pieces, header, fields)
-        plan = self._signer.plan(header.authors[0][1])
-        owned = _Owned(policy, submission, queue_id, message_id, terms.reason, now, answer, terms, plan)
+        plan = self._signer.plan(authors)
+        owned = _Owned(
+            policy, submission, queue_id, message_id, author, terms.reason, now, answer, terms, plan
+        )
         if size > (LARGE_EIGHT_BIT if settings.eight_bit == "convert" else LARGE):
             return self._own_large(owned, stamped)
         self._own(owned, *_content(settings.eight_bit, stamped))
@@ -215,6 +232,7 @@ class Admission:
             score=carried.score,
             metadata=carried.metadata,
             body_hash=owned.body_hash,
+            author=owned.author,
         )
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
@@ -300,6 +318,19 @@ def _fields(
         message_id = f"<{shown}@{settings.hostname}>"
         fields += f"Message-ID: {message_id}\r\n"
     return fields.encode(), message_id
+
+
+def _told(
+    identity: IdentitySettings, credential: Credential, stream: str, author: str, header: Header
+) -> bytes:
+    """What providers are to tell complaints by, and to whom; what the application has written stays."""
+    fields = ""
+    if identity.feedback_id is not None and addable(header, b"feedback-id"):
+        words = stream, credential.tenant, credential.login, author
+        fields += f"Feedback-ID: {feedbackid.filled(identity.feedback_id, *words)}\r\n"
+    if identity.complaints is not None and addable(header, b"cfbl-address"):
+        fields += f"CFBL-Address: {identity.complaints}; report=arf\r\n"
+    return fields.encode()
 
 
 def _content(eight_bit: EightBit, pieces: list[bytes]) -> tuple[bytes, str, bool]:

@@ -1,20 +1,23 @@
 """What we know of the way to a destination, as plain data: for `mta explain`.
 
 Between: the daemon's control socket, or the command line alone; `delivery.router` has the answers.
-Contract: a destination is an address, a domain, an address literal, or the name of a provider. What cannot be
-    routed has a `problem` instead of hosts and limits. `state` adds what is known of each source's present;
-    None where nothing is; `memory` what is remembered of a host at an address.
+Contract: a destination is an address, a domain, an address literal, or the name of a provider. What cannot
+    be routed has a `problem` instead of hosts and limits. `state` adds what is known of each source's
+    present; None where nothing is; `memory` what is remembered of a host at an address. `explain_checks`
+    tells what the checks say of mail with a domain in From, with the records of DNS looked up; what hangs on
+    the header block of each message (`one-click`) is not among it.
 Raises: ValueError, with words, for what is no destination.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
 
 from mta.config import units
+from mta.core.check import At, CheckFinding, Mail
 from mta.core.limits.throttle import Rate
 from mta.core.mail.address import PathError, a_label
 from mta.core.model import Outcome
@@ -22,6 +25,8 @@ from mta.core.route.hosts import Peer
 from mta.core.route.routing import Host, Route
 from mta.core.route.source import Source, Sources
 from mta.delivery.router import Router
+from mta.guard.checks import Checks
+from mta.guard.identity import Identity
 
 State = Callable[[Route, Source], dict[str, Any] | None]
 Memory = Callable[[Peer], dict[str, Any] | None]
@@ -47,6 +52,41 @@ async def explain(
         return answer | {"problem": {"kind": route.kind.value, "reply": str(route.reply)}}
     hosts = [await _host(router, route, host, memory) for host in route.hosts]
     return answer | {"site": route.site, "hosts": hosts} | _terms(route, sources, state)
+
+
+def author_of(said: str) -> str:
+    """The domain of `user@example.com`, or `example.com`, as checks know it; "" for none."""
+    try:
+        return a_label(said.rpartition("@")[2].removesuffix(".")) if said else ""
+    except PathError as error:
+        raise ValueError(f"{said!r}: {error}") from None
+
+
+async def explain_checks(
+    checks: Checks, identity: Identity, author: str, provider: str, streams: Iterable[str]
+) -> list[dict[str, Any]]:
+    """What they say of mail from this domain to this provider, with the mode of each stream."""
+    domain = checks.find(author)
+    sender = author if domain is None else domain.return_path
+    mails = [Mail(author, sender, stream, domain=domain, provider=provider) for stream in streams]
+    rows: dict[str, dict[str, Any]] = {}
+    for mail in mails[:1]:
+        await identity.refresh(mail)
+    for at in At:
+        for mail in mails:
+            said = {each.check: each for each in checks.look(at, mail)}
+            for each in checks.asks(at, mail.stream, domain is not None):
+                name = each.check.name
+                if name != "one-click":
+                    row = rows.setdefault(name, _said(name, said.get(name)))
+                    row["modes"][mail.stream] = each.mode
+    return list(rows.values())
+
+
+def _said(check: str, finding: CheckFinding | None) -> dict[str, Any]:
+    answer = None if finding is None else finding.answer
+    says = "go" if answer is None else type(answer).__name__.lower()
+    return {"check": check, "says": says, "reason": answer.reason if answer else None, "modes": {}}
 
 
 def _domain(router: Router, destination: str) -> str:

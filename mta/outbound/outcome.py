@@ -92,6 +92,7 @@ class Settler:
         self.on_due: Callable[[Line, float], None] = lambda line, due: None
         self.on_released: Callable[[Message, Recipient], None] = lambda message, recipient: None
         self.on_notice: Callable[[Message], None] = lambda message: None
+        self.on_delivered: Callable[[Batch, str, int], None] = lambda batch, provider, many: None
         self.clock_moved: Callable[[], bool] = lambda: False  # and the spool does not know it yet
 
     def settle(
@@ -140,6 +141,8 @@ class Settler:
         self._spool.settle(message, done, updates, events)
         if failed:
             self._tell_sender(batch, failed, now)
+        if trace.route is not None and trace.route.provider and len(done) > len(failed):
+            self._tell_delivered(batch, trace.route.provider, len(done) - len(failed))
         self._let_go(batch)
 
     def tell_again(self, batch: Batch, outcome: Outcome, trace: Trace) -> None:
@@ -221,6 +224,12 @@ class Settler:
             self.on_due(message.line(recipient), due)
         except Exception as error:
             self._metrics.bug("outbound", f"nobody heard when {text(message.id)} is due", error)
+
+    def _tell_delivered(self, batch: Batch, provider: str, many: int) -> None:
+        try:
+            self.on_delivered(batch, provider, many)
+        except Exception as error:
+            self._metrics.bug("outbound", f"nobody counted {text(batch.message.id)}", error)
 
     def _next(
         self, message: Message, recipient: Recipient, outcome: Outcome, now: float, route: Route | None

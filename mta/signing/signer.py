@@ -18,7 +18,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 from mta.clock import Clock
@@ -26,8 +26,6 @@ from mta.config.policy import Current
 from mta.core.domain import DomainKey, SendingDomain
 from mta.core.limits.budget import SIGNERS
 from mta.core.mail import dkim
-from mta.core.mail.address import PathError, a_label
-from mta.core.mail.mailbox import addresses
 from mta.metrics import Metrics
 from mta.signing.keys import KeyFileError, KeyFolder, Secret
 from mta.store.database import StoreError
@@ -125,17 +123,22 @@ class Signer:
 
     # Who signs
 
-    def plan(self, author: bytes) -> SigningPlan | None:
-        """Who signs what has this in its From field, in lower case."""
+    def plan(self, authors: tuple[str, ...]) -> SigningPlan | None:
+        """Who signs what has these domains in its From field: the first of them that was added."""
         self._look()
         if self._store.is_empty and not self._lost and self._current.policy.settings.identity.is_silent:
             return None
-        return self._plan(_domain(author))
+        if len(authors) > 1:
+            authors = tuple(name for name in authors if self.domain(name) or self._is_lost(name)) or authors
+        return self._plan(authors[0] if authors else "")
 
-    def domain(self, author: bytes) -> SendingDomain | None:
-        """Whose it says it is."""
+    def domain(self, author: str) -> SendingDomain | None:
+        """Whose mail it is that has this domain in From."""
         self._look()
-        return self._store.find(_domain(author))
+        try:
+            return self._store.find(author)
+        except StoreError:
+            return None  # `plan` says why
 
     def _plan(self, name: str) -> SigningPlan | None:
         try:
@@ -348,13 +351,3 @@ def _field(prepared: dkim.Prepared, domain: str, selector: str, secret: Secret, 
 
 def _lost(name: str) -> str:
     return f"its settings are lost: restore store.db, or mta domain add {name}"
-
-
-@lru_cache(maxsize=4096)
-def _domain(author: bytes) -> str:
-    """The domain of the first address in a From field; "" where it cannot be read."""
-    found = addresses(author)
-    try:
-        return a_label(found[0].rpartition("@")[2]) if found else ""
-    except PathError:
-        return ""

@@ -56,7 +56,8 @@ Contract: every row is proven by a daemon that is killed there (tests/spool/test
                  not said so (11), comes on top: that is between any two servers (RFC 1047).
     lines twice  in the event log, equal to the octet, with the same `seq`.
     store.db     has a WAL of its own, and nothing of the queue's. A save that is cut off is lost: what was
-                 learned of hosts in the last minute is learned again.
+                 learned of hosts in the last minute is learned again, and what was delivered in it is not in
+                 the counts of what domains send.
     a set clock  changes times slice by slice. Stopped in between, lifetimes are as written, some longer than
                  others by the jump, and due times are looked after at the next start (4).
 

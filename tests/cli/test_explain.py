@@ -26,6 +26,7 @@ from mta.core.limits.throttle import Rate
 from mta.core.route.hosts import Peer
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
+from tests.fakes.domains import active, added, sending
 from tests.fakes.house import running, settings
 
 FILE = """\
@@ -257,3 +258,23 @@ async def test_what_goes_on_is_told_with_units_and_only_by_a_daemon_that_runs(tm
     more = "sandbox: {path: box, bind: '127.0.0.1:4025'}\n"
     told = (await asyncio.to_thread(ask, tmp_path, "a.test", more=more)).stdout
     assert told.splitlines()[-1] == "  state     only the daemon knows, and it is not running"
+
+
+async def test_what_checks_say_of_a_from_domain_is_told_with_its_records_looked_up(tmp_path: Path) -> None:
+    zone = {**ZONE, ("_dmarc.src.test", "TXT"): ['"v=DMARC1; p=none"']}
+    async with NameServer(zone) as server, running(terms(tmp_path, server), HandClock()) as house:
+        added(house, sending(keys=(active("s1", "AAAA"),)))
+        told = await asyncio.to_thread(ask, tmp_path, "comcast", "--from", "a@News.src.test")
+        house.daemon.checks.domain_of = lambda author: None
+        unknown = await asyncio.to_thread(ask, tmp_path, "comcast", "--from", "src.test", "--json")
+        wrong = await asyncio.to_thread(ask, tmp_path, "comcast", "--from", "a b")
+        assert house.of(type="check") == []
+    assert [line for line in told.stdout.splitlines() if line.startswith("  check")] == [
+        "  check     alignment  warn on transactional, enforce on bulk  go",
+        "  check     key        warn on transactional, warn on bulk     "
+        "refuse: DNS does not show the key of src.test: publish the TXT record s1._domainkey.src.test",
+        "  check     proximity  warn on transactional, warn on bulk     go",
+    ]
+    says = {each["check"]: each["says"] for each in json.loads(unknown.stdout)["checks"]}
+    assert says == {"alignment": "go", "key": "refuse", "proximity": "go"}
+    assert (wrong.exit_code, wrong.stderr) == (1, "Error: 'a b': The domain is not valid\n")

@@ -323,7 +323,7 @@ def test_what_is_shown_loads_to_the_same_settings_from_any_folder(write: Write, 
 def test_values_are_shown_with_the_unit_an_operator_would_choose(write: Write) -> None:
     plain = yaml.safe_load(show(load(write(FULL))))
     digest = {"expire": "90m", "retry_first": "250ms", "retry_max": "2h", "priority": None, "hours": None}
-    digest["pool"] = None
+    digest |= {"pool": None, "checks": {}}
     assert plain["streams"]["Digest"] == digest
     assert plain["destinations"]["gmail.com"]["rate"] == "20/30min"
     assert plain["routes"]["example.org"]["rate"] == "100/min"
@@ -444,3 +444,48 @@ def test_any_value_survives_being_shown(file: Path, stream: str, wait: str, memo
     loaded = load(file)
     file.write_text(show(loaded), encoding="utf-8")
     assert load(file) == loaded
+
+
+def test_a_check_that_there_is_none_is_told_with_those_that_there_are(write: Write) -> None:
+    path = write(
+        PLAIN + "guard: {checks: {aligment: warn, key: perhaps}}\n"
+        "streams: {bulk: {checks: {one_click: off}}}\n"
+    )
+    known = "there are alignment, key, one-click, proximity"
+    assert complaints(path) == [
+        f"3:18: guard.checks.aligment: 'aligment' is no check; {known}",
+        "3:39: guard.checks.key: expected one of enforce, warn, off; got 'perhaps'",
+        f"4:27: streams.bulk.checks.one_click: 'one_click' is no check; {known}",
+    ]
+    path = write(PLAIN + "streams: {bulk: {checks: {proximity: enforce}}}\n")
+    (said,) = complaints(path)
+    assert said.endswith(
+        "checks.proximity is warn or off: it counts what was delivered, and keeps nothing back"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("complaints", "example.com"),
+        ("complaints", "a@b.test> SIZE=1"),
+        ("complaints", "@x:a@b.test"),
+        ("complaints", "jörg@b.test"),
+        ("complaints", ""),
+        ("feedback_id", "{tennant}:example"),
+        ("feedback_id", "a:b:c:d:e"),
+    ],
+)
+def test_what_cannot_stand_in_a_header_field_is_refused(write: Write, key: str, value: str) -> None:
+    (said,) = complaints(write(PLAIN + f"identity: {{{key}: '{value}'}}\n"))
+    assert f"identity.{key}: " in said
+
+
+def test_checks_and_identity_are_shown_as_they_are_read(write: Write) -> None:
+    path = write(
+        PLAIN + "identity: {feedback_id: '{stream}:example', complaints: fbl@example.com}\n"
+        "guard: {checks: {one-click: enforce}}\nstreams: {bulk: {checks: {key: off}}}\n"
+    )
+    loaded = load(path)
+    assert loaded.streams["bulk"].checks == {"key": "off"}
+    assert load(write(show(loaded))) == loaded

@@ -29,12 +29,12 @@ def test_the_names_of_fields_and_types_are_a_promise() -> None:
         "seq", "time", "type", "queue_id", "recipient", "sender", "tenant", "stream", "credential",
         "message_id", "size", "source", "site", "provider", "host", "attempt", "reply", "subject",
         "permanent", "reason", "due", "tls", "duration_ms", "rule", "limit", "untold",
-        "client", "tags", "metadata",
+        "client", "tags", "metadata", "check", "mode", "domain",
     ]  # fmt: skip
     assert [field.name for field in msgspec.structs.fields(ReplyField)] == [
         "code", "enhanced", "text", "command",
     ]  # fmt: skip
-    promised = "reception rejection delivery deferral bounce expiration ambiguous cancel limit state"
+    promised = "reception rejection delivery deferral bounce expiration ambiguous cancel check limit state"
     assert {each.value for each in Type} >= set(promised.split())
 
 

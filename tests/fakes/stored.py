@@ -21,6 +21,7 @@ from typing import Any
 from mta.core.credential import Credential
 from mta.core.domain import ALGORITHMS, DomainKey, KeyState, SendingDomain
 from mta.core.event import Event, Type
+from mta.core.limits.day import Day
 from mta.core.limits.throttle import Rate
 from mta.core.model import Kind, Message, Outcome, Recipient, Reply, Scope, Subject
 from mta.core.queue.last import written
@@ -36,6 +37,7 @@ from mta.store import domains
 from mta.store.credentials import CredentialStore
 from mta.store.database import Database
 from mta.store.hosts import HostStore
+from mta.store.volumes import VolumeStore
 from tests.fakes.clock import HandClock
 
 DATA = Path(__file__).parents[1] / "data"
@@ -173,11 +175,12 @@ def sending_domain() -> SendingDomain:
 
 
 async def remember(file: Path) -> None:
-    """What is remembered of hosts, and a domain, by this version's own hands."""
+    """What is remembered of hosts and domains, by this version's own hands."""
     database = Database(file)
     await database.open()
     await HostStore(database).save(memories())
     await database.run(lambda connection: domains.write(connection, sending_domain()))
+    await VolumeStore(database).save({("src.test", "google"): Day(500_000, bytes(range(96)), THEN)})
     await database.close()
 
 

@@ -645,7 +645,7 @@ async def test_the_250_names_the_queue_id_of_every_event(tmp_path: Path) -> None
         shown = said.removeprefix("250 2.0.0 Ok: queued as ")
         assert queueid.created(queueid.parse(shown)) == 1_800_000_000.0
         await house.event(2, type="delivery", queue_id=shown)
-        assert {event["queue_id"] for event in house.events} == {shown}
+        assert {event["queue_id"] for event in house.events if event["type"] != "check"} == {shown}
         first = house.of(type="reception")[0]
         assert facts(first) == {
             "queue_id": shown,

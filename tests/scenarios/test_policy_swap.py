@@ -113,6 +113,7 @@ async def test_a_policy_that_is_swapped_without_end_under_load_loses_and_doubles
                 "reception",
                 "delivery",
                 "deferral",
+                "check",
                 "state",
                 "limit",
             }

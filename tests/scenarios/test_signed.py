@@ -12,7 +12,7 @@ from typing import Any
 import dkim
 import pytest
 
-from mta.config.settings import Duration, Identity, Settings, Stream
+from mta.config.settings import Duration, IdentitySettings, Settings, Stream
 from mta.core.credential import Credential
 from mta.core.domain import ALGORITHMS, Algorithm, KeyState, SendingDomain, activated
 from mta.signing import signer
@@ -126,7 +126,7 @@ async def test_a_default_signs_for_those_nobody_added_and_a_second_signs_everyth
     domains = keys(tmp_path)
     for name in ("src.test", "default.test", "loop.test"):
         domains.add(name)
-    identity = Identity(default="default.test", second="loop.test")  # type: ignore[arg-type]
+    identity = IdentitySettings(default="default.test", second="loop.test")  # type: ignore[arg-type]
     async with sending(tmp_path, identity=identity) as (house, peer):
         assert domains.verified(await arrived(house, peer)) == ["src.test", "loop.test"]
         other = MESSAGE.replace(b"src.test", b"customer.test")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mta.config.policy import Current, build
-from mta.config.settings import DAY, Dns, Duration, Identity
+from mta.config.settings import DAY, Dns, Duration, IdentitySettings
 from mta.core.domain import MAX_KEYS, KeyMoveError, KeyState, SendingDomain
 from mta.core.event import Event
 from mta.dns.authority import Authority
@@ -74,7 +74,7 @@ class Scene:
 @asynccontextmanager
 async def scene(tmp_path: Path, **identity: object) -> AsyncIterator[Scene]:
     clock, metrics, told = HandClock(), Metrics(), list[str]()
-    current = Current(build(settings(tmp_path, identity=replace(Identity(), **identity))))  # type: ignore[arg-type]
+    current = Current(build(settings(tmp_path, identity=replace(IdentitySettings(), **identity))))  # type: ignore[arg-type]
     keys, database = KeyFolder(tmp_path), Database(tmp_path / "store.db")
     await database.open()
 

@@ -18,6 +18,8 @@ LANES = 20_000  # one source's mail to one site
 LEARNED = 10_000  # branches, here and on disk
 ROUTES = 50_000  # domains
 SIGNERS = 10_000  # From domains
+RECORDS = 10_000  # names in DNS, for each of the two kinds of records that checks look at
+VOLUMES = 10_000  # pairs of a From domain and a provider, here and on disk; some 440 octets each
 CONNECTION_MEMORY = 100 * KIB  # of one to a peer, with TLS and the lane that it may be the only one of
 CONNECTION_SHARE = 8  # an N-th of memory may be connections to peers
 
@@ -74,6 +76,18 @@ BOUNDS = (
         f"{SIGNERS:,}, and as many private keys",
         "who signs is looked up again",
         "mta_signers_known",
+    ),
+    Bound(
+        "records that checks look at",
+        f"{2 * RECORDS:,} names",
+        "those that were asked for longest ago are looked up again",
+        "mta_check_records",
+    ),
+    Bound(
+        "counts of what domains send to providers",
+        f"{VOLUMES:,} pairs, in memory and on disk",
+        "the tenth that has sent least is forgotten",
+        "mta_check_volumes",
     ),
     Bound(
         "contents on their way in",

@@ -107,8 +107,10 @@ _ONCE = _names(Fate.REFUSED)
 _OURS = _names(Fate.OBEYED)
 _OUT = _names(Fate.REMOVED) + _OURS
 _JUDGED = _names(Fate.FORBIDDEN)
+_ASKED = (b"list-unsubscribe", b"list-unsubscribe-post", b"feedback-id", b"cfbl-address")  # by others
 _USUAL = {
     b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id", b"received", b"dkim-signature",
+    *_ASKED,
 }  # fmt: skip
 _SHOWN = {name: name.decode().title().replace("-Id", "-ID") for row in TABLE for name in row.names}
 
@@ -119,7 +121,7 @@ _OUR = b"x-mta-"
 _FIELD = re.compile(
     rb"\n(?:(%b|%b(?:%b))[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)|(?![ \t]|[!-9;-~]++[ \t]*+:|\Z))"
     % (
-        b"|".join(sorted(_SHOWN.keys() - set(_OURS))),
+        b"|".join(sorted({*_SHOWN, *_ASKED} - {*_OURS})),
         _OUR,
         b"|".join(name.removeprefix(_OUR) for name in _OURS),
     )
@@ -144,6 +146,8 @@ class Header(msgspec.Struct, frozen=True):
     hops: int  # Received fields
     out: list[tuple[int, int]]  # where there is what does not go on, in order
     reason: str  # what was left undone, and why
+    fields: list[tuple[bytes, bytes]] = []  # all that were looked at, in order: lower-case name and value
+    is_list: bool = False  # it has a List-Unsubscribe field
     ours: tuple[tuple[bytes, bytes], ...] = ()  # of X-MTA fields the lower-case name and the value
 
 
@@ -186,11 +190,23 @@ def scan(content: bytes, limit: int) -> Header:
         if (is_whole or b"dkim-signature" not in last) and not is_empty:
             message_id = b"" if known is None else _message_id(content, block)
             authors = [("From", last[b"from"].strip())]
-            return Header(authors, message_id, date is None, known is None, b"received" in last, [], "")
-    return _judge(content, block, begin)
+            is_list, hops = b"list-unsubscribe" in last, b"received" in last
+            return Header(authors, message_id, date is None, known is None, hops, [], "", fields, is_list)
+    return _judge(content, block, begin, fields)
 
 
-def _judge(content: bytes, block: bytes, begin: int) -> Header:
+def values(header: Header, name: bytes) -> list[bytes]:
+    """What the fields of a name say that `scan` looks at, in lower case, folded or not."""
+    return [value.strip() for each, value in header.fields if each == name]
+
+
+def addable(header: Header, name: bytes) -> bool:
+    """May such a field be put on top? It is missing, and no signature says that it is."""
+    signatures = values(header, b"dkim-signature")
+    return not values(header, name) and not any(_covered(each, name) for each in signatures)
+
+
+def _judge(content: bytes, block: bytes, begin: int, fields: list[tuple[bytes, bytes]]) -> Header:
     places: Places = {}
     for found in _FIELD.finditer(block, begin):
         places.setdefault(found[1], []).append(found)
@@ -210,6 +226,8 @@ def _judge(content: bytes, block: bytes, begin: int) -> Header:
         len(places.get(b"received", ())),
         [(0, begin), *out] if begin else out,
         "; ".join(filter(None, (reason, more))),
+        fields,
+        any(name == b"list-unsubscribe" for name, _ in fields),
         tuple((name, _value(each, content)) for name in _OURS for each in places.get(name, ())),
     )
 

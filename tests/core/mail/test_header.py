@@ -17,9 +17,11 @@ from mta.core.mail.header import (
     Fate,
     Header,
     HeaderError,
+    addable,
     begun,
     scan,
     stamp,
+    values,
 )
 from mta.core.mail.message import header_block
 from mta.core.model import Reply
@@ -129,13 +131,30 @@ def test_fields_are_found_in_any_case_folded_and_only_in_the_header_block() -> N
         b"\r\nDate: body\r\nFrom: d\r\nBcc: e\r\n",
         LIMIT,
     )
-    assert found == Header(
+    assert replace(found, fields=[]) == Header(
         [
             ("From", b"a@b.test\r\n (folded)"), ("Sender", b"e@b.test"), ("Resent-From", b"d@b.test"),
             ("Resent-From", b"g"), ("Resent-Sender", b"f"),
         ],
         b"<M@b.test>", True, False, 2, [], "",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("twice", [b"", b"List-Unsubscribe: <z>\r\n", b"To: a\r\nBcc: b\r\n"])
+def test_what_others_ask_for_is_found_in_the_same_pass(twice: bytes) -> None:
+    found = scan(
+        FROM + b"LIST-Unsubscribe : <X>,\r\n <Y>\r\n" + twice
+        + b"list-unsubscribe-post:z\r\nX-List-Unsubscribe: q\r\n"
+        b"DKIM-Signature: h=from:feedback-id\r\n\r\nList-Unsubscribe: body\r\nCFBL-Address: body\r\n",
+        LIMIT,
+    )  # fmt: skip
+    assert found.is_list
+    assert values(found, b"list-unsubscribe") == [b"<x>,\r\n <y>", b"<z>"][: 1 + twice.count(b"z")]
+    assert values(found, b"list-unsubscribe-post") == [b"z"]
+    assert not addable(found, b"feedback-id")  # a signature says that there is none
+    assert addable(found, b"cfbl-address")
+    assert not addable(found, b"list-unsubscribe")
+    assert not scan(FROM + b"List-Unsubscribe-Post: z\r\n\r\n", LIMIT).is_list
 
 
 # What is taken out
@@ -267,7 +286,7 @@ def test_what_was_judged_once_has_nothing_more_to_take_out(head: bytes, more: by
         return
     stamped = b"".join(stamp([content], header, b""))
     again = scan(stamped, LIMIT)
-    assert again == replace(header, out=[], ours=())
+    assert replace(again, fields=[]) == replace(header, out=[], ours=(), fields=[])
     assert stamped.endswith(content[len(header_block(content)) :])  # the body, byte for byte
     left = fields_of(header_block(stamped))
     assert not {b"bcc", b"resent-bcc", b"return-path", b"x-mta-tag", b"x-mta-score"} & set(left)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.core.mail.mailbox import MAX_FIELD, addresses
+from mta.core.mail.mailbox import MAX_FIELD, addresses, domains
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,21 @@ def test_what_is_written_well_is_read_as_the_email_package_reads_it(field: str) 
 def test_a_field_without_end_is_given_up(value: bytes) -> None:
     """And at once: where the cost is measured is no place for a test."""
     assert addresses(value) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"A <a@b.test>", ("b.test",)),
+        (b"a@b.test, c@B.test", ("b.test",)),
+        ("a@bücher.test".encode(), ("xn--bcher-kva.test",)),
+        (b"a@b.test, c@d.test", ("b.test", "d.test")),
+        (b"a@[192.0.2.1]", ()),
+        (b"a@b..test", ()),
+        (b"nobody", ()),
+        (b"", ()),
+        (b"a@b.test," * 50 + b"c@b.test", ("b.test",)),
+    ],
+)
+def test_the_domains_that_they_are_at(value: bytes, expected: tuple[str, ...]) -> None:
+    assert domains(value) == expected

@@ -1,0 +1,1 @@
+"""What protects our reputation: the checks, and what they know."""
