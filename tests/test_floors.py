@@ -53,7 +53,7 @@ FLOORS = (
     ("spool.verify",),  # of everything durable
     ("smtp", "dns", "spool", "store", "signing"),
     ("config", "clock", "metrics", "disk"),
-    ("core.route",),
+    ("core.route", "core.returns"),
     ("core.answers",),
     ("core.credential", "core.event"),
     ("core.mail",),
@@ -67,8 +67,8 @@ DAEMON_IS_BUILT_BY = {"cli.serve", "cli.quickstart"}
 # What a decision may be written with: no input, output, time, dice, threads or logging.
 PURE = {
     "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "email", "enum",
-    "functools", "hashlib", "heapq", "idna", "io", "ipaddress", "itertools", "math", "msgspec", "operator",
-    "re", "string", "struct", "types", "typing",
+    "functools", "hashlib", "heapq", "hmac", "idna", "io", "ipaddress", "itertools", "math", "msgspec",
+    "operator", "re", "string", "struct", "types", "typing",
 }  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
-_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)  # ten bits at a time
+_VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 _COUNTER_BITS = 13
 LENGTH = 11
 
@@ -43,7 +43,7 @@ def first_id(when: float) -> int:
 def text(queue_id: int) -> str:
     """As it is read aloud."""
     return (
-        _ALPHABET[queue_id >> 50]
+        ALPHABET[queue_id >> 50]
         + _PAIRS[queue_id >> 40 & 1023]
         + _PAIRS[queue_id >> 30 & 1023]
         + _PAIRS[queue_id >> 20 & 1023]
