@@ -21,11 +21,12 @@ from mta.api.admin import Admin
 from mta.api.control import Control, ControlError
 from mta.clock import Clock, Every
 from mta.config.policy import Current, Policy, PolicyError, fixed
-from mta.config.settings import Endpoint, ListenerSettings, Settings
+from mta.config.settings import DAY, Endpoint, ListenerSettings, Settings
 from mta.core.event import Event, Type, rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
 from mta.core.queue.last import read
 from mta.core.queueid import text
+from mta.core.returns.verp import LIFETIME, WEEK
 from mta.delivery.connect import Connector
 from mta.delivery.hosts import Hosts
 from mta.delivery.pool import Pool
@@ -45,6 +46,7 @@ from mta.outbound.explanation import explain
 from mta.outbound.outcome import Settler
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
+from mta.signing import secret
 from mta.smtp.connection import ClientTerms
 from mta.smtp.listener import Listener
 from mta.smtp.rests import Rests
@@ -71,7 +73,7 @@ class Daemon:
         self.event_log = EventLog(settings.event_log, settings.events.retention, clock)
         self.credentials = CredentialStore(directory / "credentials.db")
         self.database = Database(directory / FILE)
-        self.database.on_new = self._store_is_new
+        self.database.on_new = self._tell_state
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics
@@ -151,7 +153,7 @@ class Daemon:
         if error is not None and not isinstance(error, OSError):
             self.metrics.bugs["loop"].inc()
 
-    def _store_is_new(self, words: str) -> None:
+    def _tell_state(self, words: str) -> None:
         log.error("%s", words)
         self.spool.report([Event(time=rfc3339(self.clock.now()), type=Type.STATE, reason=words)])
 
@@ -171,6 +173,7 @@ class Daemon:
             self.notify.close()
             raise
         try:
+            await self._secrets()
             self.event_log.open()
             self.credentials.open()
             await self.database.open()
@@ -193,6 +196,20 @@ class Daemon:
             await self.spool.close()
             self.event_log.close()
             self.notify.close()
+
+    async def _secrets(self) -> tuple[bytes, ...]:
+        """What tokens are made and read with. Others than before are never taken without a word."""
+        path = self.settings.secret
+        found = await asyncio.to_thread(secret.obtain, path)
+        known = [secret.fingerprint(each) for each in found]
+        former = await self.spool.stamp("secret", known[0])
+        if former is not None and former not in known:
+            self._tell_state(
+                f"{path} no longer has the secret of the last start: what comes back for mail that was sent "
+                f"with it is not known as ours, for up to {(LIFETIME + WEEK) / DAY:.0f} days; take it from a "
+                "backup, put it in a line behind the new one, and start again"
+            )
+        return found
 
     async def _open_doors(self, tasks: asyncio.TaskGroup) -> None:
         """Outbound first, then intake, then the operator's doors."""

@@ -30,6 +30,7 @@ from mta.config.load import load
 from mta.config.settings import ADMIN_BIND, DAY, HOUR, MINUTE, Settings, SpoolSettings, Stream
 from mta.core.limits import budget, guesses, level, proofs, sparing, throttle
 from mta.core.mail.header import MAX_FIELDS
+from mta.core.returns import verp
 from mta.core.route import hosts
 from mta.delivery import branches
 from mta.dns import cache, resolver, servers
@@ -37,6 +38,7 @@ from mta.intake import authentication, strangers
 from mta.metrics import Metrics
 from mta.ops import certificate, descriptors, findings, logs, notify
 from mta.sandbox.actors import ACTORS
+from mta.signing import secret
 from mta.smtp import connection, dial, parser
 from mta.spool import queue, slack, wal
 from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
@@ -155,6 +157,8 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("destinations.md", f"every {resolver.STALE_HOLDS:.0f} seconds"),
     ("disk.md", f"from {wal.WAL_LIMIT // 2**20} MiB on"),
     ("headers.md", f"or {MAX_FIELDS:,} fields"),
+    ("spool.md", f"({secret.MOST} at most)"),
+    ("spool.md", f"after {(verp.LIFETIME + verp.WEEK) / DAY:.0f} days"),
     ("strangers.md", f"half of the files that the system allows less {descriptors.OWN}"),
     ("strangers.md", f"in the last {proofs.REMEMBERED / DAY:.0f} days"),
     ("strangers.md", f"{connection.STRANGER:.0f} s for each step"),

@@ -126,8 +126,7 @@ def test_core_only_decides(name: str) -> None:
 
 
 def test_the_floors_name_nothing_that_is_gone() -> None:
-    planned = {"signing"}
-    assert {name for name in PLACES if name not in MODULES} <= planned
+    assert {name for name in PLACES if name not in MODULES} == set()
 
 
 def test_only_the_commands_that_serve_know_the_daemon() -> None:

@@ -54,6 +54,7 @@ class Endpoint(NamedTuple):
 EightBit = Literal["send", "convert", "return"]
 Hop = NewType("Hop", Endpoint)  # where mail can be sent: no port 0
 
+SECRET = "identity.secret"  # in the spool directory
 ADMIN_BIND = Endpoint("127.0.0.1", 8025)
 ANY_LOOPBACK = Endpoint("127.0.0.1", 0)
 
@@ -181,6 +182,13 @@ class Events:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Who we are to those who get our mail."""
+
+    secret: Path | None = None  # what our tokens are made with; none: `SECRET`
+
+
+@dataclass(frozen=True)
 class AdminSettings:
     """Where operators and monitoring ask."""
 
@@ -243,6 +251,7 @@ class Settings:
     tls: Tls = Tls()
     spool: SpoolSettings = SpoolSettings()
     events: Events = Events()
+    identity: Identity = Identity()
     admin: AdminSettings = AdminSettings()
     limits: Limits = Limits()
     sandbox: Sandbox | None = None
@@ -264,6 +273,10 @@ class Settings:
     @property
     def event_log(self) -> Path:
         return self.events.path or self.spool.path / "events.jsonl"
+
+    @property
+    def secret(self) -> Path:
+        return self.identity.secret or self.spool.path / SECRET
 
     @property
     def control_socket(self) -> Path:

@@ -1,0 +1,1 @@
+"""Secrets and keys on disk, and what is made with them."""
