@@ -24,12 +24,14 @@ from mta.config.policy import Current, Policy, PolicyError, fixed
 from mta.config.settings import DAY, Endpoint, ListenerSettings, Settings
 from mta.core.event import Event, Type, rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
+from mta.core.model import Message
 from mta.core.queue.last import read
 from mta.core.queueid import text
-from mta.core.returns.verp import LIFETIME, WEEK
+from mta.core.returns.verp import LIFETIME, WEEK, Verp
 from mta.delivery.connect import Connector
 from mta.delivery.hosts import Hosts
 from mta.delivery.pool import Pool
+from mta.delivery.returnpath import ReturnPath
 from mta.delivery.router import Router
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
@@ -89,6 +91,8 @@ class Daemon:
         certificate = settings.tls.certificate
         self.certificate = Watch(certificate, clock, self.metrics) if certificate else None
         self.listeners: list[Listener] = []
+        # Where what comes back for a message is taken: nowhere, as long as nobody listens there.
+        self.returns: Callable[[Message], str] = lambda message: ""
         self._rests = Rests()
         self._stray = Sparing()
         self._stopping = asyncio.Event()
@@ -173,7 +177,7 @@ class Daemon:
             self.notify.close()
             raise
         try:
-            await self._secrets()
+            secrets = await self._secrets()
             self.event_log.open()
             self.credentials.open()
             await self.database.open()
@@ -181,7 +185,7 @@ class Daemon:
             async with asyncio.TaskGroup() as tasks:
                 committing = tasks.create_task(self.spool.run())
                 try:
-                    await self._open_doors(tasks)
+                    await self._open_doors(tasks, secrets)
                     ready(self)
                     self.notify.ready()
                     await self._stopping.wait()
@@ -211,7 +215,7 @@ class Daemon:
             )
         return found
 
-    async def _open_doors(self, tasks: asyncio.TaskGroup) -> None:
+    async def _open_doors(self, tasks: asyncio.TaskGroup, secrets: tuple[bytes, ...]) -> None:
         """Outbound first, then intake, then the operator's doors."""
         sandbox = await self._open_sandbox(tasks)
         current = self.current
@@ -220,7 +224,10 @@ class Daemon:
         await self.hosts.start(tasks)
         connector = Connector(self.router, self.hosts, self.clock)
         settler = Settler(self.spool, current, self.clock, self.metrics)
-        self.pool = Pool(connector, current, settler, self.spool, self._outgoing(), self.clock, self.metrics)
+        return_path = ReturnPath(Verp(secrets), self.returns, self.clock)
+        self.pool = Pool(
+            connector, current, settler, self.spool, return_path, self._outgoing(), self.clock, self.metrics
+        )
         self.scheduler = Scheduler(
             self.router, self.pool, current, settler, self.spool, self.clock, self.metrics
         )

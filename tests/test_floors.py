@@ -36,6 +36,7 @@ FLOORS = (
     (
         "delivery.router",
         "delivery.contents",
+        "delivery.returnpath",
         "delivery.hosts",
         "delivery.traffic",
         "delivery.lookout",

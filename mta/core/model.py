@@ -56,6 +56,7 @@ class Message(msgspec.Struct, eq=False):
     fresh: bool = False  # its recipients are in their first attempt
     priority: int = 0  # -9 to 9 (RFC 6710)
     release: float | None = None  # not before then (RFC 4865); only said of a message that comes in
+    return_path: str = ""  # the domain that its bounces go to, as its sending domain says
 
     def line(self, recipient: Recipient) -> Line:
         """Where a recipient of it waits."""
@@ -77,6 +78,7 @@ class Batch(msgspec.Struct, eq=False):
     recipients: list[Recipient]
     requeued: bool = False  # its connection went away before it was sent
     head: bytes = b""  # the header block, where the content was read from disk
+    return_path: str = ""  # the domain of the one recipient's return path; "": the sender is the message's
 
     def split(self, positions: set[int]) -> Batch:
         """Take the recipients at these positions out into a batch of their own."""
