@@ -167,3 +167,22 @@ async def test_a_recipient_in_utf_8_needs_it_as_before(tmp_path: Path) -> None:
         await submit(relay.house, "b\xe9@dst.test", " SMTPUTF8", "a@src.test")
         bounce = await relay.house.event(type="bounce")
     assert bounce["reply"]["enhanced"] == "5.6.7"
+
+
+async def test_a_connection_that_is_lost_between_two_of_one_body(tmp_path: Path) -> None:
+    """Who was answered is done with; the other goes over the next connection, in his own name."""
+    before = PIPELINED.partition("    -> 250 taken\n")[0]
+    lost = before + "-> 250 taken\nclose"
+    last = TAKES.replace("RCPT TO:<*", "RCPT TO:<r1@dst.test>")
+    both_later = HELLO + answers("RCPT", LATER) + AGAIN_LATER
+    scripts = both_later, HELLO + lost, HELLO + last
+    async with relaying(tmp_path, *scripts, returns=returning, connections=1) as relay:
+        reply = await relay.house.send(*TWO)
+        await relay.house.event(2, type="deferral")
+        await relay.come_due()
+        await relay.house.event(2, type="delivery")
+        queue_id = parse(reply.rpartition(" ")[2])
+        said = [[read(relay, each).n for each in senders(call)] for call in relay.peer.calls]
+        assert read(relay, senders(relay.peer.calls[2])[0]) == Returned(queue_id, 1)
+        assert relay.house.daemon.pool.contents.octets == 0
+    assert said == [[0, 1], [0, 1], [1]]
