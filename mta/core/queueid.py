@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)  # ten bits at a time
+PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)  # ten bits at a time
 _VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 _COUNTER_BITS = 13
 LENGTH = 11
@@ -44,11 +44,11 @@ def text(queue_id: int) -> str:
     """As it is read aloud."""
     return (
         ALPHABET[queue_id >> 50]
-        + _PAIRS[queue_id >> 40 & 1023]
-        + _PAIRS[queue_id >> 30 & 1023]
-        + _PAIRS[queue_id >> 20 & 1023]
-        + _PAIRS[queue_id >> 10 & 1023]
-        + _PAIRS[queue_id & 1023]
+        + PAIRS[queue_id >> 40 & 1023]
+        + PAIRS[queue_id >> 30 & 1023]
+        + PAIRS[queue_id >> 20 & 1023]
+        + PAIRS[queue_id >> 10 & 1023]
+        + PAIRS[queue_id & 1023]
     )
 
 

@@ -2,8 +2,8 @@
 
 Between: a lane asks when mail comes in, its transactions when one begins; the daemon brings the secrets, and
     says for which messages somebody takes what comes back.
-Contract: `domain` is "" where the sender stays as it was given, always for the null sender. A batch with a
-    return path has one recipient. Each attempt gets an address of its own, which says the same.
+Contract: `domain` is "" where the sender stays as it was given; the null sender always does, and nobody asks.
+    A batch with a return path has one recipient. Each attempt gets an address anew, which says the same.
 Raises: nothing.
 Standards: RFC 7208 2.4 (SPF looks at the domain in MAIL), RFC 5321 4.5.5 (notices have the null sender).
 """
@@ -22,12 +22,8 @@ class ReturnPath:
 
     def __init__(self, verp: Verp, returns: Callable[[Message], str], clock: Clock) -> None:
         self._verp = verp
-        self._returns = returns
         self._clock = clock
-
-    def domain(self, message: Message) -> str:
-        """Where what comes back for it is taken."""
-        return self._returns(message) if message.sender else ""
+        self.domain = returns  # asked for each message, so without a call of ours around it
 
     def sender(self, batch: Batch) -> str:
         """Of its next transaction."""
