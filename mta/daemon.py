@@ -21,15 +21,18 @@ from mta.api.admin import Admin
 from mta.api.control import Control, ControlError
 from mta.clock import Clock, Every
 from mta.config.policy import Current, Policy, PolicyError, fixed
-from mta.config.settings import Endpoint, ListenerSettings, Settings
+from mta.config.settings import DAY, Endpoint, ListenerSettings, Settings
 from mta.core.check import At, Check
 from mta.core.event import Event, Type, rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
+from mta.core.model import Message
 from mta.core.queue.last import read
 from mta.core.queueid import text
+from mta.core.returns.verp import LIFETIME, WEEK, Verp
 from mta.delivery.connect import Connector
 from mta.delivery.hosts import Hosts
 from mta.delivery.pool import Pool
+from mta.delivery.returnpath import ReturnPath
 from mta.delivery.router import Router
 from mta.dns.authority import Authority
 from mta.dns.resolver import Resolver
@@ -51,6 +54,7 @@ from mta.outbound.explanation import author_of, explain, explain_checks
 from mta.outbound.outcome import Settler
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
+from mta.signing import secret
 from mta.signing.keys import KeyFolder
 from mta.signing.rotation import Rotation
 from mta.signing.signer import Signer
@@ -82,7 +86,7 @@ class Daemon:
         self.event_log = EventLog(settings.event_log, settings.events.retention, clock)
         self.credentials = CredentialStore(directory / "credentials.db")
         self.database = Database(directory / FILE)
-        self.database.on_new = self._store_is_new
+        self.database.on_new = self._tell_state
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics,
@@ -119,6 +123,8 @@ class Daemon:
         certificate = settings.tls.certificate
         self.certificate = Watch(certificate, clock, self.metrics) if certificate else None
         self.listeners: list[Listener] = []
+        # Where what comes back for a message is taken: nowhere, as long as nobody listens there.
+        self.returns: Callable[[Message], str] = lambda message: ""
         self._rests = Rests()
         self._stray = Sparing()
         self._stopping = asyncio.Event()
@@ -185,7 +191,7 @@ class Daemon:
         if error is not None and not isinstance(error, OSError):
             self.metrics.bugs["loop"].inc()
 
-    def _store_is_new(self, words: str) -> None:
+    def _tell_state(self, words: str) -> None:
         log.error("%s", words)
         self.domains.close()
         self.domains.open()
@@ -208,6 +214,7 @@ class Daemon:
             self.notify.close()
             raise
         try:
+            secrets = await self._secrets()
             self.event_log.open()
             self.credentials.open()
             await self.database.open()
@@ -218,7 +225,7 @@ class Daemon:
             async with asyncio.TaskGroup() as tasks:
                 committing = tasks.create_task(self.spool.run())
                 try:
-                    await self._open_doors(tasks)
+                    await self._open_doors(tasks, secrets)
                     ready(self)
                     self.notify.ready()
                     await self._stopping.wait()
@@ -236,7 +243,21 @@ class Daemon:
             self.event_log.close()
             self.notify.close()
 
-    async def _open_doors(self, tasks: asyncio.TaskGroup) -> None:
+    async def _secrets(self) -> tuple[bytes, ...]:
+        """What tokens are made and read with. Others than before are never taken without a word."""
+        path = self.settings.secret
+        found = await asyncio.to_thread(secret.obtain, path)
+        known = [secret.fingerprint(each) for each in found]
+        former = await self.spool.stamp("secret", known[0])
+        if former is not None and former not in known:
+            self._tell_state(
+                f"{path} no longer has the secret of the last start: what comes back for mail that was sent "
+                f"with it is not known as ours, for up to {(LIFETIME + WEEK) / DAY:.0f} days; take it from a "
+                "backup, put it in a line behind the new one, and start again"
+            )
+        return found
+
+    async def _open_doors(self, tasks: asyncio.TaskGroup, secrets: tuple[bytes, ...]) -> None:
         """Outbound first, then intake, then the operator's doors."""
         sandbox = await self._open_sandbox(tasks)
         current = self.current
@@ -249,11 +270,13 @@ class Daemon:
         connector = Connector(self.router, self.hosts, self.clock)
         settler = Settler(self.spool, current, self.clock, self.metrics)
         settler.on_delivered = self.proximity.delivered
+        return_path = ReturnPath(Verp(secrets), self.returns, self.clock)
         self.pool = Pool(
             connector,
             current,
             settler,
             self.spool,
+            return_path,
             self._outgoing(),
             self.signer.own,
             self.clock,

@@ -114,6 +114,14 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path, file: str) ->
     assert await complaint(settings(tmp_path)) == words
 
 
+async def test_a_secret_that_others_may_read_is_named(tmp_path: Path) -> None:
+    terms = settings(tmp_path)
+    terms.spool.path.mkdir()
+    terms.secret.write_text("0" * 64)
+    terms.secret.chmod(0o644)
+    assert (await complaint(terms)).startswith(f"{terms.secret} is open to others than its owner (mode 0644)")
+
+
 async def test_an_event_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "spool/events.jsonl").mkdir(parents=True)
     assert (

@@ -41,6 +41,7 @@ from mta.core.limits import budget, guesses, hourly, level, proofs, sparing, thr
 from mta.core.mail import carried, dmarc
 from mta.core.mail.header import MAX_FIELDS
 from mta.core.queueid import INSTANCES
+from mta.core.returns import verp
 from mta.core.route import hosts
 from mta.delivery import branches
 from mta.dns import cache, resolver, servers
@@ -49,7 +50,7 @@ from mta.intake import authentication, strangers
 from mta.metrics import Metrics
 from mta.ops import certificate, descriptors, findings, logs, notify
 from mta.sandbox.actors import ACTORS
-from mta.signing import keys, rotation
+from mta.signing import keys, rotation, secret
 from mta.smtp import connection, dial, parser
 from mta.spool import queue, slack, wal
 from mta.spool.notes import MAX_UNSETTLED, MAX_UNSETTLED_TIME
@@ -183,6 +184,8 @@ NUMBERS = [  # each figure of a page that stands in the code, or in a setting's 
     ("headers.md", f"and {carried.MAX_DEPTH} levels deep at most"),
     ("headers.md", f"`X-MTA-Score`: 0 to {carried.MAX_SCORE}"),
     ("spool.md", f"`instance` of its own in its settings (0 to {INSTANCES - 1})"),
+    ("spool.md", f"({secret.MOST} at most)"),
+    ("spool.md", f"after {(verp.LIFETIME + verp.WEEK) / DAY:.0f} days"),
     ("strangers.md", f"half of the files that the system allows less {descriptors.OWN}"),
     ("strangers.md", f"in the last {proofs.REMEMBERED / DAY:.0f} days"),
     ("strangers.md", f"{connection.STRANGER:.0f} s for each step"),

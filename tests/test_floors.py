@@ -36,6 +36,7 @@ FLOORS = (
     (
         "delivery.router",
         "delivery.contents",
+        "delivery.returnpath",
         "delivery.hosts",
         "delivery.traffic",
         "delivery.lookout",
@@ -55,7 +56,7 @@ FLOORS = (
     ("signing",),
     ("smtp", "dns", "spool", "store"),
     ("config", "clock", "metrics", "disk"),
-    ("core.route",),
+    ("core.route", "core.returns"),
     ("core.answers",),
     ("core.check", "core.credential", "core.event"),
     ("core.domain",),
@@ -70,8 +71,8 @@ DAEMON_IS_BUILT_BY = {"cli.serve", "cli.quickstart"}
 # What a decision may be written with: no input, output, time, dice, threads or logging.
 PURE = {
     "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "email", "enum",
-    "functools", "hashlib", "heapq", "idna", "io", "ipaddress", "itertools", "json", "math", "msgspec",
-    "operator", "re", "string", "struct", "types", "typing",
+    "functools", "hashlib", "heapq", "hmac", "idna", "io", "ipaddress", "itertools", "json", "math",
+    "msgspec", "operator", "re", "string", "struct", "types", "typing",
 }  # fmt: skip
 
 

@@ -63,8 +63,14 @@ def ours_backlog(listen: int, sink: int, directory: Path, submission: int | None
     return ours(listen, sink, directory, submission)
 
 
+def ours_verp(listen: int, sink: int, directory: Path, submission: int | None) -> list[str]:
+    """Our own daemon, with a return path of its own for each recipient."""
+    return [*ours(listen, sink, directory, submission), "--returns", "bounces.relay.test"]
+
+
 MTAS: dict[str, Prepare | None] = {
     "ours": ours,
+    "ours-verp": ours_verp,
     "ours-backlog": ours_backlog,
     "ours-ed25519": ours_signed("ed25519"),
     "ours-rsa": ours_signed("rsa"),

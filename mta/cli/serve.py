@@ -25,6 +25,7 @@ from mta.clock import SystemClock
 from mta.config.policy import PolicyError, build
 from mta.config.settings import Settings
 from mta.ops import logs
+from mta.signing.secret import SecretError
 from mta.spool.database import SpoolError
 from mta.store.credentials import CredentialError
 from mta.store.database import StoreError
@@ -91,7 +92,7 @@ def run(settings: Settings, loop: Loop, ready: Callable[[Daemon], None] = _tell)
     except Exception as error:
         reasons = list(_reasons(error))
         if not all(
-            isinstance(each, SpoolError | CredentialError | StoreError | PolicyError | OSError)
+            isinstance(each, SpoolError | CredentialError | StoreError | SecretError | PolicyError | OSError)
             for each in reasons
         ):
             raise

@@ -42,9 +42,12 @@ def spool() -> None:
 def verify(context: click.Context, directory: Path | None, quick: bool, as_json: bool) -> None:
     """Look whether the spool, or the backup in DIRECTORY, is sound; also while the daemon runs."""
     known: Settings = context.obj()
-    log = known.event_log if directory is None else None
+    place, log, secret = known.spool.path, known.event_log, known.secret
     try:
-        verdict = looks.verify(directory or known.spool.path, _pause, quick, log)
+        if directory is None:
+            verdict = looks.verify(place, _pause, quick, log, secret)
+        else:
+            verdict = looks.verify(directory, _pause, quick, None, directory / secret.name)
     except SpoolError as error:
         click.echo(f"Error: {error}", err=True)
         context.exit(2)
@@ -76,7 +79,7 @@ def backup(settings: Callable[[], Settings], directory: Path, keys: bool, as_jso
     """
     known = settings()
     try:
-        made = copies.backup(known.spool.path, directory, keys)
+        made = copies.backup(known.spool.path, directory, known.secret, with_keys=keys)
     except SpoolError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

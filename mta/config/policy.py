@@ -41,6 +41,7 @@ FIXED: Mapping[str, Callable[[Settings], Any]] = {
     "spool.path": lambda settings: settings.spool.path,
     "spool.memory": lambda settings: settings.spool.memory,
     "events.path": lambda settings: settings.event_log,
+    "identity.secret": lambda settings: settings.secret,
     "admin.bind": lambda settings: settings.admin.bind,
     "admin.socket": lambda settings: settings.control_socket,
     "limits.memory": lambda settings: settings.limits.memory,

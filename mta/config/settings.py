@@ -59,6 +59,7 @@ class Endpoint(NamedTuple):
 EightBit = Literal["send", "convert", "return"]
 Hop = NewType("Hop", Endpoint)  # where mail can be sent: no port 0
 
+SECRET = "identity.secret"  # in the spool directory
 ADMIN_BIND = Endpoint("127.0.0.1", 8025)
 ANY_LOOPBACK = Endpoint("127.0.0.1", 0)
 
@@ -124,6 +125,7 @@ class IdentitySettings:
     rotate: Duration = Duration(180 * DAY)  # a key is followed by a new one at this age; 0: by hand only
     feedback_id: FeedbackId | None = None  # what a message gets that has no Feedback-ID field
     complaints: MailAddress | None = None  # what it gets as CFBL-Address (RFC 9477)
+    secret: Path | None = None  # what our tokens are made with; none: `SECRET` in the spool directory
 
     @property
     def is_silent(self) -> bool:
@@ -307,6 +309,10 @@ class Settings:
     @property
     def event_log(self) -> Path:
         return self.events.path or self.spool.path / "events.jsonl"
+
+    @property
+    def secret(self) -> Path:
+        return self.identity.secret or self.spool.path / SECRET
 
     @property
     def control_socket(self) -> Path:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits at a time
-_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)  # ten bits at a time
+_VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 _COUNTER_BITS = 9
 _INSTANCE_BITS = 4
 _BELOW = _COUNTER_BITS + _INSTANCE_BITS  # of the milliseconds
@@ -62,12 +62,12 @@ def others(queue_id: int) -> range:
 def text(queue_id: int) -> str:
     """As it is read aloud."""
     return (
-        _ALPHABET[queue_id >> 50]
-        + _PAIRS[queue_id >> 40 & 1023]
-        + _PAIRS[queue_id >> 30 & 1023]
-        + _PAIRS[queue_id >> 20 & 1023]
-        + _PAIRS[queue_id >> 10 & 1023]
-        + _PAIRS[queue_id & 1023]
+        ALPHABET[queue_id >> 50]
+        + PAIRS[queue_id >> 40 & 1023]
+        + PAIRS[queue_id >> 30 & 1023]
+        + PAIRS[queue_id >> 20 & 1023]
+        + PAIRS[queue_id >> 10 & 1023]
+        + PAIRS[queue_id & 1023]
     )
 
 

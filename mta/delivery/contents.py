@@ -1,7 +1,8 @@
 """Contents that are read back from disk to be sent: each is held once, and all share one budget.
 
 Between: a lane's transactions ask for room, hand in a batch with the connection that waits for it, and give
-    the batch back when it is over; the content comes by `begin`, stuffed, or the error by `unread`.
+    the batch back when it is over; the content comes by `begin`, stuffed, or the error by `unread`. One that
+    is in memory for others they take at once (`lend`), where `has` says so.
 Contract: `has_room` before `read`; whoever was told False is kicked, in turn, when something was given back.
     The budget (octets) is divided by `Share`, site by site and connection by connection; a site that holds
     nothing may take half of what is free, so a slow site leaves room for the next, whatever it is sent.
@@ -122,6 +123,20 @@ class Contents:
                 raise
         elif content.body is not None:
             _hand(content, batch, sender, connection)
+
+    def has(self, message: Message) -> bool:
+        """Was it read, and is still being sent?"""
+        content = self._contents.get(message.id)
+        return content is not None and content.body is not None
+
+    def lend(self, sender: Sender, connection: Connection, batch: Batch) -> bytes:
+        """The body, stuffed; `has` was asked."""
+        content = self._contents[batch.message.id]
+        assert content.body is not None
+        content.senders[batch] = (sender, connection)
+        self._lent[batch] = content
+        batch.head = content.head
+        return content.body
 
     def give_back(self, batch: Batch) -> None:
         """It is sent, or will not be; of one that borrowed nothing there is nothing to say."""

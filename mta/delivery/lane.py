@@ -131,13 +131,14 @@ class Lane:
 
     def push(self, batch: Batch) -> None:
         """Let a batch wait; `gate` was asked."""
-        most = self.route.limits.recipients_per_message
-        recipients = batch.recipients
+        message, recipients = batch.message, batch.recipients
+        domain = batch.return_path = self._pool.return_path.domain(message) if message.sender else ""
+        most = 1 if domain else self.route.limits.recipients_per_message  # each has a sender of his own
         if len(recipients) <= most:
             self._turns.push(batch)
         else:
             for start in range(0, len(recipients), most):
-                self._turns.push(Batch(batch.message, recipients[start : start + most]))
+                self._turns.push(Batch(message, recipients[start : start + most], return_path=domain))
         self.kick()
 
     def kick(self, stalled: bool = False) -> None:

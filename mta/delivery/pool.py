@@ -33,6 +33,7 @@ from mta.delivery.connections import Connections
 from mta.delivery.contents import Contents
 from mta.delivery.lane import FULL_WAIT, LANE_FULL, Lane
 from mta.delivery.lanes import Lanes
+from mta.delivery.returnpath import ReturnPath
 from mta.metrics import Metrics
 from mta.outbound.outcome import Settler
 from mta.smtp.client import QUIT_TIMEOUT, Connection
@@ -54,6 +55,7 @@ class Pool:
         current: Current,
         settler: Settler,
         spool: Spool,
+        return_path: ReturnPath,
         connections: int,
         signed: Callable[[bytes], Awaitable[bytes]],
         clock: Clock,
@@ -62,6 +64,7 @@ class Pool:
         self._current = current
         self._settler = settler
         self._spool = spool
+        self.return_path = return_path
         self._clock = clock
         self._metrics = metrics
         self._lanes = Lanes(clock, self._forgotten, self.bug)

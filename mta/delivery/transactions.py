@@ -33,11 +33,12 @@ from mta.core.answers.dialogue import Left, Transaction
 from mta.core.limits.spread import Spread
 from mta.core.limits.turns import Turns
 from mta.core.mail.message import header_block, stuff
-from mta.core.model import Batch, Outcome, Reaction, Scope
+from mta.core.model import Batch, Message, Outcome, Reaction, Scope
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
 from mta.delivery.contents import Contents
 from mta.delivery.reach import Reach
+from mta.delivery.returnpath import ReturnPath
 from mta.delivery.traffic import SLICE, Traffic, Waiter, is_refusal
 from mta.outbound.outcome import Settler, Trace
 from mta.signing.signer import SigningError
@@ -75,6 +76,7 @@ class Means(Protocol[Whose]):
 
     draining: bool
     contents: Contents
+    return_path: ReturnPath
     idle: OrderedDict[Connection, Any]  # of all lanes, with these, in the order they became so
     queue: Collection[Any]  # lanes that wait for a connection, of whatever branch
 
@@ -132,12 +134,22 @@ class Transactions(Generic[Lane]):
             if lane.idle and lane.yields(connection):
                 return None
             batch = self._head(connection) if self._turns.batches else None
-            content = None if batch is None else batch.message.content
-            if batch is None or content is None or not lane.granted(len(batch.recipients)):
+            if batch is None:
+                return None
+            message = batch.message
+            content = message.content
+            if content is None and not self._may_borrow(connection, message):
+                return None
+            if not lane.granted(len(batch.recipients)):
                 return None
             lane.pop(connection)
-            body = content if batch.message.dotless else stuff(content)
-            transaction = Transaction(batch.message, batch.recipients, body, connection)
+            if content is None:
+                self.borrowers.add(batch)
+                body = self._pool.contents.lend(self, connection, batch)
+            else:
+                body = content if message.dotless else stuff(content)
+            sender = self._sender(batch) if batch.return_path else message.sender
+            transaction = Transaction(message, sender, batch.recipients, body, connection)
         except Exception as error:
             self.fail_next(batch, error)
             return None
@@ -273,12 +285,12 @@ class Transactions(Generic[Lane]):
         batch.head = head
         refusal = unsendable(batch.message.options, connection.capabilities, connection.host)
         if refusal is not None:
-            needing = refused(refusal, batch.message, batch.recipients, head)
+            needing = refused(refusal, self._sender(batch), batch.recipients, head)
             if needing and not self._refuse(connection, batch, needing, refusal):
                 if not connection.ended.done():
                     self.idle_again(connection)
                 return
-        transaction = Transaction(batch.message, batch.recipients, body, connection)
+        transaction = Transaction(batch.message, self._sender(batch), batch.recipients, body, connection)
         self._under_way[transaction] = batch
         if connection.ended.done():
             transaction.started = self._clock.monotonic()
@@ -321,13 +333,26 @@ class Transactions(Generic[Lane]):
             refusal = unsendable(message.options, connection.capabilities, connection.host)
             if refusal is None or message.content is None:  # that is decided when it is read
                 return batch
-            needing = refused(refusal, message, batch.recipients, header_block(message.content))
+            head = header_block(message.content)
+            needing = refused(refusal, self._sender(batch), batch.recipients, head)
             if not needing:
                 return batch
             self._lane.pop()
             if self._refuse(connection, batch, needing, refusal):
                 self._turns.put_back(batch)
         return None
+
+    def _may_borrow(self, connection: Connection, message: Message) -> bool:
+        """Is a content that is only on disk in memory for others, and may it go over this connection?
+
+        Where 8 bits or SMTPUTF8 are missing its header block decides: `start` has it looked at.
+        """
+        if not self._pool.contents.has(message):
+            return False
+        return unsendable(message.options, connection.capabilities, connection.host) is None
+
+    def _sender(self, batch: Batch) -> str:
+        return self._pool.return_path.sender(batch)
 
     def _refuse(self, connection: Connection, batch: Batch, positions: set[int], refusal: Outcome) -> bool:
         """Give some recipients of a batch up; are there others?"""

@@ -32,6 +32,8 @@ from mta.config.document import child, compose, find, members, place
 from mta.config.settings import Endpoint, ListenerSettings, Settings
 from mta.core.credential import Credential
 from mta.core.networks import parse_networks
+from mta.signing import secret
+from mta.signing.secret import SecretError
 from mta.store.credentials import CredentialError, CredentialStore
 
 SOON = timedelta(days=14)  # before the end of a certificate: what renews it has failed for weeks by then
@@ -74,6 +76,7 @@ class _Look:
     def all(self) -> Iterator[Finding]:
         yield from self._certificate()
         yield from self._passwords()
+        yield from self._secret()
         yield from self._sources()
         yield from self._doors()
         yield from self._credentials()
@@ -160,6 +163,17 @@ class _Look:
                 yield self._error(at, f"{route.password_file} {error}")
             except UnicodeDecodeError:
                 yield self._error(at, f"{route.password_file} is not UTF-8")
+
+    def _secret(self) -> Iterator[Finding]:
+        file, at = self._settings.secret, ("identity", "secret")
+        try:
+            with _as_owner(self._settings.spool.path):
+                secret.read(file)
+        except FileNotFoundError:
+            if self._settings.identity.secret and not file.parent.is_dir():
+                yield self._error(at, f"{file} cannot be made: {file.parent} does not exist")
+        except SecretError as error:
+            yield self._error(at, str(error))
 
     def _read(self, file: Path) -> bytes:
         """As the daemon will; the error's text says what is wrong with the file, and for whom."""

@@ -1,1 +1,1 @@
-"""Keys on disk, and the signatures that are made with them, off the event loop."""
+"""Secrets and keys on disk, and what is made with them: signatures, off the event loop."""

@@ -8,6 +8,7 @@ Contract: the copy is the spool as it was at one moment: every message that was 
 Raises: SpoolError, whose text says why and what to do; nothing is left behind then.
 Why: contents that are files come and go while we look. So: link what there is, take the snapshot, link
     what its rows name besides. The daemon waits for none of this.
+    What our tokens are made with (`*.secret`) belongs to it: they come back for weeks.
     A spool that is restored would give its next events numbers that the event log has already, and who
     drops repeats would drop them. The copy's own numbers go on far away, by one row in its outbox.
 """
@@ -19,8 +20,8 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -63,8 +64,11 @@ class Backup(NamedTuple):
     missing: int  # messages whose content the spool itself has lost
 
 
-def backup(directory: Path, target: Path, with_keys: bool = False) -> Backup:
-    """Copy the spool of `directory` to `target`, which must not exist; private keys only when asked."""
+def backup(directory: Path, target: Path, *besides: Path, with_keys: bool = False) -> Backup:
+    """Copy the spool of `directory`, and some small files, to `target`, which must not exist.
+
+    Private keys of domains only when asked.
+    """
     target = target.absolute()
     if os.path.lexists(target):
         raise SpoolError(f"{target} is there already: name a directory that is not")
@@ -86,7 +90,7 @@ def backup(directory: Path, target: Path, with_keys: bool = False) -> Backup:
     try:
         if with_keys and (directory / KEYS).is_dir():
             shutil.copytree(directory / KEYS, partial / KEYS)
-        held = Copy(directory, partial).make()
+        held = Copy(directory, partial, besides).make()
         partial.rename(target)
         _sync(target.parent)
     except BaseException as error:
@@ -120,9 +124,10 @@ def _partial(target: Path) -> Path:
 class Copy:
     """The steps, in their order."""
 
-    def __init__(self, directory: Path, partial: Path) -> None:
+    def __init__(self, directory: Path, partial: Path, besides: Iterable[Path] = ()) -> None:
         self._directory = directory
         self._partial = partial
+        self._small = {path.name: path for path in (*directory.glob("*.secret"), *besides)}
         self._from = directory / "bodies"
         self._to = partial / "bodies"
         self._copied: set[int] = set()
@@ -146,6 +151,11 @@ class Copy:
         for path in sorted(self._directory.glob("*.db")):
             if path.name != FILE:
                 self._vacuum_if_sound(path)
+        for name, path in self._small.items():
+            with suppress(FileNotFoundError):  # it is made at the first start
+                octets = path.read_bytes()
+                with os.fdopen(_private(self._partial / name), "wb") as file:
+                    file.write(octets)
 
     def complete(self) -> Backup:
         """Bring files and rows together, and all of it to the disk."""

@@ -45,6 +45,7 @@ Contract: every row is proven by a daemon that is killed there (tests/spool/test
                                          | due at once            |                       |
     23 store.db is begun, or gets        | an empty file, or the  | the whole script      | no door open
        another schema                    | schema before it       |                       |
+    24 the secret is made                | a draft, no secret     | another draft         | no door open
 
     fresh        attempts=1, due NULL: the recovery makes it due after its first wait, counted from the
                  reception, and commits that before anything is dialled.

@@ -111,6 +111,15 @@ def refuse_other_schema(connection: sqlite3.Connection) -> None:
         )
 
 
+def stamp(connection: sqlite3.Connection, name: str, value: str) -> str | None:
+    """Keep a value beside the mail; what it was before, None where there was none."""
+    row = connection.execute(sql.GET_META, (name,)).fetchone()
+    former = None if row is None else str(row[0])
+    if former != value:
+        connection.execute(sql.SET_META, (name, value))
+    return former
+
+
 def claim_mode(connection: sqlite3.Connection, mode: str) -> None:
     """Stamp a new spool with its mode; refuse one that has the other."""
     row = connection.execute(sql.GET_META, ("mode",)).fetchone()

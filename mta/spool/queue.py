@@ -126,6 +126,13 @@ class Spool(Notes):
         self._ids = QueueIds(found.last_id, self._instance)
         self.tally.found(found.recipients, found.held)
 
+    async def stamp(self, name: str, value: str) -> str | None:
+        """Keep a value beside the mail, before `run`; what it was before, None where there was none."""
+        try:
+            return await self._with_writer(partial(database.stamp, name=name, value=value))
+        except sqlite3.Error as error:
+            raise database.SpoolError(f"the spool cannot be used: {disk.words(error)}") from error
+
     async def close(self) -> None:
         """Give the files back. What is noted has been committed by `run`'s end."""
         await self.reader.close()

@@ -21,9 +21,12 @@ from pathlib import Path
 import msgspec
 
 from mta import disk
+from mta.config.settings import SECRET
 from mta.core.domain import KeyState
 from mta.core.queueid import text
+from mta.signing import secret
 from mta.signing.keys import FOLDER, KeyFolder
+from mta.signing.secret import SecretError
 from mta.spool import database, invariants
 from mta.spool import statements as sql
 from mta.spool.bodies import contents
@@ -44,6 +47,10 @@ BEGUN_ANEW = (
 )
 MISSING = "it cannot be delivered; have its sender send it again, and look for who removes files here"
 SWEPT = "the next start of mta removes it"
+UNKNOWN = (
+    "what comes back for mail that was sent with it is not known as ours: put it, from a backup, in a line "
+    "behind the others"
+)
 REPEATED = "numbers are given twice: while mta is stopped, move this log away and let it begin another"
 
 # Of these codes the file itself is the cause; the others (such as a disk without room) say that we could not
@@ -90,9 +97,13 @@ class Verification:
 
 
 def verify(
-    directory: Path, pause: Callable[[], None], quick: bool = False, event_log: Path | None = None
+    directory: Path,
+    pause: Callable[[], None],
+    quick: bool = False,
+    event_log: Path | None = None,
+    secret_file: Path | None = None,
 ) -> Verification:
-    """Look at the spool of `directory`, and at the log that its events go to."""
+    """Look at the spool of `directory`, at its secret, and at the log that its events go to."""
     if not (directory / FILE).is_file():
         raise SpoolError(f"there is no spool: {directory / FILE} does not exist")
     verdict = Verification()
@@ -105,6 +116,8 @@ def verify(
                     verdict.add(_whole(connection, path, pragma))
                 if path.name == FILE:
                     _queue(connection, path, pause, event_log, verdict)
+                    with verdict.reading(path):
+                        verdict.add(_secret(connection, secret_file or directory / SECRET))
                 elif path.name == "credentials.db":
                     with verdict.reading(path):
                         verdict.add(_credentials(connection))
@@ -182,6 +195,21 @@ def _domains(connection: sqlite3.Connection, directory: Path, is_backup: bool) -
 def _hosts(connection: sqlite3.Connection) -> Iterator[Violation]:
     for host, what in hosts.unfit(connection):
         yield Violation(STORE, f"{host}: {what}", "the daemon does without it: nothing is to be done")
+
+
+def _secret(connection: sqlite3.Connection, path: Path) -> Iterator[Violation]:
+    """It can be used, and has what the last start signed with."""
+    stamped = connection.execute(sql.GET_META, ("secret",)).fetchone()
+    try:
+        known = [secret.fingerprint(each) for each in secret.read(path)]
+    except FileNotFoundError:
+        known = []  # before the first start there is none
+    except SecretError as error:
+        yield Violation(path.name, str(error), "mta does not start like that")
+        return
+    if stamped is not None and stamped[0] not in known:
+        what = "the secret of the last start is not in it" if known else "it is missing"
+        yield Violation(path.name, what, UNKNOWN)
 
 
 def _files(connection: sqlite3.Connection, bodies: Path) -> Iterator[Violation]:

@@ -182,6 +182,25 @@ def test_a_key_that_the_owner_of_the_spool_cannot_read(at: Place) -> None:
     assert (os.geteuid(), os.getegid()) == (0, os.getgid())
 
 
+def test_a_secret_that_the_next_start_would_refuse(at: Place) -> None:
+    file = at.spool / "identity.secret"
+    file.write_text("0" * 64)
+    file.chmod(0o644)
+    status, (told,) = at.told()
+    assert (status, told.split(": ")[1]) == (2, "identity.secret")
+    assert f"{file} is open to others than its owner (mode 0644)" in told
+    file.chmod(0o600)
+    assert at.told() == (0, [])
+
+
+def test_a_secret_that_the_first_start_can_make_nowhere(at: Place) -> None:
+    with at.path.open("a") as file:
+        file.write("identity: {secret: nowhere/secret}\n")
+    nowhere = at.path.parent / "nowhere"
+    words = f"9:20: identity.secret: {nowhere}/secret cannot be made: {nowhere} does not exist"
+    assert at.told() == (2, [words])
+
+
 def test_a_key_of_another_certificate(at: Place) -> None:
     at.certificate()
     shutil.copyfile(self_signed(["x.test"], at.path.parent / "other")[1], at.path.parent / "tls/key.pem")

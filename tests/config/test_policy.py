@@ -18,6 +18,7 @@ from mta.config.settings import (
     Endpoint,
     Events,
     HostName,
+    IdentitySettings,
     Instance,
     Limits,
     ListenerSettings,
@@ -102,6 +103,7 @@ OTHERS = {
     "spool.path": {"spool": SpoolSettings(Path("/other"))},
     "spool.memory": {"spool": SpoolSettings(memory=Size(1))},
     "events.path": {"events": Events(Path("/other.jsonl"))},
+    "identity.secret": {"identity": IdentitySettings(secret=Path("/other.secret"))},
     "admin.bind": {"admin": AdminSettings(Endpoint("127.0.0.1", 1))},
     "admin.socket": {"admin": AdminSettings(socket=Path("/other"))},
     "limits.memory": {"limits": Limits(memory=Size(1))},
@@ -113,8 +115,9 @@ OTHERS = {
 def test_what_only_a_restart_changes_is_named(key: str) -> None:
     other = replace(PLAIN, **OTHERS[key])
     told = fixed(PLAIN, other)
-    # The event log and the control socket stand in the spool directory where nothing else is said.
-    assert told == (["spool.path", "events.path", "admin.socket"] if key == "spool.path" else [key])
+    # These stand in the spool directory where nothing else is said.
+    there = ["spool.path", "events.path", "identity.secret", "admin.socket"]
+    assert told == (there if key == "spool.path" else [key])
 
 
 def test_what_a_running_daemon_takes_is_not_named() -> None:

@@ -38,6 +38,7 @@ from mta.events import log
 from mta.outbound.outcome import Settler
 from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
+from mta.signing import secret
 from mta.spool import bodies, database, queue, statements
 from mta.spool.bodies import Bodies
 from mta.spool.queue import Spool
@@ -317,6 +318,7 @@ POINTS: Mapping[str, Place] = {
     "before-removal": Place(21, before(Bodies, "remove", lambda store, messages: bool(messages))),
     "while-stopping": Place(22, before(Spool, "stop")),
     "store-begun": Place(23, before(store, "migrate")),
+    "secret-drafted": Place(24, after(secret, "_write")),
     "any-statement": Place(0, statement(always, done=True)),
     "any-moment": Place(0, any_moment),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache
@@ -25,6 +25,7 @@ from mta.config.settings import (
     Tls,
 )
 from mta.core.credential import Credential
+from mta.core.model import Message
 from mta.daemon import Daemon
 from mta.ops.certificate import self_signed
 from mta.store.credentials import CredentialStore
@@ -152,7 +153,10 @@ async def _reply(reader: asyncio.StreamReader) -> str:
 
 @asynccontextmanager
 async def running(
-    terms: Settings, clock: Clock | None = None, credentials: tuple[Credential, ...] = (NETWORK,)
+    terms: Settings,
+    clock: Clock | None = None,
+    credentials: tuple[Credential, ...] = (NETWORK,),
+    returns: Callable[[Message], str] | None = None,
 ) -> AsyncIterator[House]:
     """Run a daemon around a block, and drain it."""
     terms.spool.path.mkdir(parents=True, exist_ok=True)
@@ -161,6 +165,8 @@ async def running(
             if store.get(credential.login) is None:
                 store.add(credential, KEY if credential.kind != "network" else "")
     daemon = Daemon(build(terms), clock or SystemClock(), {})
+    if returns is not None:
+        daemon.returns = returns
     house = House(daemon)
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:

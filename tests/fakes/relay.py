@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mta.config.settings import DEFAULT, Dns, Duration, ProviderSettings, Stream
+from mta.core.model import Message
 from mta.core.queue.retry import Schedule
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer
@@ -62,11 +63,13 @@ async def relaying(
     stream: Stream | None = None,
     mx: str = "",
     eight_bit: Literal["send", "convert", "return"] = "send",
+    returns: Callable[[Message], str] | None = None,
     **route: Any,
 ) -> AsyncIterator[Relay]:
     """Run a daemon that sends everything to a peer with these scripts.
 
     With `mx` the peer is what DNS has by this name for dst.test, in a network of its own, and not a route.
+    `returns` says at which domain somebody takes what comes back for a message.
     """
     async with AsyncExitStack() as stack:
         if mx:
@@ -89,7 +92,7 @@ async def relaying(
             terms = replace(terms, streams={"transactional": stream})
         terms = replace(terms, eight_bit=eight_bit)
         clock = HandClock()
-        async with running(terms, clock, (NETWORK if notify else MUTE,)) as house:
+        async with running(terms, clock, (NETWORK if notify else MUTE,), returns) as house:
             relay = Relay(house, peer, clock)
             try:
                 yield relay

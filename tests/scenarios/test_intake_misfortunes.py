@@ -604,8 +604,8 @@ def rows(directory: Path) -> list[int]:
 
 
 def contents(directory: Path) -> set[Path]:
-    """Files in the spool that are none of its databases."""
-    known = ("queue.db", "credentials.db", "store.db", "lock", "control", "events.jsonl")
+    """Files in the spool that are not always there."""
+    known = ("queue.db", "credentials.db", "store.db", "identity.secret", "lock", "control", "events.jsonl")
     files = [file for file in (directory / "spool").rglob("*") if file.is_file()]
     return {file for file in files if not file.name.startswith(known)}
 

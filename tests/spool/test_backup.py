@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mta.cli.main import main
-from mta.config.settings import Endpoint, Sandbox, Settings, SpoolSettings, StaticRoute
+from mta.config.settings import Endpoint, IdentitySettings, Sandbox, Settings, SpoolSettings, StaticRoute
 from mta.core.domain import SendingDomain
 from mta.core.event import Event, Type
 from mta.core.model import Message, Recipient
@@ -24,7 +26,7 @@ from mta.metrics import Metrics
 from mta.signing.keys import KeyFolder
 from mta.signing.rotation import make
 from mta.spool import database
-from mta.spool.backup import FAR, Backup, Copy, backup
+from mta.spool.backup import FAR, Backup, Copy, backup, keep_former
 from mta.spool.bodies import THRESHOLD
 from mta.spool.database import SpoolError
 from mta.spool.queue import Spool
@@ -300,6 +302,39 @@ async def test_what_the_daemon_would_begin_anew_holds_up_no_backup(tmp_path: Pat
     (tmp_path / "spool" / "store.db").write_bytes(b"no database" * 1000)
     backup(tmp_path / "spool", tmp_path / "another")
     assert "store.db" not in names(tmp_path / "another")
+
+
+async def test_the_secret_is_in_the_copy_wherever_it_stands(tmp_path: Path) -> None:
+    """Mail that comes back for what was sent before is known after the copy is put in place."""
+    at_home = settings(tmp_path / "one")
+    for terms in (
+        at_home,
+        replace(settings(tmp_path / "two"), identity=IdentitySettings(secret=tmp_path / "apart")),
+    ):
+        async with running(terms):
+            pass
+        backup(terms.spool.path, tmp_path / "copy", terms.secret)
+        copied = tmp_path / "copy" / terms.secret.name
+        assert copied.read_bytes() == terms.secret.read_bytes()
+        assert stat.S_IMODE(copied.stat().st_mode) == 0o600
+        assert verify(tmp_path / "copy", lambda: None, secret_file=copied).findings == []
+        (tmp_path / "copy").rename(tmp_path / "kept")
+        shutil.rmtree(terms.spool.path)
+        (tmp_path / "kept").rename(terms.spool.path)
+        async with running(terms) as house:
+            pass
+        assert house.of(type="state") == []
+
+
+async def test_what_an_upgrade_leaves_has_the_secret_too(tmp_path: Path) -> None:
+    async with running(settings(tmp_path)):
+        pass
+    spool = tmp_path / "spool"
+    with closing(sqlite3.connect(spool / database.FILE)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+        former = keep_former(spool, connection)
+    assert former is not None
+    assert (former / "identity.secret").read_bytes() == (spool / "identity.secret").read_bytes()
 
 
 async def test_a_backup_inside_the_spool_would_be_lost_with_it(tmp_path: Path) -> None:

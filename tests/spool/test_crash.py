@@ -136,7 +136,7 @@ def case(nursery: Nursery, template: Home, tmp_path: Path) -> Case:
 
 def test_every_row_of_the_table_has_a_point_and_every_point_a_row() -> None:
     rows = {int(number) for number in re.findall(r"(?m)^ {4}([ \d]\d) \S", table.__doc__ or "")}
-    assert rows == set(range(1, 24))
+    assert rows == set(range(1, 25))
     assert {place.row for place in POINTS.values()} - {0} == rows
 
 
@@ -411,6 +411,15 @@ def test_row_23_killed_while_the_store_is_begun(case: Case) -> None:
     case.dies("store-begun")
     case.dies("before-dialling")
     assert case.ends().copies.total() == 1
+
+
+def test_row_24_killed_while_the_secret_is_made(case: Case) -> None:
+    case.mail.write_one("ok")
+    case.dies("secret-drafted")
+    spool = case.home.directory / "var/spool"
+    assert {path.name for path in spool.glob("identity.*")} == {"identity.secret.new"}
+    assert case.ends().copies.total() == 1
+    assert {path.name for path in spool.glob("identity.*")} == {"identity.secret"}
 
 
 def _log(case: Case) -> bytes:

@@ -405,7 +405,8 @@ def test_a_damaged_index_is_repaired_by_export_and_import(
         if step[0] == "export":
             spool.rename(full_house.directory / "damaged")
             spool.mkdir(mode=0o700)
-            shutil.copy(full_house.directory / "damaged/credentials.db", spool)
+            for file in ("credentials.db", "identity.secret"):
+                shutil.copy2(full_house.directory / "damaged" / file, spool)
     with full_house.running() as ward:
         assert ward.queue() == used[1]
 

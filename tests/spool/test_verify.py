@@ -30,7 +30,7 @@ from mta.spool.commit import Update
 from mta.spool.database import SpoolError
 from mta.spool.invariants import Violation
 from mta.spool.queue import Spool
-from mta.spool.verify import BEGUN_ANEW, LISTED, Verification, verify
+from mta.spool.verify import BEGUN_ANEW, LISTED, UNKNOWN, Verification, verify
 from mta.store.credentials import CredentialStore
 from mta.store.domains import DomainStore
 from tests.fakes.clock import HandClock
@@ -247,6 +247,29 @@ async def test_a_file_that_is_no_database_is_a_finding_and_told_once(
     (directory / database.FILE).write_bytes(b"what was here?" * 1000)
     (found,) = look(directory).findings
     assert found[:2] == ("queue.db", "file is not a database")
+
+
+async def test_a_secret_that_is_lost_replaced_or_open_to_others_is_found(tmp_path: Path) -> None:
+    terms = settings(tmp_path)
+    async with running(terms):
+        pass
+    directory, file = terms.spool.path, terms.secret
+    assert look(directory).findings == []
+    file.chmod(0o644)
+    (found,) = look(directory).findings
+    assert "is open to others than its owner (mode 0644)" in found.what
+    file.chmod(0o600)
+    kept = file.read_text()
+    file.write_text("0" * 64)
+    (found,) = look(directory).findings
+    assert found == Violation("identity.secret", "the secret of the last start is not in it", UNKNOWN)
+    file.unlink()
+    (found,) = look(directory).findings
+    assert found == Violation("identity.secret", "it is missing", UNKNOWN)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text(kept)
+    elsewhere.chmod(0o600)
+    assert verify(directory, never, secret_file=elsewhere).findings == []
 
 
 async def test_a_credential_that_nobody_can_use_is_named(kept: tuple[Path, Message, Message]) -> None:

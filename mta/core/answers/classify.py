@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from mta.core.answers.capabilities import Capabilities
 from mta.core.answers.dialogue import Left, Stage, Transaction
 from mta.core.mail.message import needs_smtputf8
-from mta.core.model import Kind, Message, Option, Outcome, Reaction, Recipient, Reply, Scope, Subject, Verdict
+from mta.core.model import Kind, Option, Outcome, Reaction, Recipient, Reply, Scope, Subject, Verdict
 
 Judge = Callable[[Reply, str], Verdict]  # of a reply, and the command that it answers
 
@@ -168,14 +168,14 @@ def unsendable(options: int, capabilities: Capabilities, host: str) -> Outcome |
     return Outcome(Kind.BOUNCED, Subject.DESTINATION, Scope.MESSAGE, said, host, Stage.MAIL.value)
 
 
-def refused(refusal: Outcome, message: Message, recipients: Sequence[Recipient], head: bytes) -> set[int]:
+def refused(refusal: Outcome, sender: str, recipients: Sequence[Recipient], head: bytes) -> set[int]:
     """Positions of the recipients whom it refuses: for 8 bits all, for SMTPUTF8 those who need it."""
     if refusal.reply is NO_EIGHTBIT:
         return set(range(len(recipients)))
     return {
         position
         for position, recipient in enumerate(recipients)
-        if needs_smtputf8(head, message.sender, (recipient.address,))
+        if needs_smtputf8(head, sender, (recipient.address,))
     }
 
 

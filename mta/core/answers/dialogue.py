@@ -63,6 +63,7 @@ class Transaction(msgspec.Struct, eq=False):
     """One message to some of its recipients over one connection, and what was answered."""
 
     message: Message
+    sender: str  # in MAIL: the message's, or a return path of ours
     recipients: list[Recipient]
     body: bytes  # stuffed
     carrier: object = None  # the connection that it goes over
@@ -334,14 +335,14 @@ def envelope_lines(transaction: Transaction, capabilities: Capabilities) -> list
         parameters += " BODY=8BITMIME"
     if message.options & Option.SMTPUTF8:
         return _declared_utf8(transaction, capabilities, parameters)
-    lines = [f"MAIL FROM:<{message.sender}>{parameters}\r\n".encode()]
+    lines = [f"MAIL FROM:<{transaction.sender}>{parameters}\r\n".encode()]
     lines += [f"RCPT TO:<{recipient.address}>\r\n".encode() for recipient in transaction.recipients]
     return lines
 
 
 def _declared_utf8(transaction: Transaction, capabilities: Capabilities, parameters: str) -> list[bytes]:
     """RFC 6531 3.2: the parameter goes with what needs it, and to those who know it."""
-    sender, recipients = transaction.message.sender, [each.address for each in transaction.recipients]
+    sender, recipients = transaction.sender, [each.address for each in transaction.recipients]
     if not needs_smtputf8(header_block(transaction.body), sender, recipients):
         sender, *recipients = (ascii_address(each)[0] for each in (sender, *recipients))
     elif capabilities.smtputf8:

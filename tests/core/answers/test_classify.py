@@ -23,7 +23,7 @@ def ended(mail: str, rcpts: list[str], data: str = "", dot: str = "") -> Transac
     """A transaction that was answered like this."""
     named = [Recipient(n, f"r{n}@dst.test", "dst.test") for n in range(len(rcpts))]
     message = Message(1, "a@src.test", "t", "s", "c", 0.0, 1, "<1@src.test>", 0, named)
-    transaction = Transaction(message, named, b"")
+    transaction = Transaction(message, message.sender, named, b"")
     transaction.mail_reply = reply(mail)
     transaction.rcpt_replies = [reply(each) for each in rcpts]
     transaction.accepted = sum(each.code < 300 for each in transaction.rcpt_replies)

@@ -29,7 +29,7 @@ OPENING = b"MAIL FROM:<a@src.test>\r\nRCPT TO:<r0@dst.test>\r\nDATA\r\n"
 def transaction(recipients: int = 1, body: bytes = BODY, options: int = 0) -> Transaction:
     named = [Recipient(n, f"r{n}@dst.test", "dst.test") for n in range(recipients)]
     message = Message(1, "a@src.test", "t", "s", "c", 0.0, len(body), "<1@src.test>", options, named)
-    return Transaction(message, named, body)
+    return Transaction(message, message.sender, named, body)
 
 
 def nothing() -> Transaction | None:
@@ -375,14 +375,14 @@ def test_smtputf8_goes_with_what_needs_it(
     sender: str, recipient: str, head: str, offered: bool, lines: list[str]
 ) -> None:
     made = transaction(options=Option.SMTPUTF8, body=f"Subject: {head}\r\n\r\nbody: é\r\n".encode())
-    made.message.sender, made.recipients[0].address = sender, recipient
+    made.sender, made.recipients[0].address = sender, recipient
     mail, rcpt = envelope_lines(made, Capabilities(smtputf8=offered))
     assert [mail.decode(), rcpt.decode()] == [f"MAIL {lines[0]}\r\n", f"RCPT {lines[1]}\r\n"]
 
 
 def test_the_null_sender_and_utf8() -> None:
     made = transaction()
-    made.message.sender = ""
+    made.sender = ""
     made.recipients[0].address = "jürgen@dst.test"
     lines = [b"MAIL FROM:<>\r\n", "RCPT TO:<jürgen@dst.test>\r\n".encode()]
     assert envelope_lines(made, PIPELINING) == lines

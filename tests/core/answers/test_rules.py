@@ -412,7 +412,7 @@ def test_whatever_a_rule_says_policy_and_full_mailboxes_do_not_suppress() -> Non
 def ended(*rcpts: str, dot: str = "") -> Transaction:
     named = [Recipient(n, f"r{n}@dst.test", "dst.test") for n in range(len(rcpts))]
     message = Message(1, "a@src.test", "t", "s", "c", 0.0, 1, "<1@src.test>", 0, named)
-    transaction = Transaction(message, named, b"")
+    transaction = Transaction(message, message.sender, named, b"")
     transaction.mail_reply = Reply(250, "", "ok")
     transaction.rcpt_replies = [quoted(each)[0] for each in rcpts]
     transaction.accepted = sum(each.code < 300 for each in transaction.rcpt_replies)
