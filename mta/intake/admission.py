@@ -233,6 +233,7 @@ class Admission:
             metadata=carried.metadata,
             body_hash=owned.body_hash,
             author=owned.author,
+            return_path=owned.plan.return_path if owned.plan is not None else "",
         )
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:

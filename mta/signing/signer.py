@@ -53,6 +53,11 @@ class SigningPlan(NamedTuple):
     error: str = ""  # why nobody can
 
     @property
+    def return_path(self) -> str:
+        """The domain that bounces go to; "" where the client's sender stays."""
+        return "" if self.domain is None else self.domain.return_path
+
+    @property
     def may_go_unsigned(self) -> bool:
         """Does the domain say so?"""
         return self.domain is not None and self.domain.unsigned == "send"

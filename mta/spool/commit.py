@@ -254,8 +254,9 @@ def _insert_messages(connection: sqlite3.Connection, puts: Sequence[Put]) -> Non
             m.id, m.sender, m.tenant, m.stream, m.credential, m.expires, m.size, m.message_id, m.options,
             m.priority,
         )  # fmt: skip
-        if m.tags or m.body_hash or m.metadata or m.score is not None:
-            carrying.append((*row, _tags(m.tags), m.score, m.body_hash or None, m.metadata or None))
+        if m.tags or m.body_hash or m.return_path or m.metadata or m.score is not None:
+            texts = m.body_hash or None, m.return_path or None, m.metadata or None
+            carrying.append((*row, _tags(m.tags), m.score, *texts))
         else:
             plain.append(row)
     _insert(connection, sql.INSERT_MESSAGES, plain)

@@ -171,6 +171,7 @@ def _message(record: Record, queue_id: int, content: bytes) -> Message:
         score=record.score,
         metadata=record.metadata_text,
         body_hash=bytes.fromhex(record.body_hash),
+        return_path=record.return_path,
     )
 
 

@@ -87,8 +87,9 @@ _RULES = (
 )
 _RECIPIENTS = "SELECT message, n, address, domain, last, state, attempts, due FROM recipient"
 _CARRYING = (
-    "SELECT id, tags, score, body_hash, metadata FROM message "
-    "WHERE tags IS NOT NULL OR score IS NOT NULL OR body_hash IS NOT NULL OR metadata IS NOT NULL"
+    "SELECT id, tags, score, body_hash, return_path, metadata FROM message "
+    "WHERE tags IS NOT NULL OR score IS NOT NULL OR body_hash IS NOT NULL "
+    "OR return_path IS NOT NULL OR metadata IS NOT NULL"
 )
 _COUNTERS = "SELECT name, value FROM meta WHERE name IN ('next_seq', 'last_id', 'mode')"
 
@@ -131,7 +132,9 @@ def carrying(connection: sqlite3.Connection) -> Iterator[Violation]:
             yield Violation(shown(message), what, OURS)
 
 
-def _wrong_carried(said: str | None, score: object, body_hash: object, data: str | None) -> Iterator[str]:
+def _wrong_carried(
+    said: str | None, score: object, body_hash: object, return_path: str | None, data: str | None
+) -> Iterator[str]:
     try:
         if said is not None:
             tags(_tags.decode(said))
@@ -144,8 +147,17 @@ def _wrong_carried(said: str | None, score: object, body_hash: object, data: str
         yield f"has metadata that cannot be read: {error}"
     if score is not None and score not in range(MAX_SCORE + 1):
         yield f"has the score {score!r}"
+    if return_path is not None and not _is_domain(return_path):
+        yield f"has the return path {return_path!r}"
     if body_hash is not None and not (isinstance(body_hash, bytes) and len(body_hash) == HASH):
         yield "has a hash of its body that is none"
+
+
+def _is_domain(text: str) -> bool:
+    try:
+        return str(a_label(text)) == text
+    except (PathError, AttributeError, TypeError):
+        return False
 
 
 def _wrong_state(state: object, attempts: object, due: object) -> Iterator[str]:

@@ -98,6 +98,7 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     score: Annotated[int, msgspec.Meta(ge=0, le=MAX_SCORE)] | None = None
     metadata: dict[str, Any] | None = None
     body_hash: Annotated[str, msgspec.Meta(pattern="^(?:[0-9a-f]{64})?$")] = ""
+    return_path: str = ""
 
     @property
     def metadata_text(self) -> str:
@@ -139,6 +140,7 @@ def record_of(message: Message, rows: Sequence[SpooledRecipient], content: bytes
         score=message.score,
         metadata=_readable(message.metadata),
         body_hash=message.body_hash.hex(),
+        return_path=message.return_path,
     )  # fmt: skip
 
 

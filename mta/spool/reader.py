@@ -194,11 +194,11 @@ def _due(rows: Iterable[tuple[Any, ...]], now: float, limit: int) -> Due:
 def message_of(row: Sequence[Any], recipients: list[Recipient], metadata: str | None = None) -> Message:
     """A message of its columns in `spool.statements`."""
     queue_id, sender, tenant, stream, credential, expires, size, message_id, options, *rest = row
-    priority, tags, score, body_hash = rest
+    priority, tags, score, body_hash, return_path = rest
     return Message(
         queue_id, sender, tenant, stream, credential, expires, size, message_id, options, recipients,
         priority=priority, tags=() if tags is None else _readable(tags), score=score,
-        metadata=metadata or "", body_hash=body_hash or b"",
+        metadata=metadata or "", body_hash=body_hash or b"", return_path=return_path or "",
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ PRAGMAS = (
 _COLUMNS = "id, sender, tenant, stream, credential, expires, size, message_id, options, priority"
 INSERT_MESSAGES = f"INSERT INTO message ({_COLUMNS}) VALUES "
 # The same for one that carries something beside its content: to say of the others that they do not takes 1 %.
-INSERT_CARRYING = f"INSERT INTO message ({_COLUMNS}, tags, score, body_hash, metadata) VALUES "
+INSERT_CARRYING = f"INSERT INTO message ({_COLUMNS}, tags, score, body_hash, return_path, metadata) VALUES "
 INSERT_BODIES = "INSERT INTO body (message, content) VALUES "
 INSERT_RECIPIENTS = (
     "INSERT INTO recipient (message, n, address, domain, priority, tenant, state, attempts, due) VALUES "
@@ -133,7 +133,7 @@ LINES = (
     "GROUP BY domain, priority, tenant"
 )
 # A message, as `spool.reader` makes one of it.
-_MESSAGE = ", ".join(f"m.{each}" for each in f"{_COLUMNS}, tags, score, body_hash".split(", "))
+_MESSAGE = ", ".join(f"m.{each}" for each in f"{_COLUMNS}, tags, score, body_hash, return_path".split(", "))
 # Recipients with their messages.
 _BOTH = f"SELECT r.n, r.address, r.domain, r.attempts, r.last, r.due, {_MESSAGE} "
 _WITH_MESSAGE = _BOTH + "FROM recipient r JOIN message m ON m.id = r.message "

@@ -35,15 +35,15 @@ CREATE TABLE message (               -- immutable; the id encodes when it was re
   size        INTEGER NOT NULL,      -- octets
   message_id  TEXT NOT NULL,
   options     INTEGER NOT NULL
-, priority INTEGER NOT NULL DEFAULT 0, tags TEXT, score INTEGER, body_hash BLOB, metadata TEXT);
-INSERT INTO "message" VALUES(14745600000000000,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL);
-INSERT INTO "message" VALUES(14745600000000001,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL);
-INSERT INTO "message" VALUES(14745600000000002,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL);
-INSERT INTO "message" VALUES(14745600000000003,'a@src.test','acme','transactional','app',1800345600.0,196608,'<1@src.test>',0,0,NULL,NULL,NULL,NULL);
-INSERT INTO "message" VALUES(14745600000000004,'','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL);
-INSERT INTO "message" VALUES(14745600000000005,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',2,0,NULL,NULL,NULL,NULL);
-INSERT INTO "message" VALUES(14745600000000006,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL);
-INSERT INTO "message" VALUES(14745600000000007,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,'["spring","Übung"]',70,X'000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F','{"order":17}');
+, priority INTEGER NOT NULL DEFAULT 0, tags TEXT, score INTEGER, body_hash BLOB, return_path TEXT, metadata TEXT);
+INSERT INTO "message" VALUES(14745600000000000,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "message" VALUES(14745600000000001,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "message" VALUES(14745600000000002,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "message" VALUES(14745600000000003,'a@src.test','acme','transactional','app',1800345600.0,196608,'<1@src.test>',0,0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "message" VALUES(14745600000000004,'','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "message" VALUES(14745600000000005,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',2,0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "message" VALUES(14745600000000006,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "message" VALUES(14745600000000007,'a@src.test','acme','transactional','app',1800345600.0,56,'<1@src.test>',0,0,'["spring","Übung"]',70,X'000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F','bounces.src.test','{"order":17}');
 CREATE TABLE meta (                  -- what the spool knows of itself
   name  TEXT PRIMARY KEY,
   value

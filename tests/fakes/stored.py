@@ -56,6 +56,7 @@ LAST = written(
 )
 CARRIED = {
     "tags": ("spring", "Übung"), "score": 70, "metadata": '{"order":17}', "body_hash": bytes(range(32)),
+    "return_path": "bounces.src.test",
 }  # fmt: skip
 HEAD = b"From: a@src.test\r\nSubject: stored\r\n\r\n"
 SMALL = HEAD + b"from another time\r\n"
