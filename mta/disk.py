@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 CHUNK = 1024 * 1024  # octets
@@ -113,6 +114,16 @@ def rewrite(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
+
+
+def create(path: Path) -> None:
+    """An empty file for its owner alone, where there is none.
+
+    It is not opened: a close of any descriptor of a file takes all locks of the process from it (POSIX
+    fcntl), those of SQLite's other connections, too.
+    """
+    with suppress(FileExistsError):
+        os.mknod(path, 0o600)
 
 
 def sync_names(directory: Path) -> None:

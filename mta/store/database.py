@@ -12,7 +12,6 @@ Why: what is in it makes mail go better, and mail must go without it.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +109,7 @@ class Database:
             raise self._error(error) from error
 
     def _connect(self) -> None:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its WAL gets the same
+        disk.create(self._path)  # its WAL gets the same mode
         disk.rewrite(self._path.with_name(f"{FILE}-wal"))
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:

@@ -10,7 +10,6 @@ Why: sqlite3 is used in place, in the loop: nothing here reads more than some ro
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +42,8 @@ class SharedFile:
         self.revision = 0
 
     def open(self) -> None:
-        """Open the file; create it where there is none."""
+        """Open the file, once more where it is open; create it where there is none."""
+        self.close()
         try:
             _create(self.path)
             self._connection = sqlite3.connect(self.path, isolation_level=None)
@@ -102,6 +102,6 @@ class SharedFile:
 def _create(path: Path) -> None:
     """Make the file ours alone before SQLite sees it; its WAL gets the same mode."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    disk.create(path)
     path.chmod(0o600)
     disk.give_to_owner(path)

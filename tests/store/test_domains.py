@@ -1,0 +1,101 @@
+"""Sending domains in `store.db`, between the daemon's connections and commands that are processes."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mta.core.domain import SendingDomain
+from mta.store import domains
+from mta.store.credentials import CredentialStore
+from mta.store.database import Database
+from mta.store.domains import DomainStore
+
+ADD = """
+import sys
+from pathlib import Path
+from mta.core.domain import SendingDomain
+from mta.store.domains import DomainStore
+with DomainStore(Path(sys.argv[1])) as store:
+    print(*(domain.name for domain in store.all()))
+    store.put(SendingDomain(sys.argv[2]))
+"""
+ADD_CREDENTIAL = """
+import sys
+from pathlib import Path
+from mta.core.credential import Credential
+from mta.store.credentials import CredentialStore
+with CredentialStore(Path(sys.argv[1])) as store:
+    store.add(Credential(sys.argv[2], "acme", "bulk", kind="key"), "mta_1")
+"""
+
+
+async def elsewhere(script: str, *arguments: object) -> list[str]:
+    """A process that ends with it, and so is the last user of a file that nobody has locked."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, *map(str, arguments), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode().split()
+
+
+@asynccontextmanager
+async def daemon(directory: Path) -> AsyncIterator[tuple[Database, DomainStore]]:
+    """Both of its connections, in its order."""
+    database, store = Database(directory / "store.db"), DomainStore(directory)
+    await database.open()
+    store.open()
+    try:
+        yield database, store
+    finally:
+        store.close()
+        await database.close()
+
+
+def names(store: DomainStore) -> list[str]:
+    return [domain.name for domain in store.all()]
+
+
+async def test_commands_that_end_take_nothing_from_under_the_daemon(tmp_path: Path) -> None:
+    """It lost its locks by a close of another descriptor, and the first command took the WAL away."""
+
+    def own(connection: sqlite3.Connection) -> None:
+        domains.write(connection, SendingDomain("own.test"))
+
+    async with daemon(tmp_path) as (database, store):
+        for name in ("one.test", "two.test"):
+            before = store.look()
+            await elsewhere(ADD, tmp_path, name)
+            assert store.look() != before
+            assert store.find(name) == SendingDomain(name)
+            assert (tmp_path / "store.db-wal").exists()
+        await database.run(own)
+        assert await elsewhere(ADD, tmp_path, "three.test") == ["one.test", "own.test", "two.test"]
+        assert names(store) == ["one.test", "own.test", "three.test", "two.test"]
+
+
+async def test_a_connection_that_is_opened_anew_takes_no_lock_from_its_neighbour(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as (database, store):
+        await database.close()
+        await database.open()
+        await elsewhere(ADD, tmp_path, "one.test")
+        store.open()
+        await elsewhere(ADD, tmp_path, "two.test")
+        assert names(store) == ["one.test", "two.test"]
+        assert await database.run(lambda connection: len(list(domains.read_all(connection)))) == 2
+
+
+async def test_a_second_store_of_credentials_in_the_process_takes_no_lock_away(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.db"
+    with CredentialStore(path) as store:
+        with CredentialStore(path):
+            pass
+        for login in ("one", "two"):
+            await elsewhere(ADD_CREDENTIAL, path, login)
+            store.look()
+            assert store.find(login) is not None
