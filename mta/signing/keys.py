@@ -2,9 +2,9 @@
 
 Between: `mta domain` and rotation make and remove them, the signer loads them.
 Contract: a file is PKCS#8 in PEM, 0600, in folders of 0700, and on disk when `keep` returns; PKCS#1 is read
-    too. `Secret.sign` takes 0.03 ms (Ed25519) to 0.8 ms (RSA-2048), in which the GIL is released. `load`
-    takes a file that was made here at its word (no check of the primes, 35 ms); `read` checks what comes from
-    others.
+    too. It has its name when it is whole: what a crash cut off is `*.partial`, and counts for nothing.
+    `Secret.sign` takes 0.03 ms (Ed25519) to 0.8 ms (RSA-2048), in which the GIL is released. `load` takes a
+    file that was made here at its word (no check of the primes, 35 ms); `read` checks what comes from others.
 Raises: KeyFileError, whose text is for the operator.
 Standards: RFC 6376 3.3, RFC 8301 3.2 (1024 bits are too few, 2048 are right), RFC 8463 3.
 """
@@ -15,7 +15,10 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dkim as dkimpy
@@ -38,6 +41,7 @@ FOLDER = "keys"
 RSA_BITS = 2048
 LEAST_BITS, MOST_BITS = 2048, 4096  # more is not what every receiver checks (RFC 8301 3.2)
 MAX_FILE = 16 * 1024  # octets
+PARTIAL = ".partial"  # how the name of a file ends that is not whole yet
 _PROBE = b"From: probe@probe.test\r\nSubject:  a probe \r\n\r\nIs the  record right? \r\n\r\n"
 _PADDING, _SHA256 = padding.PKCS1v15(), hashes.SHA256()
 
@@ -111,13 +115,8 @@ class KeyFolder:
                     folder.mkdir(mode=0o700)
                     disk.give_to_owner(folder)
                     disk.sync_names(folder.parent)
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(descriptor, secret.pem)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            disk.give_to_owner(file)
+            with _draft(file, secret.pem) as draft:
+                os.link(draft, file)
             disk.sync_names(file.parent)
         except OSError as error:
             raise KeyFileError(f"{file}: {disk.words(error)}") from error
@@ -177,6 +176,22 @@ class KeyFolder:
             return []
         except OSError as error:
             raise KeyFileError(f"{self._path}: {disk.words(error)}") from error
+
+
+@contextmanager
+def _draft(file: Path, octets: bytes) -> Iterator[Path]:
+    """What a file is to be, whole and on disk, under another name."""
+    descriptor, name = tempfile.mkstemp(PARTIAL, f"{file.stem}.", file.parent)  # 0600
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as written:
+            written.write(octets)
+            written.flush()
+            os.fsync(descriptor)
+        disk.give_to_owner(draft)
+        yield draft
+    finally:
+        draft.unlink()
 
 
 def _octets(path: Path, is_private: bool = False) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +50,41 @@ def test_a_secret_is_never_written_over(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="exists"):
         folder.keep("src.test", "s1", generate("ed25519-sha256"))
     assert folder.load("src.test", "s1").public == first.public
+
+
+KEEP = """
+import os, resource, stat, sys
+from pathlib import Path
+from mta.signing.keys import KeyFileError, KeyFolder, generate
+def full():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))  # octets: a write is short, the next fails
+def killed():
+    os.fsync = lambda descriptor: stat.S_ISREG(os.fstat(descriptor).st_mode) and os._exit(9)
+locals()[sys.argv[2]]()
+try:
+    KeyFolder(Path(sys.argv[1])).keep("src.test", "s1", generate("ed25519-sha256"))
+except KeyFileError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(("misfortune", "status"), [("full", 1), ("killed", 9)])
+def test_a_secret_that_could_not_be_written_whole_is_none(
+    tmp_path: Path, misfortune: str, status: int
+) -> None:
+    command = (sys.executable, "-c", KEEP, str(tmp_path), misfortune)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == status, ended.stderr
+    left = list((tmp_path / "keys/src.test").iterdir())
+    if misfortune == "full":
+        assert "File too large" in ended.stderr
+        assert left == []
+    else:
+        assert [file.suffix for file in left] == [".partial"]
+    folder, made = KeyFolder(tmp_path), generate("ed25519-sha256")
+    assert folder.selectors("src.test") == []
+    folder.keep("src.test", "s1", made)
+    assert folder.load("src.test", "s1").public == made.public
 
 
 def test_a_secret_that_others_can_read_is_refused_with_the_cure(tmp_path: Path) -> None:
