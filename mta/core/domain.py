@@ -13,6 +13,7 @@ Standards: RFC 6376 3.6.1 (the record), 3.1 (selectors); RFC 8301 3 (rsa-sha256,
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import Literal
@@ -24,6 +25,7 @@ Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 ALGORITHMS: tuple[Algorithm, ...] = ("rsa-sha256", "ed25519-sha256")
 Unsigned = Literal["refuse", "send"]
 MAX_KEYS = 16  # of a domain; more is not rotation
+MAX_HOST = 253  # octets of a name in DNS, without its last dot (RFC 1035 2.3.4)
 RECORD = "_domainkey"
 
 
@@ -113,6 +115,11 @@ class SendingDomain:
             object.__setattr__(self, "return_path", _name(self.return_path, "return path"))
         if self.unsigned not in ("refuse", "send"):
             raise ValueError(f"{self.unsigned!r}: write refuse or send")
+        for key in self.keys:
+            if (over := len(key.host(self.name)) - MAX_HOST) > 0:
+                raise ValueError(
+                    f"{key.host(self.name)} is {over} octets too long for DNS: take a shorter selector"
+                )
 
     @property
     def signers(self) -> tuple[DomainKey, ...]:
@@ -130,6 +137,15 @@ class SendingDomain:
     @property
     def _selectors(self) -> str:
         return ", ".join(key.selector for key in self.keys) or "none"
+
+
+def changed(domain: SendingDomain, keys: Iterable[DomainKey]) -> SendingDomain:
+    """The domain with what some keys became, and with new ones; of too many, retired ones are forgotten."""
+    known = {key.selector: key for key in (*domain.keys, *keys)}
+    over = [key for key in known.values() if key.state is KeyState.RETIRED][: max(len(known) - MAX_KEYS, 0)]
+    if len(known) - len(over) > MAX_KEYS:
+        raise KeyMoveError(f"{domain.name} has {len(domain.keys)} keys: retire some first")
+    return replace(domain, keys=tuple(key for key in known.values() if key not in over))
 
 
 def activated(domain: SendingDomain, selector: str, now: float) -> list[DomainKey]:

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from mta.core.domain import (
+    MAX_KEYS,
     DomainKey,
     KeyMoveError,
     KeyState,
     SendingDomain,
     activated,
+    changed,
     new_selector,
     retired,
 )
@@ -104,3 +106,22 @@ def test_a_record_by_which_receivers_can_verify_is_recognised(record: str) -> No
 @pytest.mark.parametrize("record", NOT_SHOWN.values(), ids=NOT_SHOWN)
 def test_a_record_by_which_they_cannot_is_none(record: str) -> None:
     assert not NEW.is_shown_by(record.encode())
+
+
+def test_too_many_keys_are_none_too_many_where_some_are_retired() -> None:
+    def numbered(n: int, state: KeyState) -> DomainKey:
+        return replace(NEW, selector=f"s{n}", state=state)
+
+    full = SendingDomain("src.test", keys=tuple(numbered(n, KeyState.RETIRED) for n in range(MAX_KEYS)))
+    grown = changed(full, [numbered(MAX_KEYS, KeyState.PENDING)])
+    assert [key.selector for key in grown.keys] == [f"s{n}" for n in range(1, MAX_KEYS + 1)]
+    busy = SendingDomain("src.test", keys=tuple(numbered(n, KeyState.RETIRING) for n in range(MAX_KEYS)))
+    with pytest.raises(KeyMoveError, match="has 16 keys: retire some first"):
+        changed(busy, [NEW])
+    assert changed(busy, [numbered(3, KeyState.RETIRED)]).key("s3").state is KeyState.RETIRED
+
+
+def test_a_key_whose_host_is_too_long_for_dns_is_none_of_the_domain() -> None:
+    name = ".".join(("x" * 60, "y" * 60, "z" * 60, "w" * 54, "test"))
+    with pytest.raises(ValueError, match="octets too long for DNS: take a shorter selector"):
+        SendingDomain(name, keys=(OLD,))
