@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 CHUNK = 1024 * 1024  # octets
+PARTIAL = ".partial"  # how the name of a thing ends that is not whole yet
 
 _ROOM = "free some space on its disk"
 _WRITABLE = "make it writable for this user"

@@ -60,6 +60,7 @@ EightBit = Literal["send", "convert", "return"]
 Hop = NewType("Hop", Endpoint)  # where mail can be sent: no port 0
 
 SECRET = "identity.secret"  # in the spool directory
+KEYS = "keys"  # the folder of DKIM keys there
 ADMIN_BIND = Endpoint("127.0.0.1", 8025)
 ANY_LOOPBACK = Endpoint("127.0.0.1", 0)
 

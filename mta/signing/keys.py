@@ -18,7 +18,7 @@ import stat
 import tempfile
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dkim as dkimpy
@@ -34,14 +34,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mta import disk
-from mta.core.domain import Algorithm, DomainKey
+from mta.config.settings import KEYS
+from mta.core.domain import Algorithm, DomainKey, SendingDomain
 from mta.core.mail import dkim
 
-FOLDER = "keys"
 RSA_BITS = 2048
 LEAST_BITS, MOST_BITS = 2048, 4096  # more is not what every receiver checks (RFC 8301 3.2)
+PEM = ".pem"
 MAX_FILE = 16 * 1024  # octets
-PARTIAL = ".partial"  # how the name of a file ends that is not whole yet
 _PROBE = b"From: probe@probe.test\r\nSubject:  a probe \r\n\r\nIs the  record right? \r\n\r\n"
 _PADDING, _SHA256 = padding.PKCS1v15(), hashes.SHA256()
 
@@ -101,17 +101,17 @@ class KeyFolder:
     """The folder of all domains' secrets."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / FOLDER
+        self._path = directory / KEYS
 
     def _file(self, domain: str, selector: str) -> Path:
-        return self._path / domain / f"{selector}.pem"
+        return self._path / domain / f"{selector}{PEM}"
 
     def keep(self, domain: str, selector: str, secret: Secret) -> None:
         """Write a new one; one that is there is never written over."""
         file = self._file(domain, selector)
         try:
             for folder in (self._path, file.parent):
-                if not folder.exists():
+                with suppress(FileExistsError):
                     folder.mkdir(mode=0o700)
                     disk.give_to_owner(folder)
                     disk.sync_names(folder.parent)
@@ -145,8 +145,8 @@ class KeyFolder:
     def selectors(self, domain: str) -> list[tuple[float, str]]:
         """Those of a domain's secrets, each with the time when it was written, in that order."""
         try:
-            files = (self._path / domain).glob("*.pem")
-            return sorted((file.stat().st_mtime, file.stem) for file in files)
+            files = _secrets(self._path / domain)
+            return sorted((file.stat().st_mtime, file.name.removesuffix(PEM)) for file in files)
         except OSError as error:
             raise KeyFileError(f"{self._path / domain}: {disk.words(error)}") from error
 
@@ -157,31 +157,52 @@ class KeyFolder:
         except OSError as error:
             raise KeyFileError(f"{self._file(domain, selector)}: {disk.words(error)}") from error
 
-    def forget_domain(self, domain: str) -> None:
-        """Remove all that a domain has."""
+    def forget_domain(self, domain: str) -> bool:
+        """Remove all that a domain has; had it any?"""
         folder = self._path / domain
         try:
+            had = bool(_secrets(folder))
             if folder.exists():
                 shutil.rmtree(folder)
         except OSError as error:
             raise KeyFileError(f"{folder}: {disk.words(error)}") from error
+        return had
 
     @property
     def domains(self) -> list[str]:
-        """Those that have a secret here."""
+        """Those that have a secret here, or a folder that cannot be read."""
         try:
             with os.scandir(self._path) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir())
+                return sorted(entry.name for entry in entries if entry.is_dir() and _is_of_domain(entry))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise KeyFileError(f"{self._path}: {disk.words(error)}") from error
 
 
+def _is_of_domain(folder: os.DirEntry[str]) -> bool:
+    """`lost+found` is none, and an empty one stands for nobody."""
+    try:
+        return SendingDomain(folder.name).name == folder.name and bool(_secrets(folder))
+    except PermissionError:
+        return True
+    except ValueError:
+        return False
+
+
+def _secrets(folder: os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """The whole ones. (`Path.glob` shows a folder that cannot be read as an empty one.)"""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if entry.name.endswith(PEM)]
+    except FileNotFoundError:
+        return []
+
+
 @contextmanager
 def _draft(file: Path, octets: bytes) -> Iterator[Path]:
     """What a file is to be, whole and on disk, under another name."""
-    descriptor, name = tempfile.mkstemp(PARTIAL, f"{file.stem}.", file.parent)  # 0600
+    descriptor, name = tempfile.mkstemp(disk.PARTIAL, f"{file.stem}.", file.parent)  # 0600
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as written:

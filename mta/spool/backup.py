@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mta import disk
+from mta.config.settings import KEYS
 from mta.core.queueid import text
 from mta.spool import database
 from mta.spool import statements as sql
@@ -38,7 +39,6 @@ CHUNK = 1000  # messages looked at in one go
 FORMER = (
     "before-schema-"  # the one backup that lies in its spool: it is for the way back, not for a lost disk
 )
-KEYS = "keys"  # `signing.keys`
 BEGUN_ANEW = "store.db"  # where it is damaged; `store.database` says so
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -89,7 +89,8 @@ def backup(directory: Path, target: Path, *besides: Path, with_keys: bool = Fals
         raise SpoolError(f"no backup was made: {disk.words(error)}") from error
     try:
         if with_keys and (directory / KEYS).is_dir():
-            shutil.copytree(directory / KEYS, partial / KEYS)
+            whole = shutil.ignore_patterns(f"*{disk.PARTIAL}")
+            shutil.copytree(directory / KEYS, partial / KEYS, ignore=whole)
         held = Copy(directory, partial, besides).make()
         partial.rename(target)
         _sync(target.parent)
@@ -118,7 +119,7 @@ def keep_former(directory: Path, connection: sqlite3.Connection) -> Path | None:
 
 
 def _partial(target: Path) -> Path:
-    return target.with_name(target.name + ".partial")
+    return target.with_name(target.name + disk.PARTIAL)
 
 
 class Copy:

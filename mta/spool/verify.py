@@ -21,11 +21,11 @@ from pathlib import Path
 import msgspec
 
 from mta import disk
-from mta.config.settings import SECRET
+from mta.config.settings import KEYS, SECRET
 from mta.core.domain import KeyState
 from mta.core.queueid import text
 from mta.signing import secret
-from mta.signing.keys import FOLDER, KeyFolder
+from mta.signing.keys import KeyFileError, KeyFolder
 from mta.signing.secret import SecretError
 from mta.spool import database, invariants
 from mta.spool import statements as sql
@@ -179,17 +179,21 @@ def _domains(connection: sqlite3.Connection, directory: Path, is_backup: bool) -
     for name, what in domains.unfit(connection):
         yield Violation(STORE, f"{name}: {what}", f"mta domain remove {name}, and add it anew")
     folder, known = KeyFolder(directory), set()
-    has_keys = not is_backup or (directory / FOLDER).is_dir()
+    has_keys = not is_backup or (directory / KEYS).is_dir()
     for domain in domains.sound(connection):
         known.add(domain.name)
         for key in domain.keys if has_keys else ():
             what = "" if key.state is KeyState.RETIRED else folder.complaint(domain.name, key)
             if what:
                 remedy = f"restore it, or mta domain rotate {domain.name}"
-                yield Violation(FOLDER, f"{domain.name}: {what}", remedy)
-    for name in folder.domains:
-        if name not in known:
-            yield Violation(FOLDER, f"{name} has keys and is in no store", f"mta domain add {name}")
+                yield Violation(KEYS, f"{domain.name}: {what}", remedy)
+    try:
+        lost = [name for name in folder.domains if name not in known]
+    except KeyFileError as error:
+        yield Violation(KEYS, str(error), "let the user that mta runs as read it, or restore it")
+        return
+    for name in lost:
+        yield Violation(KEYS, f"{name} has keys and is in no store", f"mta domain add {name}, or remove")
 
 
 def _hosts(connection: sqlite3.Connection) -> Iterator[Violation]:

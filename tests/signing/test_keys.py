@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -151,3 +154,48 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
     folder.forget_domain("src.test")
     assert folder.domains == []
     folder.forget_domain("src.test")
+
+
+def test_a_folder_without_a_secret_stands_for_no_domain(tmp_path: Path) -> None:
+    folder = KeyFolder(tmp_path)
+    folder.keep("src.test", "s1", generate("ed25519-sha256"))
+    for name in ("empty.test", "cut.test", "lost+found", "lost+found/src.test"):
+        (tmp_path / "keys" / name).mkdir()
+    (tmp_path / "keys/cut.test/s1.x.partial").touch()
+    (tmp_path / "keys/lost+found/s1.pem").touch()
+    assert folder.domains == ["src.test"]
+    assert folder.selectors("empty.test") == []
+
+
+NOBODY = 65534
+
+
+@contextmanager
+def unprivileged(directory: Path) -> Iterator[None]:
+    """Root reads what it likes, so it is somebody else meanwhile, whose all of this is."""
+    mine = os.geteuid()
+    if mine == 0:
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
+
+
+def test_folders_that_cannot_be_read_are_not_taken_for_empty_ones() -> None:
+    with TemporaryDirectory() as made, unprivileged(Path(made)):  # others cannot come to `tmp_path`
+        folder, keys = KeyFolder(Path(made)), Path(made) / "keys"
+        folder.keep("src.test", "s1", generate("ed25519-sha256"))
+        (keys / "lost+found").mkdir()
+        for name in ("src.test", "lost+found"):
+            (keys / name).chmod(0)
+        assert folder.domains == ["src.test"]
+        with pytest.raises(KeyFileError, match="Permission denied"):
+            folder.selectors("src.test")
+        keys.chmod(0)
+        with pytest.raises(KeyFileError, match="Permission denied"):
+            assert folder.domains
+        for path in (keys, keys / "src.test", keys / "lost+found"):
+            path.chmod(0o700)

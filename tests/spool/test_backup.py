@@ -360,9 +360,11 @@ async def test_private_keys_are_in_a_copy_only_when_somebody_asks(tmp_path: Path
     folder = KeyFolder(tmp_path / "spool")
     with DomainStore(tmp_path / "spool") as store:
         store.put(make(folder, SendingDomain("src.test"), "ed25519-sha256", 0.0, "s1"))
+    (tmp_path / "spool/keys/src.test/s2.x.partial").touch()  # another is just written
     for name, asked in (("plain", ()), ("keys", ("--keys",))):
         result = ask(tmp_path, "backup", str(tmp_path / name), *asked)
         assert result.exit_code == 0, result.output
         assert verify(tmp_path / name, lambda: None).findings == []
     assert not (tmp_path / "plain/keys").exists()
+    assert [file.name for file in (tmp_path / "keys/keys/src.test").iterdir()] == ["s1.pem"]
     assert KeyFolder(tmp_path / "keys").load("src.test", "s1").public == folder.load("src.test", "s1").public
