@@ -35,7 +35,8 @@ from mta.spool.invariants import Violation
 from mta.store import credentials, domains, hosts
 from mta.store.credentials import CredentialError
 from mta.store.database import FILE as STORE
-from mta.store.database import StoreError
+from mta.store.database import SCRIPTS, StoreError, schema
+from mta.store.domains import UnreadDomain
 
 LISTED = 20  # findings of a kind
 CHUNK = 1000  # messages looked at in one go
@@ -176,12 +177,16 @@ def _credentials(connection: sqlite3.Connection) -> Iterator[Violation]:
 
 def _domains(connection: sqlite3.Connection, directory: Path, is_backup: bool) -> Iterator[Violation]:
     """Domains, and the secrets of their keys, which a backup need not have."""
-    for name, what in domains.unfit(connection):
-        yield Violation(STORE, f"{name}: {what}", f"mta domain remove {name}, and add it anew")
+    if schema(connection) != len(SCRIPTS):
+        return  # `_hosts` has told
     folder, known = KeyFolder(directory), set()
     has_keys = not is_backup or (directory / KEYS).is_dir()
-    for domain in domains.sound(connection):
+    for domain in domains.read_all(connection):
         known.add(domain.name)
+        if isinstance(domain, UnreadDomain):
+            remedy = f"mta domain remove {domain.name}, and add it anew"
+            yield Violation(STORE, f"{domain.name}: {domain.why}", remedy)
+            continue
         for key in domain.keys if has_keys else ():
             what = "" if key.state is KeyState.RETIRED else folder.complaint(domain.name, key)
             if what:

@@ -4,22 +4,24 @@ Between: `mta domain` changes them in place, rotation by the daemon's own writer
     mail comes in.
 Contract: `DomainStore` is one connection. `look` asks whether anything has changed, and `find` answers as it
     was at the last look or later, from memory or by some rows. The functions below work on any connection,
-    inside its transaction. What is kept and cannot be read is an error, never no domain.
+    inside its transaction. What is kept and cannot be read is an error, never no domain; who asks for all
+    gets the others. Before `open` has succeeded each answer is an error, too.
 Raises: StoreError, whose text is for the operator; KeyMoveError where a key cannot do that in its state.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mta.core.domain import DomainKey, KeyState, SendingDomain
+from mta.core.domain import DomainKey, KeyState, SendingDomain, changed
 from mta.core.limits.budget import SIGNERS
-from mta.store.database import FILE, SCRIPTS, StoreError, migrate, schema
+from mta.store.database import FILE, StoreError, migrate
 from mta.store.shared import SharedFile
 
 _COLUMNS = "name, subdomains, streams, return_path, unsigned"
@@ -27,16 +29,27 @@ _KEY_COLUMNS = "selector, algorithm, public, state, since, created"
 _FIND = f"SELECT {_COLUMNS} FROM domain WHERE name = ?"
 _KEYS = f"SELECT {_KEY_COLUMNS} FROM dkim_key WHERE domain = ? ORDER BY created, selector"
 _MOVING = (
-    "SELECT DISTINCT domain FROM dkim_key WHERE state = 'pending' OR (state = 'active' AND since < ?) "
-    "OR (state = 'retiring' AND since < ?) ORDER BY domain"
+    "SELECT DISTINCT CAST(domain AS BLOB) FROM dkim_key "
+    "WHERE state = 'pending' OR (state = 'active' AND since < ?) OR (state = 'retiring' AND since < ?) "
+    "ORDER BY domain"
 )
-_NAMES = "SELECT name FROM domain ORDER BY name"
+_NAMES = "SELECT CAST(name AS BLOB) FROM domain ORDER BY name"
 _ANY = "SELECT EXISTS (SELECT 1 FROM domain)"
-_PUT = f"INSERT OR REPLACE INTO domain ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
-_PUT_KEY = f"INSERT OR REPLACE INTO dkim_key (domain, {_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_REMOVE = ("DELETE FROM domain WHERE name = ?", "DELETE FROM dkim_key WHERE domain = ?")
+_ADD = f"INSERT INTO domain ({_COLUMNS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
+_ADD_KEY = f"INSERT INTO dkim_key (domain, {_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_REMOVE = "DELETE FROM domain WHERE name = ?"
+_REMOVE_KEYS = "DELETE FROM dkim_key WHERE domain = ?"
+
+log = logging.getLogger(__name__)
 
 Change = Callable[[SendingDomain], Iterable[DomainKey]]
+
+
+class UnreadDomain(NamedTuple):
+    """One that is kept and cannot be read."""
+
+    name: str
+    why: str
 
 
 class DomainStore:
@@ -45,12 +58,16 @@ class DomainStore:
     def __init__(self, directory: Path) -> None:
         self._file = SharedFile(directory / FILE, migrate, StoreError)
         self._found: dict[str, SendingDomain | None] = {}
-        self.is_empty = True  # nobody was added
+        self.is_empty = False  # nobody was added, and that is known
 
     def open(self) -> None:
-        """Open the file; create it where there is none."""
+        """Open the file; create it where there is none. Call it again where it failed."""
         self._file.open()
-        self.look()
+        try:
+            self.look()
+        except StoreError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._file.close()
@@ -94,20 +111,26 @@ class DomainStore:
             return read(self._file.connection, name)
 
     def all(self) -> list[SendingDomain]:
-        """Each of them, as they are now, by name."""
+        """Each that can be read, as they are now, by name."""
+        return [found for found in self._read_all() if isinstance(found, SendingDomain)]
+
+    def unread(self) -> list[UnreadDomain]:
+        """Each that cannot be read."""
+        return [found for found in self._read_all() if isinstance(found, UnreadDomain)]
+
+    def _read_all(self) -> list[SendingDomain | UnreadDomain]:
         with self._readable():
             return list(read_all(self._file.connection))
 
     def put(self, domain: SendingDomain) -> None:
-        """Keep it, with its keys; one of the same name goes."""
+        """Keep a new one, with its keys."""
         with self._changing():
-            remove(self._file.connection, domain.name)
             write(self._file.connection, domain)
 
-    def remove(self, name: str) -> None:
-        """Forget it, and its keys."""
+    def remove(self, name: str) -> bool:
+        """Forget it and its keys, even where it cannot be read; was there one?"""
         with self._changing():
-            remove(self._file.connection, name)
+            return remove(self._file.connection, name)
 
     def change_keys(self, name: str, change: Change) -> SendingDomain:
         """What some keys become; the domain as it is then."""
@@ -132,47 +155,58 @@ class DomainStore:
 
 def read(connection: sqlite3.Connection, name: str) -> SendingDomain | None:
     """A domain with its keys."""
-    row = connection.execute(_FIND, (name,)).fetchone()
-    if row is None:
-        return None
     try:
-        return _domain(row, connection.execute(_KEYS, (name,)).fetchall())
-    except (ValueError, TypeError) as error:
+        row = connection.execute(_FIND, (name,)).fetchone()
+        return None if row is None else _domain(row, connection.execute(_KEYS, (name,)).fetchall())
+    except (ValueError, TypeError, sqlite3.OperationalError) as error:
+        if hasattr(error, "sqlite_errorcode"):
+            raise  # it is not that a text is no UTF-8: that is Python's own
         raise StoreError(f"{FILE}: the domain {name!r} cannot be read: {error}") from error
 
 
-def read_all(connection: sqlite3.Connection) -> Iterator[SendingDomain]:
+def read_all(connection: sqlite3.Connection) -> Iterator[SendingDomain | UnreadDomain]:
     """Each of them, by name."""
-    for (name,) in connection.execute(_NAMES).fetchall():
-        if (found := read(connection, name)) is not None:
-            yield found
+    return _each(connection, connection.execute(_NAMES).fetchall())
 
 
 def moving(connection: sqlite3.Connection, older: tuple[float, float]) -> list[SendingDomain]:
     """Those with a pending key, or one that has been active, or retiring, since before these times."""
-    names = connection.execute(_MOVING, older).fetchall()
-    return [found for (name,) in names if (found := read(connection, name)) is not None]
+    found: list[SendingDomain] = []
+    for each in _each(connection, connection.execute(_MOVING, older).fetchall()):
+        if isinstance(each, UnreadDomain):
+            log.error("the keys of a domain stay as they are: %s", each.why)
+        else:
+            found.append(each)
+    return found
+
+
+def _each(
+    connection: sqlite3.Connection, names: list[tuple[bytes]]
+) -> Iterator[SendingDomain | UnreadDomain]:
+    """One that is damaged takes no other with it."""
+    for (octets,) in names:
+        try:
+            found = read(connection, octets.decode())
+        except (StoreError, UnicodeDecodeError) as error:
+            yield UnreadDomain(octets.decode("utf-8", "replace"), str(error))
+            continue
+        if found is not None:
+            yield found
 
 
 def write(connection: sqlite3.Connection, domain: SendingDomain) -> None:
-    """Keep it, with its keys."""
+    """Keep a new one, with its keys."""
     streams = json.dumps(domain.streams)
     row = (domain.name, int(domain.subdomains), streams, domain.return_path, domain.unsigned)
-    connection.execute(_PUT, row)
-    write_keys(connection, domain.name, domain.keys)
+    if not connection.execute(_ADD, row).fetchall():
+        raise StoreError(f"{domain.name} is there already: mta domain show {domain.name}")
+    _write_keys(connection, domain)
 
 
-def remove(connection: sqlite3.Connection, name: str) -> None:
-    """Forget it, and its keys."""
-    for statement in _REMOVE:
-        connection.execute(statement, (name,))
-
-
-def write_keys(connection: sqlite3.Connection, name: str, keys: Iterable[DomainKey]) -> None:
-    """Keep these keys of a domain."""
-    for key in keys:
-        row = (name, key.selector, key.algorithm, key.public, key.state.value, key.since, key.created)
-        connection.execute(_PUT_KEY, row)
+def remove(connection: sqlite3.Connection, name: str) -> bool:
+    """Forget it and its keys, even where it cannot be read; was there one?"""
+    connection.execute(_REMOVE_KEYS, (name,))
+    return connection.execute(_REMOVE, (name,)).rowcount > 0
 
 
 def change_keys(connection: sqlite3.Connection, name: str, change: Change) -> SendingDomain:
@@ -180,34 +214,16 @@ def change_keys(connection: sqlite3.Connection, name: str, change: Change) -> Se
     domain = read(connection, name)
     if domain is None:
         raise StoreError(f"there is no domain {name!r}: mta domain add {name}")
-    write_keys(connection, name, change(domain))
-    changed = read(connection, name)
-    assert changed is not None
-    return changed
+    domain = changed(domain, change(domain))
+    _write_keys(connection, domain)
+    return domain
 
 
-def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Domains that cannot be read, and why, through a connection that can only read."""
-    if schema(connection) != len(SCRIPTS):
-        return  # `hosts.unfit` has told
-    for (name,) in connection.execute(_NAMES).fetchall():
-        try:
-            read(connection, name)
-        except StoreError as error:
-            yield name, str(error)
-
-
-def sound(connection: sqlite3.Connection) -> Iterator[SendingDomain]:
-    """Those that can be read."""
-    if schema(connection) != len(SCRIPTS):
-        return
-    for (name,) in connection.execute(_NAMES).fetchall():
-        try:
-            found = read(connection, name)
-        except StoreError:
-            continue
-        if found is not None:
-            yield found
+def _write_keys(connection: sqlite3.Connection, domain: SendingDomain) -> None:
+    connection.execute(_REMOVE_KEYS, (domain.name,))
+    for key in domain.keys:
+        row = (domain.name, key.selector, key.algorithm, key.public, key.state.value, key.since, key.created)
+        connection.execute(_ADD_KEY, row)
 
 
 def _domain(row: tuple[Any, ...], keys: list[tuple[Any, ...]]) -> SendingDomain:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,8 +58,11 @@ class Scene:
     async def rotate(self) -> str:
         """A new key; its selector."""
         made = make(self.keys, await self.domain(), "ed25519-sha256", self.clock.now())
-        await self.database.run(lambda connection: domains.write(connection, made))
-        return made.keys[-1].selector
+        new = made.keys[-1]
+        await self.database.run(
+            lambda connection: domains.change_keys(connection, made.name, lambda _: [new])
+        )
+        return new.selector
 
     async def publish(self, selector: str, *servers: int) -> None:
         domain = await self.domain()
@@ -242,6 +247,39 @@ async def test_a_domain_has_no_more_keys_than_it_may(tmp_path: Path) -> None:
             await it.rotate()
         with pytest.raises(KeyMoveError, match="retire some first"):
             await it.rotate()
+
+
+def spoiled(domain: SendingDomain, damage: str, connection: sqlite3.Connection) -> None:
+    domains.write(connection, domain)
+    connection.execute(f"UPDATE domain SET streams = {damage} WHERE name = ?", (domain.name,))
+
+
+async def test_one_domain_that_cannot_be_read_does_not_end_the_rotation_of_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(tmp_path) as it:
+        for name, damage in (("bad.test", "'?'"), ("odd.test", "CAST(x'ff' AS TEXT)")):
+            other = SendingDomain(name)
+            for _ in range(2):  # the second one is pending
+                other = make(it.keys, other, "ed25519-sha256", 0.0)
+            await it.database.run(partial(spoiled, other, damage))
+        new = await it.rotate()
+        await it.publish(new, 0, 1)
+        await it.after(ROUND)
+        assert await it.states() == {"first": "retiring", new: "active"}
+    assert "the keys of a domain stay as they are: store.db: the domain 'bad.test' cannot be" in caplog.text
+    assert "the domain 'odd.test' cannot be read" in caplog.text
+
+
+async def test_keys_that_are_retired_make_room_for_new_ones_in_the_store_too(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        for _ in range(2 * MAX_KEYS):
+            new = await it.rotate()
+            await it.publish(new, 0, 1)
+            await it.after(ROUND)
+            await it.after(6 * DAY)
+        states = list((await it.states()).values())
+        assert states == ["retired"] * (MAX_KEYS - 1) + ["active"]
 
 
 async def test_secrets_whose_domain_was_lost_are_taken_up_again(tmp_path: Path) -> None:

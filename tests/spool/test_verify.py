@@ -405,8 +405,21 @@ async def test_a_domain_without_its_secret_and_a_secret_without_its_domain_are_f
     assert "No such file" in gone.what
     assert lost.what == "lost.test has keys and is in no store"
     change(directory, "UPDATE domain SET streams = '?'", "store.db")
-    assert (
-        look(directory)
-        .findings[0]
-        .what.startswith("src.test: store.db: the domain 'src.test' cannot be read")
-    )
+    folder.keep("src.test", "s1", generate("ed25519-sha256"))
+    unread, lost = look(directory).findings  # whose keys are not those of a lost domain
+    assert unread.what.startswith("src.test: store.db: the domain 'src.test' cannot be read")
+    assert lost.what == "lost.test has keys and is in no store"
+
+
+async def test_a_folder_of_keys_that_cannot_be_listed_is_a_finding_among_the_others(
+    kept: tuple[Path, Message, Message],
+) -> None:
+    directory, _, _ = kept
+    with DomainStore(directory) as store:
+        store.put(SendingDomain("bad.test"))
+    change(directory, "UPDATE domain SET streams = '?'", "store.db")
+    (directory / "keys").write_text("")
+    unread, listing = look(directory).findings
+    assert unread.what.startswith("bad.test: ")
+    assert listing.where == "keys"
+    assert "Not a directory" in listing.what

@@ -6,13 +6,16 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 
-from mta.core.domain import SendingDomain
+import pytest
+
+from mta.core.domain import DomainKey, KeyState, SendingDomain
 from mta.store import domains
 from mta.store.credentials import CredentialStore
-from mta.store.database import Database
+from mta.store.database import Database, StoreError
 from mta.store.domains import DomainStore
 
 ADD = """
@@ -99,3 +102,63 @@ async def test_a_second_store_of_credentials_in_the_process_takes_no_lock_away(t
             await elsewhere(ADD_CREDENTIAL, path, login)
             store.look()
             assert store.find(login) is not None
+
+
+def test_of_two_who_add_a_domain_at_once_the_second_is_refused(tmp_path: Path) -> None:
+    key = DomainKey("s1", "ed25519-sha256", "b25l", KeyState.ACTIVE, 0.0, 0.0)
+    with DomainStore(tmp_path) as store, DomainStore(tmp_path) as other:
+        assert store.get("src.test") is other.get("src.test") is None
+        store.put(SendingDomain("src.test", keys=(key,)))
+        with pytest.raises(StoreError, match="is there already: mta domain show"):
+            other.put(SendingDomain("src.test", keys=(replace(key, selector="s2"),)))
+        assert store.get("src.test") == SendingDomain("src.test", keys=(key,))
+
+
+def test_domains_that_cannot_be_read_take_no_other_with_them_and_can_be_removed(tmp_path: Path) -> None:
+    with DomainStore(tmp_path) as store:
+        for name in ("a.test", "b.test", "c.test", "d.test"):
+            store.put(SendingDomain(name))
+        spoil(tmp_path, "UPDATE domain SET streams = '?' WHERE name = 'a.test'")
+        spoil(tmp_path, "UPDATE domain SET return_path = CAST(x'ff' AS TEXT) WHERE name = 'b.test'")
+        spoil(tmp_path, "UPDATE domain SET name = CAST(x'63ff' AS TEXT) WHERE name = 'c.test'")
+        store.look()
+        assert names(store) == ["d.test"]
+        assert [each.name for each in store.unread()] == ["a.test", "b.test", "c\ufffd"]
+        for name in ("a.test", "b.test"):
+            with pytest.raises(StoreError, match=f"the domain '{name}' cannot be read"):
+                store.find(name)
+            assert store.remove(name)
+            assert not store.remove(name)
+        assert [each.name for each in store.unread()] == ["c\ufffd"]
+
+
+def spoil(directory: Path, statement: str) -> None:
+    with closing(sqlite3.connect(directory / "store.db")) as connection, connection:
+        connection.execute(statement)
+
+
+def test_a_store_that_could_not_be_opened_is_opened_when_it_can_be(tmp_path: Path) -> None:
+    """Until then nobody is said not to have been added: their mail would go unsigned."""
+    directory = tmp_path / "spool"
+    store = DomainStore(directory)
+    for misfortune in (directory.touch, lambda: damaged(directory)):
+        misfortune()
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                store.open()
+            with pytest.raises(StoreError, match="is not open"):
+                store.look()
+            with pytest.raises(StoreError, match="is not open"):
+                store.find("src.test")
+            assert not store.is_empty
+    (directory / "store.db").unlink()
+    store.open()
+    assert store.is_empty
+    assert store.find("src.test") is None
+    store.close()
+
+
+def damaged(directory: Path) -> None:
+    directory.unlink()
+    directory.mkdir()
+    (directory / "store.db").write_bytes(b"no database" * 1000)
