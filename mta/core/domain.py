@@ -4,8 +4,9 @@ Between: `store.domains` keeps them, `signing` makes signatures with their keys,
 Contract: plain values; a `SendingDomain` that exists is valid. Names are lower-case A-labels. Where `streams`
     is empty any stream may send as it. A key is `PENDING` until every authoritative server shows its record,
     `ACTIVE` while it signs, `RETIRING` while mail that it signed may be on its way: it is still published;
-    `RETIRED` when its record says so by an empty `p=`. Of each algorithm one key is active, and the first one
-    is so at once: before it there is no signature that it could spoil. Times are seconds since the epoch.
+    `RETIRED` when its record says so by an empty `p=`. Of each algorithm one key is active; those of a
+    new domain are so at once: before them there is no signature that they could spoil. Times are seconds
+    since the epoch.
 Raises: ValueError, whose text says what to write; `KeyMoveError` where a key cannot do that in its state.
 Standards: RFC 6376 3.6.1 (the record), 3.1 (selectors); RFC 8301 3 (rsa-sha256, 1024 to 4096 bits); RFC 8463.
 """

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from mta.core.domain import (
     KeyState,
     SendingDomain,
     activated,
+    changed,
     new_selector,
     retired,
 )
@@ -52,34 +52,37 @@ def make(
 ) -> SendingDomain:
     """The domain with a new key, whose secret is on disk: its first of that kind signs at once."""
     secret = what if isinstance(what, Secret) else generate(what)
-    known = tuple(domain.keys)
-    if len(known) >= MAX_KEYS:
-        over = [key for key in known if key.state is KeyState.RETIRED]
-        if not over:
-            raise KeyMoveError(f"{domain.name} has {len(known)} keys: retire some first")
-        known = tuple(key for key in known if key is not over[0])
     taken = {key.selector for key in domain.keys} | {found for _, found in keys.selectors(domain.name)}
     if selector is None:
         selector = new_selector(secret.algorithm, datetime.fromtimestamp(now, UTC).strftime("%Y%m%d"), taken)
     elif selector in taken:
         raise KeyMoveError(f"{domain.name} has a key {selector!r} already: take another selector")
-    is_first = all(key.algorithm != secret.algorithm for key in domain.signers)
-    state = KeyState.ACTIVE if is_first else KeyState.PENDING
+    state = _first_state(domain.signers, secret)
     new = DomainKey(selector, secret.algorithm, secret.public, state, now, now)
+    made = changed(domain, [new])
     prove(secret, new.record)
     keys.keep(domain.name, new.selector, secret)
-    return replace(domain, keys=(*known, new))
+    return made
 
 
 def adopt(keys: KeyFolder, domain: SendingDomain, now: float) -> SendingDomain:
-    """The domain with the secrets that lie there for it: the newest of each kind signs."""
-    found: list[DomainKey] = []
-    for _, selector in keys.selectors(domain.name):
+    """The domain with the secrets that lie there for it: the oldest of each kind signs.
+
+    Whether DNS ever showed the newer ones nobody knows any more; where it does, they follow by rotation.
+    """
+    active: list[DomainKey] = []
+    waiting: list[DomainKey] = []
+    for written, selector in keys.selectors(domain.name):
         secret = keys.load(domain.name, selector)
-        former = [each for each in found if each.algorithm == secret.algorithm]
-        found = [replace(each, state=KeyState.RETIRING) if each in former else each for each in found]
-        found.append(DomainKey(selector, secret.algorithm, secret.public, KeyState.ACTIVE, now, now))
-    return replace(domain, keys=tuple(found[-MAX_KEYS:]))
+        state = _first_state(active, secret)
+        found = DomainKey(selector, secret.algorithm, secret.public, state, now, written)
+        (active if state is KeyState.ACTIVE else waiting).append(found)
+    return changed(domain, (*active, *waiting[-(MAX_KEYS - len(active)) :]))
+
+
+def _first_state(signers: Iterable[DomainKey], secret: Secret) -> KeyState:
+    is_first = all(key.algorithm != secret.algorithm for key in signers)
+    return KeyState.ACTIVE if is_first else KeyState.PENDING
 
 
 class _Look(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 
 from mta.config.policy import Current, build
 from mta.config.settings import DAY, Dns, Duration, IdentitySettings
-from mta.core.domain import MAX_KEYS, KeyMoveError, KeyState, SendingDomain
+from mta.core.domain import ALGORITHMS, MAX_KEYS, KeyMoveError, KeyState, SendingDomain
 from mta.core.event import Event
 from mta.dns.authority import Authority
 from mta.dns.resolver import Resolver
@@ -282,12 +282,55 @@ async def test_keys_that_are_retired_make_room_for_new_ones_in_the_store_too(tmp
         assert states == ["retired"] * (MAX_KEYS - 1) + ["active"]
 
 
-async def test_secrets_whose_domain_was_lost_are_taken_up_again(tmp_path: Path) -> None:
+def test_of_secrets_whose_domain_was_lost_the_oldest_of_each_kind_signs(tmp_path: Path) -> None:
+    """What is newer may have waited for its record, which nobody may have published."""
+    folder, domain = KeyFolder(tmp_path), SendingDomain("src.test")
+    kinds = {"old": ALGORITHMS[1], "late": ALGORITHMS[1], "other": ALGORITHMS[0], "later": ALGORITHMS[1]}
+    for age, (selector, kind) in enumerate(kinds.items()):
+        make(folder, domain, kind, 0.0, selector)
+        os.utime(tmp_path / f"keys/src.test/{selector}.pem", (age, age))
+    found = adopt(folder, domain, 100.0)
+    assert {key.selector: key.state.value for key in found.keys} == {
+        "old": "active",
+        "other": "active",
+        "late": "pending",
+        "later": "pending",
+    }
+    assert [key.created for key in found.keys] == [0.0, 2.0, 1.0, 3.0]
+
+
+async def test_a_lost_key_that_dns_shows_follows_the_oldest(tmp_path: Path) -> None:
     async with scene(tmp_path) as it:
         second = await it.rotate()
         os.utime(tmp_path / "keys/src.test/first.pem", (1.0, 1.0))
         found = adopt(it.keys, SendingDomain("src.test"), it.clock.now())
-        assert {key.selector: key.state.value for key in found.keys} == {
-            "first": "retiring",
-            second: "active",
-        }
+
+        def anew(connection: sqlite3.Connection) -> None:
+            domains.remove(connection, "src.test")
+            domains.write(connection, found)
+
+        await it.database.run(anew)
+        await it.publish(second, 0, 1)
+        assert await it.states() == {"first": "active", second: "pending"}
+        await it.after(ROUND)
+        assert await it.states() == {"first": "retiring", second: "active"}
+
+
+def test_more_secrets_than_a_domain_may_have_are_no_obstacle(tmp_path: Path) -> None:
+    folder, domain = KeyFolder(tmp_path), SendingDomain("src.test")
+    for n in range(MAX_KEYS + 2):
+        make(folder, domain, "ed25519-sha256", 0.0, f"s{n}")
+        os.utime(tmp_path / f"keys/src.test/s{n}.pem", (n, n))
+    found = adopt(folder, domain, 100.0)
+    assert [key.selector for key in found.keys] == ["s0", *(f"s{n}" for n in range(3, MAX_KEYS + 2))]
+    assert [key.selector for key in found.signers] == ["s0"]
+
+
+def test_a_selector_that_is_too_long_for_dns_with_its_domain_leaves_no_secret(tmp_path: Path) -> None:
+    folder = KeyFolder(tmp_path)
+    domain = SendingDomain(".".join(("x" * 57, "y" * 60, "z" * 60, "test")))
+    fits = 253 - len(f"._domainkey.{domain.name}")
+    with pytest.raises(ValueError, match="is 1 octets too long for DNS: take a shorter selector"):
+        make(folder, domain, "ed25519-sha256", 0.0, "s" * (fits + 1))
+    assert folder.domains == []
+    assert make(folder, domain, "ed25519-sha256", 0.0, "s" * fits).signers
