@@ -36,14 +36,16 @@ messages = st.builds(
 )
 
 
-def signed(content: bytes) -> bytes:
+def signed(
+    content: bytes, key: Ed25519PrivateKey = KEY, domain: str = "src.test", selector: str = "s1"
+) -> bytes:
     """With one signature on top."""
-    field, octets = dkim.to_sign(dkim.prepare(content), "ed25519-sha256", "src.test", "s1", 1_700_000_000)
-    return dkim.signed(field, KEY.sign(hashlib.sha256(octets).digest())) + content
+    field, octets = dkim.to_sign(dkim.prepare(content), "ed25519-sha256", domain, selector, 1_700_000_000)
+    return dkim.signed(field, key.sign(hashlib.sha256(octets).digest())) + content
 
 
-def verifies(content: bytes) -> bool:
-    return bool(dkimpy.verify(content, dnsfunc=lambda name, timeout: RECORD))
+def verifies(content: bytes, record: bytes = RECORD) -> bool:
+    return bool(dkimpy.verify(content, dnsfunc=lambda name, timeout: record))
 
 
 @given(bodies)
@@ -128,10 +130,21 @@ RFC8463 = (
 )
 
 
-def test_the_message_of_rfc_8463_has_its_hash_and_its_signature() -> None:
+RFC8463_KEY = Ed25519PrivateKey.from_private_bytes(b64decode("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="))
+RFC8463_RECORD = b"v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+
+
+def test_our_signature_on_the_message_of_rfc_8463_verifies_by_its_record() -> None:
+    whole = signed(RFC8463, RFC8463_KEY, "football.example.com", "brisbane")
+    assert verifies(whole, RFC8463_RECORD)
+    assert b"bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=" in whole
+    assert not verifies(whole.replace(b"hungry", b"thirsty"), RFC8463_RECORD)
+
+
+def test_the_fields_of_the_message_of_rfc_8463_are_canonical_as_its_signature_has_them() -> None:
+    """Its own field names others than ours does, in another order: of it only the octets are ours."""
     prepared = dkim.prepare(RFC8463)
     assert b64encode(prepared.body_hash) == b"2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8="
-    secret = Ed25519PrivateKey.from_private_bytes(b64decode("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="))
     by_name = dict(re.findall(rb"([a-z-]+):([^\r]*)\r\n", prepared.fields))
     listed = (b"from", b"to", b"subject", b"date", b"message-id")
     octets = b"".join(b"%b:%b\r\n" % (name, by_name[name]) for name in listed) + (
@@ -139,7 +152,7 @@ def test_the_message_of_rfc_8463_has_its_hash_and_its_signature() -> None:
         b"i=@football.example.com; q=dns/txt; s=brisbane; t=1528637909; h=from : to : subject : date : "
         b"message-id : from : subject : date; bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=; b="
     )
-    assert b64encode(secret.sign(hashlib.sha256(octets).digest())) == (
+    assert b64encode(RFC8463_KEY.sign(hashlib.sha256(octets).digest())) == (
         b"/gCrinpcQOoIfuHNQIbq4pgh9kyIK3AQUdt9OdqQehSwhEIug4D11BusFa3bT3FY5OsU7ZbnKELq+eXdp1Q1Dw=="
     )
 
