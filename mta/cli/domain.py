@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,13 @@ from mta.core.domain import (
     retired,
 )
 from mta.core.event import rfc3339
-from mta.signing.keys import KeyFileError, KeyFolder, read
+from mta.signing.keys import KeyFileError, KeyFolder, Secret, read
 from mta.signing.rotation import adopt, make
 from mta.store.database import StoreError
 from mta.store.domains import DomainStore
 
-KINDS: dict[str, tuple[Algorithm, ...]] = {
-    "rsa": ALGORITHMS[:1], "ed25519": ALGORITHMS[1:], "both": ALGORITHMS,
-}  # fmt: skip
+RSA, ED25519 = ALGORITHMS
+KINDS: dict[str, tuple[Algorithm, ...]] = {"rsa": (RSA,), "ed25519": (ED25519,), "both": ALGORITHMS}
 
 _json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 
@@ -51,7 +51,7 @@ def domain() -> None:
 
 @domain.command()
 @click.argument("name")
-@click.option("--algorithm", type=click.Choice(list(KINDS)), default="rsa", show_default=True)
+@click.option("--algorithm", type=click.Choice(list(KINDS)), show_default="rsa")
 @click.option("--selector", help="Of the first key; else it is named after the day.")
 @click.option(
     "--key",
@@ -74,7 +74,7 @@ def domain() -> None:
 def add(
     settings: Callable[[], Settings],
     name: str,
-    algorithm: str,
+    algorithm: str | None,
     selector: str | None,
     file: Path | None,
     subdomains: bool,
@@ -92,6 +92,8 @@ def add(
             )
     if file is not None and selector is None:
         raise click.UsageError("--key needs --selector: the one that its record stands under")
+    if file is not None and algorithm is not None:
+        raise click.UsageError("--key says itself of which algorithm it is: leave out --algorithm")
     if selector is not None and algorithm == "both":
         raise click.UsageError("--selector names one key: --algorithm both makes two")
     try:
@@ -103,14 +105,28 @@ def add(
         if store.get(new.name) is not None:
             raise click.ClickException(f"{new.name} is there already: mta domain show {new.name}")
         found = adopt(keys, new, now)
-        if file is not None and selector is not None:
-            found = make(keys, found, read(file), now, selector)
-        elif not found.keys:
-            for each in KINDS[algorithm]:
-                found = make(keys, found, each, now, selector)
-        store.put(found)
+        wanted: list[Algorithm | Secret] = []
+        if file is not None:
+            wanted = [read(file)]
+        elif algorithm or selector or not found.keys:
+            wanted = [*KINDS[algorithm or "rsa"]]
+        with _or_undone(store, keys, new.name) as made:
+            for what in wanted:
+                if not _has(found, what, selector):
+                    found = make(keys, found, what, now, selector)
+                    made.append(found.keys[-1])
+            store.put(found)
         found = _known(store, found.name)
     _answer(found, as_json, f"{found.name} is added; publish this, until then receivers see no signature:")
+
+
+def _has(found: SendingDomain, what: Algorithm | Secret, selector: str | None) -> bool:
+    """Was it taken up? So a command that was cut off can be repeated."""
+    return any(
+        selector in (None, key.selector)
+        and (key.public == what.public if isinstance(what, Secret) else key.algorithm == what)
+        for key in found.keys
+    )
 
 
 @domain.command("list")
@@ -119,13 +135,15 @@ def add(
 def list_(settings: Callable[[], Settings], as_json: bool) -> None:
     """Show all of them."""
     with _stores(settings()) as (store, _):
-        found = store.all()
+        found, unread = store.all(), store.unread()
+    for one in unread:
+        click.echo(f"{one.why}: mta domain remove {one.name}, and add it anew", err=True)
     if as_json:
         click.echo(json.dumps([_document(one) for one in found]))
         return
-    for one in found:
-        click.echo(f"{one.name}: {_summary(one)}")
-    if not found:
+    for each in found:
+        click.echo(f"{each.name}: {_summary(each)}")
+    if not found and not unread:
         click.echo("no domain yet, and mail goes unsigned: mta domain add NAME", err=True)
 
 
@@ -146,11 +164,17 @@ def show(settings: Callable[[], Settings], name: str, as_json: bool) -> None:
 @click.pass_obj
 def remove(settings: Callable[[], Settings], name: str, as_json: bool) -> None:
     """Forget NAME and its keys: mail from it goes unsigned; leave its records for as long as mail is out."""
+    is_name = False
+    with suppress(ValueError):
+        name, is_name = SendingDomain(name).name, True
     with _stores(settings()) as (store, keys):
-        found = _known(store, name)
-        keys.forget_domain(found.name)
-        store.remove(found.name)
-    _say({"name": found.name, "removed": True}, as_json, f"{found.name} is removed, and so are its keys")
+        is_damaged = name in {each.name for each in store.unread()}
+        had_row = store.remove(name)
+        had_keys = is_name and not is_damaged and keys.forget_domain(name)
+    if not had_row and not had_keys:
+        raise click.ClickException(f"there is no domain {name!r}")
+    what = f"but its keys wait for mta domain add {name}" if is_damaged else "and so are its keys"
+    _say({"name": name, "removed": True}, as_json, f"{name} is removed, {what}")
 
 
 @domain.command()
@@ -163,11 +187,15 @@ def rotate(settings: Callable[[], Settings], name: str, algorithm: str | None, a
     now = SystemClock().now()
     with _stores(settings()) as (store, keys):
         found = _known(store, name)
+        state, when = KeyState.PENDING, "which sign when every name server shows their records; publish these"
+        if not found.signers:
+            state, when = KeyState.ACTIVE, "which sign at once; publish their records"
         kinds = KINDS[algorithm] if algorithm else tuple(key.algorithm for key in found.signers)
-        for kind in kinds or ALGORITHMS[:1]:
-            made = make(keys, found, kind, now)
-            found = store.change_keys(found.name, lambda _, key=made.keys[-1]: [key])  # type: ignore[misc]
-    _answer(found, as_json, f"{found.name} has new keys; publish the records of those that are pending:")
+        for kind in kinds or (RSA,):
+            with _or_undone(store, keys, found.name) as made:
+                made.append(replace(make(keys, found, kind, now).keys[-1], state=state))
+                found = store.change_keys(found.name, lambda _, made=made: made)  # type: ignore[misc]
+    _answer(found, as_json, f"{found.name} has new keys, {when}:")
 
 
 @domain.command()
@@ -177,7 +205,16 @@ def rotate(settings: Callable[[], Settings], name: str, algorithm: str | None, a
 @click.pass_obj
 def activate(settings: Callable[[], Settings], name: str, selector: str, as_json: bool) -> None:
     """Let the key SELECTOR of NAME sign from now on, whatever DNS shows."""
-    _move(settings, name, lambda found, now: activated(found, selector, now), as_json)
+    now = SystemClock().now()
+    with _stores(settings()) as (store, keys):
+
+        def change(found: SendingDomain) -> list[DomainKey]:
+            moved = activated(found, selector, now)
+            keys.find(found.name, found.key(selector))
+            return moved
+
+        found = store.change_keys(_known(store, name).name, change)
+    _answer(found, as_json, f"{found.name}: {_summary(found)}")
 
 
 @domain.command()
@@ -187,22 +224,15 @@ def activate(settings: Callable[[], Settings], name: str, selector: str, as_json
 @click.pass_obj
 def retire(settings: Callable[[], Settings], name: str, selector: str, as_json: bool) -> None:
     """End the key SELECTOR of NAME: one that signs stays published for a time, any other is over at once."""
-    _move(settings, name, lambda found, now: [retired(found, selector, now)], as_json, selector)
-
-
-def _move(
-    settings: Callable[[], Settings],
-    name: str,
-    change: Callable[[SendingDomain, float], list[DomainKey]],
-    as_json: bool,
-    ending: str | None = None,
-) -> None:
     now = SystemClock().now()
     with _stores(settings()) as (store, keys):
         name = _known(store, name).name
-        found = store.change_keys(name, lambda found: change(found, now))
-        if ending is not None and found.key(ending).state is KeyState.RETIRED:
-            keys.forget(found.name, ending)
+        found = store.change_keys(name, lambda found: [retired(found, selector, now)])
+        if found.key(selector).state is KeyState.RETIRED:
+            keys.forget(found.name, selector)
+    if found.key(selector).algorithm == RSA and all(key.algorithm != RSA for key in found.signers):
+        cure = f"mta domain rotate {found.name} --algorithm rsa"
+        click.echo(f"no RSA key of {found.name} signs, and few receivers check another: {cure}", err=True)
     _answer(found, as_json, f"{found.name}: {_summary(found)}")
 
 
@@ -215,6 +245,20 @@ def _stores(settings: Settings) -> Iterator[tuple[DomainStore, KeyFolder]]:
         raise click.ClickException(str(error)) from error
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+@contextmanager
+def _or_undone(store: DomainStore, keys: KeyFolder, name: str) -> Iterator[list[DomainKey]]:
+    """Of the keys that are made: a secret that is in no store would count as that of a lost domain."""
+    made: list[DomainKey] = []
+    try:
+        yield made
+    except BaseException:
+        kept = store.get(name)
+        for key in made:
+            if kept is None or key.selector not in {each.selector for each in kept.keys}:
+                keys.forget(name, key.selector)
+        raise
 
 
 def _known(store: DomainStore, name: str) -> SendingDomain:

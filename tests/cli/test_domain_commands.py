@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from mta.cli.main import main
 from mta.core.domain import KeyState, SendingDomain
-from mta.signing.keys import generate
+from mta.signing.keys import KeyFolder, Secret, generate
 from mta.store.domains import DomainStore
 
 SETTINGS = """\
@@ -121,14 +123,132 @@ def test_a_domain_that_is_there_is_not_added_again(mta: Run) -> None:
     assert "src.test is there already: mta domain show src.test" in refused(mta("add", "src.test"))
 
 
-def test_keys_whose_domain_was_lost_are_taken_up_by_add(tmp_path: Path, mta: Run) -> None:
-    done(mta("add", "src.test", *SMALL, "--selector", "s1"))
+def lose_store(tmp_path: Path) -> None:
     for file in (tmp_path / "spool").glob("store.db*"):
         file.unlink()
+
+
+def leave(tmp_path: Path, secret: Secret) -> None:
+    """As a command does that ends before its domain is in the store."""
+    (tmp_path / "spool").mkdir(exist_ok=True)
+    KeyFolder(tmp_path / "spool").keep("src.test", "s1", secret)
+
+
+def secrets(tmp_path: Path) -> list[str]:
+    return sorted(file.name for file in (tmp_path / "spool/keys/src.test").iterdir())
+
+
+def test_keys_whose_domain_was_lost_are_taken_up_by_add(tmp_path: Path, mta: Run) -> None:
+    done(mta("add", "src.test", *SMALL, "--selector", "s1"))
+    done(mta("rotate", "src.test"))
+    lose_store(tmp_path)
     done(mta("add", "src.test"))
     domain = stored(tmp_path)
     assert domain is not None
-    assert [(key.selector, key.state) for key in domain.keys] == [("s1", KeyState.ACTIVE)]
+    assert [key.state for key in domain.keys] == [KeyState.ACTIVE, KeyState.PENDING]
+    assert [key.selector for key in domain.signers] == ["s1"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_add_that_was_cut_off_is_done_by_the_same_words_again(tmp_path: Path, mta: Run, own: bool) -> None:
+    made = generate("ed25519-sha256")
+    (tmp_path / "own.pem").write_bytes(made.pem)
+    words = ("--key", str(tmp_path / "own.pem")) if own else SMALL
+    leave(tmp_path, made)
+    done(mta("add", "src.test", "--selector", "s1", *words))
+    domain = stored(tmp_path)
+    assert domain is not None
+    assert [(key.selector, key.public) for key in domain.signers] == [("s1", made.public)]
+
+
+def test_what_add_is_asked_for_is_made_beside_what_lies_there(tmp_path: Path, mta: Run) -> None:
+    leave(tmp_path, generate("ed25519-sha256"))
+    assert "has a key 's1' already: take another" in refused(mta("add", "src.test", "--selector", "s1"))
+    done(mta("add", "src.test", "--algorithm", "both"))
+    domain = stored(tmp_path)
+    assert domain is not None
+    assert [key.algorithm for key in domain.keys] == ["ed25519-sha256", "rsa-sha256"]
+    done(mta("remove", "src.test"))
+    leave(tmp_path, generate("ed25519-sha256"))
+    done(mta("add", "src.test", *SMALL, "--selector", "s2"))
+    assert secrets(tmp_path) == ["s1.pem", "s2.pem"]
+
+
+def test_an_add_that_the_store_refuses_leaves_no_secret_behind(tmp_path: Path, mta: Run) -> None:
+    done(mta("add", "other.test", *SMALL))
+    with closing(sqlite3.connect(tmp_path / "spool/store.db")) as connection, connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON dkim_key BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    assert "no room" in refused(mta("add", "src.test", "--algorithm", "both"))
+    assert stored(tmp_path) is None
+    assert secrets(tmp_path) == []
+    assert "no room" in refused(mta("rotate", "other.test"))
+    assert len(list((tmp_path / "spool/keys/other.test").iterdir())) == 1
+
+
+def test_one_domain_that_cannot_be_read_hides_no_other_and_can_be_removed(tmp_path: Path, mta: Run) -> None:
+    done(mta("add", "good.test", *SMALL))
+    before = json.loads(done(mta("add", "bad.test", *SMALL, "--json")))["keys"]
+    with closing(sqlite3.connect(tmp_path / "spool/store.db")) as connection, connection:
+        connection.execute("UPDATE domain SET streams = '?' WHERE name = 'bad.test'")
+    listed = mta("list", "--json")
+    assert [each["name"] for each in json.loads(done(listed) and listed.stdout)] == ["good.test"]
+    assert "'bad.test' cannot be read" in listed.stderr
+    assert "mta domain remove bad.test, and add it anew" in listed.stderr
+    assert "its keys wait for mta domain add bad.test" in done(mta("remove", "bad.test"))
+    assert mta("list").stderr == ""
+    again = json.loads(done(mta("add", "bad.test", "--json")))["keys"]
+    assert [key["record"] for key in again] == [key["record"] for key in before]  # that DNS shows
+
+
+def test_keys_of_a_lost_domain_can_be_removed_and_nothing_outside_of_their_folder(
+    tmp_path: Path, mta: Run
+) -> None:
+    leave(tmp_path, generate("ed25519-sha256"))
+    for name in ("..", "../spool", ".", "", "/"):
+        assert f"there is no domain {name!r}" in refused(mta("remove", name))
+    done(mta("remove", "SRC.test"))
+    assert not (tmp_path / "spool/keys/src.test").exists()
+    assert "there is no domain 'src.test'" in refused(mta("remove", "src.test"))
+
+
+@pytest.mark.parametrize("misfortune", ["gone", "another"])
+def test_a_key_whose_secret_is_not_there_is_not_activated(tmp_path: Path, mta: Run, misfortune: str) -> None:
+    done(mta("add", "src.test", *SMALL, "--selector", "s1"))
+    (new,) = (
+        key["selector"]
+        for key in json.loads(done(mta("rotate", "src.test", "--json")))["keys"]
+        if key["state"] == "pending"
+    )
+    (tmp_path / f"spool/keys/src.test/{new}.pem").unlink()
+    if misfortune == "another":
+        KeyFolder(tmp_path / "spool").keep("src.test", new, generate("ed25519-sha256"))
+    words = {"gone": "No such file", "another": "is not the one of its record"}
+    assert words[misfortune] in refused(mta("activate", "src.test", new))
+    domain = stored(tmp_path)
+    assert domain is not None
+    assert [key.selector for key in domain.signers] == ["s1"]
+
+
+def test_a_new_kind_of_key_waits_for_its_record_as_any_other(tmp_path: Path, mta: Run) -> None:
+    done(mta("add", "src.test", *SMALL, "--selector", "s1"))
+    made = json.loads(done(mta("rotate", "src.test", "--algorithm", "rsa", "--json")))["keys"]
+    assert [(key["algorithm"], key["state"]) for key in made] == [
+        ("ed25519-sha256", "active"),
+        ("rsa-sha256", "pending"),
+    ]
+
+
+def test_whoever_retires_the_key_that_receivers_know_is_warned(mta: Run) -> None:
+    both = json.loads(done(mta("add", "src.test", "--algorithm", "both", "--json")))["keys"]
+    by_kind = {key["algorithm"]: key["selector"] for key in both}
+    retired = mta("retire", "src.test", by_kind["rsa-sha256"])
+    assert "signs with " + by_kind["ed25519-sha256"] in done(retired)
+    assert retired.stderr == (
+        "no RSA key of src.test signs, and few receivers check another: "
+        "mta domain rotate src.test --algorithm rsa\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,6 +261,10 @@ def test_keys_whose_domain_was_lost_are_taken_up_by_add(tmp_path: Path, mta: Run
         (("add", "src.test", "--key", "x.pem"), "--key needs --selector"),
         (("add", "src.test", "--selector", "s", "--algorithm", "both"), "--algorithm both makes two"),
         (("add", "src.test", "--selector", "a b"), "is no selector"),
+        (
+            ("add", "src.test", "--selector", "s", "--key", "x.pem", "--algorithm", "rsa"),
+            "leave out --algorithm",
+        ),
         (("show", "a b"), "is no domain"),
     ],
 )
