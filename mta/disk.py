@@ -18,9 +18,11 @@ Why: a sync that has failed tells once. The kernel may mark the pages clean that
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHUNK = 1024 * 1024  # octets
@@ -132,6 +134,17 @@ def sync_names(directory: Path) -> None:
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Whoever comes here for the same directory waits until we are through."""
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(folder)
 

@@ -35,8 +35,9 @@ from mta.spool.invariants import Violation
 from mta.store import credentials, domains, hosts
 from mta.store.credentials import CredentialError
 from mta.store.database import FILE as STORE
-from mta.store.database import SCRIPTS, StoreError, schema
+from mta.store.database import SCRIPTS, StoreError
 from mta.store.domains import UnreadDomain
+from mta.store.shared import schema
 
 LISTED = 20  # findings of a kind
 CHUNK = 1000  # messages looked at in one go

@@ -34,7 +34,7 @@ from mta import disk
 from mta.core.credential import AuthKind, Credential
 from mta.core.limits.throttle import Rate
 from mta.core.networks import Network, parse_networks
-from mta.store.shared import SharedFile
+from mta.store.shared import SharedFile, schema, upgrade
 
 _SCHEMA = Path(__file__).with_name("schema")
 _SCRIPTS = (
@@ -43,7 +43,6 @@ _SCRIPTS = (
     "credentials-0003.sql",
     "credentials-0004.sql",
 )  # PRAGMA user_version counts them
-_GET_SCHEMA_VERSION = "PRAGMA user_version"
 _COLUMNS = (
     "login, kind, verifier, tenant, streams, senders, networks, "
     "message_size, recipients, rate_amount, rate_period, notify, priority, delay"
@@ -230,16 +229,14 @@ class CredentialStore:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    version = connection.execute(_GET_SCHEMA_VERSION).fetchone()[0]
-    if version > len(_SCRIPTS):
+    if schema(connection) > len(_SCRIPTS):
         raise sqlite3.NotSupportedError("was written by a newer version of this program")
-    for script in _SCRIPTS[version:]:
-        connection.executescript((_SCHEMA / script).read_text())
+    upgrade(connection, [_SCHEMA / script for script in _SCRIPTS])
 
 
 def unfit(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """Credentials that nobody could use, and why, through a connection that can only read."""
-    version = connection.execute(_GET_SCHEMA_VERSION).fetchone()[0]
+    version = schema(connection)
     if version != len(_SCRIPTS):
         raise CredentialError(f"credentials.db has schema {version}, this version's is {len(_SCRIPTS)}")
     for row in connection.execute(_LIST):

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from mta import disk
-from mta.store.shared import PRAGMAS
+from mta.store.shared import PRAGMAS, schema, upgrade
 
 FILE = "store.db"
 DAMAGED = ".damaged"
 _SCHEMA = Path(__file__).with_name("schema")
 SCRIPTS = ("store-0001.sql", "store-0002.sql", "store-0003.sql")  # PRAGMA user_version counts them
-_GET_SCHEMA_VERSION = "PRAGMA user_version"
 _LOOK = "PRAGMA quick_check(1)"
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
 
@@ -110,18 +109,19 @@ class Database:
 
     def _connect(self) -> None:
         disk.create(self._path)  # its WAL gets the same mode
-        disk.rewrite(self._path.with_name(f"{FILE}-wal"))
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        try:
-            for pragma in PRAGMAS:
-                connection.execute(pragma)
-            ((said,),) = connection.execute(_LOOK)
-            if said != "ok":
-                raise _damage(said)
-            migrate(connection)
-        except BaseException:
-            connection.close()
-            raise
+        with disk.alone(self._path.parent):
+            disk.rewrite(self._path.with_name(f"{FILE}-wal"))
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            try:
+                for pragma in PRAGMAS:
+                    connection.execute(pragma)
+                ((said,),) = connection.execute(_LOOK)
+                if said != "ok":
+                    raise _damage(said)
+                migrate(connection)
+            except BaseException:
+                connection.close()
+                raise
         self._connection = connection
 
     def _begin_anew(self, error: Exception) -> None:
@@ -150,20 +150,12 @@ class Database:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to this version's schema."""
-    version = schema(connection)
-    if version > len(SCRIPTS):
-        known = len(SCRIPTS)
+    version, known = schema(connection), len(SCRIPTS)
+    if version > known:
         raise NewerError(
             f"{FILE} has schema {version}, this version knows {known}: start the newer version again"
         )
-    for script in SCRIPTS[version:]:
-        connection.executescript((_SCHEMA / script).read_text())
-
-
-def schema(connection: sqlite3.Connection) -> int:
-    """The schema of the file; 0 where it is new."""
-    (version,) = connection.execute(_GET_SCHEMA_VERSION).fetchone()
-    return int(version)
+    upgrade(connection, [_SCHEMA / script for script in SCRIPTS])
 
 
 def _damage(said: str) -> sqlite3.DatabaseError:

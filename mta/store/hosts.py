@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mta.core.route.hosts import HostMemory, Peer, TlsState
-from mta.store.database import SCRIPTS, Database, StoreError, schema
+from mta.store.database import SCRIPTS, Database, StoreError
+from mta.store.shared import schema
 
 _COLUMNS = "name, port, address, failures, since, tried, probe, why, tls, tls_since, tls_why, lost"
 _LIST = f"SELECT {_COLUMNS} FROM host ORDER BY max(tried, tls_since, lost) DESC LIMIT ?"

@@ -3,7 +3,8 @@
 Between: `credentials` and `domains` bring their statements; each process has a connection of its own.
 Contract: `look` says whether anything was changed, by whomever, at the price of 4 us. `transaction` holds the
     file's lock; what is in it is on disk when it ends. The file is 0600 and belongs to the owner of its
-    directory, whoever makes it.
+    directory, whoever makes it. Who opens it does so alone: of two at once each would make the tables of a
+    new one, and one would fail.
 Raises: the error that it was given, whose text is for the operator.
 Why: sqlite3 is used in place, in the loop: nothing here reads more than some rows; who writes is a command.
 """
@@ -11,7 +12,7 @@ Why: sqlite3 is used in place, in the loop: nothing here reads more than some ro
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ PRAGMAS = (
 )
 # Differs from its last answer when another connection has committed; blind to our own commits.
 _CHANGE = "PRAGMA data_version"
+_GET_SCHEMA_VERSION = "PRAGMA user_version"
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
 
 
@@ -46,10 +48,11 @@ class SharedFile:
         self.close()
         try:
             _create(self.path)
-            self._connection = sqlite3.connect(self.path, isolation_level=None)
-            for pragma in PRAGMAS:
-                self._connection.execute(pragma)
-            self._prepare(self._connection)
+            with disk.alone(self.path.parent):
+                self._connection = sqlite3.connect(self.path, isolation_level=None)
+                for pragma in PRAGMAS:
+                    self._connection.execute(pragma)
+                self._prepare(self._connection)
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise self._error(f"{self.path}: {disk.words(error)}") from error
@@ -97,6 +100,18 @@ class SharedFile:
             raise
         finally:
             self._change = None
+
+
+def upgrade(connection: sqlite3.Connection, scripts: Sequence[Path]) -> None:
+    """Run those that the file has not had: `schema` counts them."""
+    for script in scripts[schema(connection) :]:
+        connection.executescript(script.read_text())
+
+
+def schema(connection: sqlite3.Connection) -> int:
+    """The schema of the file; 0 where it is new."""
+    (version,) = connection.execute(_GET_SCHEMA_VERSION).fetchone()
+    return int(version)
 
 
 def _create(path: Path) -> None:

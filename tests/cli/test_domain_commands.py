@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -185,6 +187,26 @@ def test_an_add_that_the_store_refuses_leaves_no_secret_behind(tmp_path: Path, m
     assert secrets(tmp_path) == []
     assert "no room" in refused(mta("rotate", "other.test"))
     assert len(list((tmp_path / "spool/keys/other.test").iterdir())) == 1
+
+
+def test_of_two_adds_at_once_one_is_done_and_every_secret_is_of_a_key(tmp_path: Path, mta: Run) -> None:
+    command = (
+        sys.executable,
+        "-m",
+        "mta",
+        "--config",
+        str(tmp_path / "mta.yaml"),
+        "domain",
+        "add",
+        "src.test",
+    )
+    begun = [subprocess.Popen((*command, *SMALL), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[1] for process in begun]
+    assert sorted(process.returncode for process in begun) == [0, 1], said
+    domain = stored(tmp_path)
+    assert domain is not None
+    assert secrets(tmp_path) == sorted(f"{key.selector}.pem" for key in domain.keys)
+    assert all(KeyFolder(tmp_path / "spool").complaint("src.test", key) == "" for key in domain.keys)
 
 
 def test_one_domain_that_cannot_be_read_hides_no_other_and_can_be_removed(tmp_path: Path, mta: Run) -> None:

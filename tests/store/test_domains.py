@@ -104,6 +104,39 @@ async def test_a_second_store_of_credentials_in_the_process_takes_no_lock_away(t
             assert store.find(login) is not None
 
 
+BOTH = """
+import sys
+from pathlib import Path
+from mta.core.credential import Credential
+from mta.core.domain import SendingDomain
+from mta.store.credentials import CredentialStore
+from mta.store.domains import DomainStore
+directory, name = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+with DomainStore(directory) as domains, CredentialStore(directory / "credentials.db") as credentials:
+    domains.put(SendingDomain(name))
+    credentials.add(Credential(name, "acme", "bulk", kind="key"), "mta_1")
+"""
+
+
+async def test_of_some_who_begin_a_new_store_at_once_each_finds_it_whole(tmp_path: Path) -> None:
+    """Each ran all scripts, and who came second found tables that were there already."""
+    piped = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    wanted = [f"d{n}.test" for n in range(4)]
+    begun = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", BOTH, str(tmp_path), name, **piped)
+        for name in wanted
+    ]
+    for process in begun:
+        assert process.stdout is not None
+        await process.stdout.readline()
+    await asyncio.gather(*(process.communicate(b"\n") for process in begun))
+    assert [process.returncode for process in begun] == [0] * len(begun)
+    with DomainStore(tmp_path) as store, CredentialStore(tmp_path / "credentials.db") as credentials:
+        assert names(store) == list(credentials.current()) == wanted
+
+
 def test_of_two_who_add_a_domain_at_once_the_second_is_refused(tmp_path: Path) -> None:
     key = DomainKey("s1", "ed25519-sha256", "b25l", KeyState.ACTIVE, 0.0, 0.0)
     with DomainStore(tmp_path) as store, DomainStore(tmp_path) as other:
