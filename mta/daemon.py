@@ -86,7 +86,7 @@ class Daemon:
         self.event_log = EventLog(settings.event_log, settings.events.retention, clock)
         self.credentials = CredentialStore(directory / "credentials.db")
         self.database = Database(directory / FILE)
-        self.database.on_new = self._tell_state
+        self.database.on_new = self._store_is_new
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics,
@@ -191,11 +191,12 @@ class Daemon:
         if error is not None and not isinstance(error, OSError):
             self.metrics.bugs["loop"].inc()
 
+    def _store_is_new(self, words: str) -> None:
+        self._tell_state(words)
+        self.signer.reopen()
+
     def _tell_state(self, words: str) -> None:
         log.error("%s", words)
-        self.domains.close()
-        self.domains.open()
-        self.signer.search()
         self.spool.report([Event(time=rfc3339(self.clock.now()), type=Type.STATE, reason=words)])
 
     def _tell_strays(self) -> None:
@@ -218,9 +219,7 @@ class Daemon:
             self.event_log.open()
             self.credentials.open()
             await self.database.open()
-            self.domains.open()
             self.signer.start()
-            self.signer.search()
             await self.authenticator.open()
             async with asyncio.TaskGroup() as tasks:
                 committing = tasks.create_task(self.spool.run())
@@ -237,7 +236,6 @@ class Daemon:
             self.authenticator.close()
             self.credentials.close()
             self.signer.stop()
-            self.domains.close()
             await self.database.close()
             await self.spool.close()
             self.event_log.close()

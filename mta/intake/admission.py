@@ -55,6 +55,7 @@ LARGE_EIGHT_BIT = 64 * 1024  # ... and to convert these
 
 Answer = Callable[[Reply], None]
 Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
+UNREADABLE = Reply(550, "5.6.0", "The From field cannot be read: write Name <user@domain>")
 FULL = Reply(452, "4.3.1", "The spool cannot take the message now; it was not kept, please try again")
 
 
@@ -147,6 +148,8 @@ class Admission:
         except HeaderError as error:
             return error.reply
         authors = domains(header.authors[0][1])
+        if not authors and b"@[" not in header.authors[0][1] and self._signer.is_in_use:
+            return UNREADABLE  # nobody could tell whose it is, or sign it
         author = authors[0] if len(authors) == 1 else ""  # whose policy holds (RFC 9989 5.3.1)
         refused = _judge(credential, header, limits.hops)
         if refused is not None:

@@ -62,6 +62,14 @@ class DomainStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def is_open(self) -> bool:
+        return self._file.is_open
+
+    def names(self) -> frozenset[str]:
+        """Of all of them, as they are now."""
+        return frozenset(name for (name,) in self._file.run(_NAMES))
+
     def look(self) -> int:
         """Another number than before if anything was changed in the file, by whomever."""
         if self._file.look():
