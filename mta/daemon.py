@@ -303,7 +303,7 @@ class Daemon:
             self.database,
             self.keys,
             current,
-            Authority(self.resolver),
+            Authority(self.resolver, self.clock),
             self.spool.reader.oldest,
             self.spool.report,
             self.clock,

@@ -25,7 +25,7 @@ from mta.store.shared import PRAGMAS
 FILE = "store.db"
 DAMAGED = ".damaged"
 _SCHEMA = Path(__file__).with_name("schema")
-SCRIPTS = ("store-0001.sql", "store-0002.sql", "store-0003.sql")  # PRAGMA user_version counts them
+SCRIPTS = ("store-0001.sql", "store-0002.sql")  # PRAGMA user_version counts them
 _GET_SCHEMA_VERSION = "PRAGMA user_version"
 _LOOK = "PRAGMA quick_check(1)"
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"

@@ -33,7 +33,13 @@ _MOVING = (
 _NAMES = "SELECT name FROM domain ORDER BY name"
 _ANY = "SELECT EXISTS (SELECT 1 FROM domain)"
 _PUT = f"INSERT OR REPLACE INTO domain ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
-_PUT_KEY = f"INSERT OR REPLACE INTO dkim_key (domain, {_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PUT_KEY = (
+    f"INSERT INTO dkim_key (domain, {_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "algorithm = excluded.algorithm, public = excluded.public, state = excluded.state, "
+    "since = excluded.since, created = excluded.created"
+)
+_UNTOLD = "SELECT domain, selector FROM dkim_key WHERE told != state ORDER BY domain, selector LIMIT 1000"
+_TOLD = "UPDATE dkim_key SET told = state WHERE (domain, selector) = (?, ?)"
 _REMOVE = ("DELETE FROM domain WHERE name = ?", "DELETE FROM dkim_key WHERE domain = ?")
 
 Change = Callable[[SendingDomain], Iterable[DomainKey]]
@@ -160,6 +166,20 @@ def moving(connection: sqlite3.Connection, older: tuple[float, float]) -> list[S
     """Those with a pending key, or one that has been active, or retiring, since before these times."""
     names = connection.execute(_MOVING, older).fetchall()
     return [found for (name,) in names if (found := read(connection, name)) is not None]
+
+
+def untold(connection: sqlite3.Connection) -> list[tuple[SendingDomain, DomainKey]]:
+    """Keys whose state no event has told of; from now on one has."""
+    found = []
+    for name, selector in connection.execute(_UNTOLD).fetchall():
+        connection.execute(_TOLD, (name, selector))
+        try:
+            domain = read(connection, name)
+        except StoreError:
+            continue
+        if domain is not None:
+            found.append((domain, domain.key(selector)))
+    return found
 
 
 def write(connection: sqlite3.Connection, domain: SendingDomain) -> None:
