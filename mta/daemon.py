@@ -38,7 +38,7 @@ from mta.dns.authority import Authority
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.guard.checks import Checks
-from mta.guard.identity import Identity, is_no_list, is_nobodys, is_sender, one_click
+from mta.guard.identity import Identity, is_no_list, is_nobodys, is_sender, one_click, stream
 from mta.guard.proximity import Proximity
 from mta.guard.records import Records
 from mta.intake.admission import Admission
@@ -105,6 +105,7 @@ class Daemon:
             (
                 Check("alignment", At.ACCEPT, self.identity.alignment, is_sender),
                 Check("key", At.ACCEPT, self.identity.key, is_nobodys),
+                Check("stream", At.ACCEPT, stream, is_nobodys),
                 Check("one-click", At.ACCEPT, one_click, is_no_list),
                 Check("proximity", At.ATTEMPT, self.proximity.ask),
             ),
