@@ -125,7 +125,7 @@ class Daemon:
         self.certificate = Watch(certificate, clock, self.metrics) if certificate else None
         self.listeners: list[Listener] = []
         # Where what comes back for a message is taken: nowhere, as long as nobody listens there.
-        self.returns: Callable[[Message], str] = lambda message: ""
+        self.returns: Callable[[Message], str] | None = None  # nobody takes what comes back
         self._rests = Rests()
         self._stray = Sparing()
         self._stopping = asyncio.Event()

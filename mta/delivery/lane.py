@@ -132,7 +132,9 @@ class Lane:
     def push(self, batch: Batch) -> None:
         """Let a batch wait; `gate` was asked."""
         message, recipients = batch.message, batch.recipients
-        domain = batch.return_path = self._pool.return_path.domain(message) if message.sender else ""
+        domain, returns = "", self._pool.return_path.domain
+        if returns is not None and message.sender:
+            domain = batch.return_path = returns(message)
         most = 1 if domain else self.route.limits.recipients_per_message  # each has a sender of his own
         if len(recipients) <= most:
             self._turns.push(batch)

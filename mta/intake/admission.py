@@ -214,8 +214,11 @@ class Admission:
             options |= Option.NOTIFY
         if carried.requires_tls:
             options |= Option.REQUIRE_TLS
-        priority, delay = submission.priority, terms.delay
-        return Message(
+        delay = terms.delay
+        priority: int = policy.priorities[terms.stream]
+        if submission.priority is not None:
+            priority = _priority(policy, credential, terms.stream, submission.priority)
+        message = Message(
             owned.queue_id,
             submission.sender.address,
             credential.tenant,
@@ -229,15 +232,15 @@ class Admission:
             content,
             True,
             not (submission.dotted or is_converted),
-            priority=_priority(policy, credential, terms.stream, priority),
+            priority=priority,
             release=owned.now + delay if delay else None,
-            tags=carried.tags,
-            score=carried.score,
-            metadata=carried.metadata,
-            body_hash=owned.body_hash,
             author=owned.author,
-            return_path=owned.plan.return_path if owned.plan is not None else "",
         )
+        if carried is not NOTHING:
+            message.tags, message.score, message.metadata = carried.tags, carried.score, carried.metadata
+        if owned.plan is not None:
+            message.body_hash, message.return_path = owned.body_hash, owned.plan.return_path
+        return message
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
         now = owned.now
@@ -271,7 +274,7 @@ class Admission:
 
 def _terms(policy: Policy, submission: Submitted, header: Header, now: float) -> _Terms:
     credential = submission.credential
-    carried = read(header.ours, credential.streams)
+    carried = read(header.ours, credential.streams) if header.ours else NOTHING
     stream = carried.stream or credential.stream
     lifetime = policy.lifetimes.get(stream)
     if lifetime is None:
@@ -289,11 +292,9 @@ def _terms(policy: Policy, submission: Submitted, header: Header, now: float) ->
     return _Terms(carried, stream, delay, expires, "; ".join(told))
 
 
-def _priority(policy: Policy, credential: Credential, stream: str, asked: int | None) -> int:
-    """What is asked for, or the stream's: it is also the highest, where the credential has no other."""
+def _priority(policy: Policy, credential: Credential, stream: str, asked: int) -> int:
+    """What is asked for; the stream's is the highest, where the credential has no other."""
     own = policy.priorities[stream]
-    if asked is None:
-        return own
     return min(asked, own if credential.priority is None else credential.priority)
 
 

@@ -111,6 +111,7 @@ class Signer:
         self._plans: dict[str, SigningPlan | None] = {}
         self._secrets: dict[tuple[str, DomainKey], Secret] = {}
         self._searched = False
+        self._is_idle = True  # nobody signs
         self._closed = ""  # why the store cannot be asked
         self._lost: frozenset[str] = frozenset()  # domains that have secrets, and are not in the store
         self._trouble: dict[tuple[str, DomainKey], str] = {}
@@ -164,11 +165,13 @@ class Signer:
     def is_in_use(self) -> bool:
         """Does anybody sign, or should?"""
         self._look()
-        return bool(self._lost or self._closed) or not (self._store.is_empty and self._identity.is_silent)
+        return not self._is_idle
 
     def plan(self, authors: tuple[str, ...]) -> SigningPlan | None:
         """Who signs what has these domains in its From field: the first of them that was added."""
-        if not self.is_in_use:
+        if self._clock.monotonic() - self._looked >= LOOK:
+            self._look()
+        if self._is_idle:
             return None
         if len(authors) > 1:
             authors = tuple(name for name in authors if self.domain(name) or self._is_lost(name)) or authors
@@ -185,8 +188,9 @@ class Signer:
         return plan
 
     def domain(self, author: str) -> SendingDomain | None:
-        """Whose mail it is that has this domain in From."""
-        self._look()
+        """Whose mail it is that has this domain in From, as it was when a plan was asked for last."""
+        if self._is_idle:
+            return None
         try:
             return self._store.find(author)
         except StoreError:
@@ -239,16 +243,23 @@ class Signer:
                 )
                 self._closed = str(error)
                 self._search()
+                self._judge()
             return
         if revision != self._revision or self._closed:
             self._revision, self._closed = revision, ""
             self._plans.clear()
             if self._lost or not self._searched:
                 self._search()
+            self._judge()
 
     def adopted(self, *_: object) -> None:
         """The settings have changed."""
         self._plans.clear()
+        self._judge()
+
+    def _judge(self) -> None:
+        nobody = self._store.is_empty and not self._lost and not self._closed
+        self._is_idle = nobody and self._identity.is_silent
 
     def _search(self) -> None:
         """Find domains that have secrets, and are not in the store: it was lost, or cannot be read."""
