@@ -104,13 +104,12 @@ class Lane:
 
     @property
     def lacks_host(self) -> bool:
-        """Has a host no connection that is to share the mail? What the others take is not all it takes."""
-        if not self.is_spread:
-            return False
+        """Has a host too few connections for its part? What the others take is not all it takes."""
+        if not self.is_spread or self.connections > self.spread.connections:
+            return False  # one is about to be dialled, and may be for that host
         best = self.route.hosts[0].name
-        sharing = [best, *self.route.alike(best)]
-        # One that is dead would be missing for ever, and others get its connections.
-        return self.connections <= len(sharing) and self.spread.lacks(sharing)
+        idle = {each.host for each in self.idle}
+        return self.spread.lacks([best, *self.route.alike(best)], idle, self._clock.monotonic())
 
     # Mail comes in
 
@@ -251,7 +250,7 @@ class Lane:
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
         self.serving.add(connection)
-        self.spread.opened(connection.host)
+        self.spread.opened(connection.host, self.route.alike(connection.host))
         connection.serve(self._transactions)
         self.traffic.opened()
         self._transactions.idle_again(connection)
