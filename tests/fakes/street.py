@@ -26,12 +26,14 @@ from mta.core.limits.level import Bounds
 from mta.core.limits.spread import Spread
 from mta.core.limits.throttle import RateLimit, SiteLimits
 from mta.core.model import Batch, Go, Message, Reaction, Recipient, Reply, Scope, Subject, Verdict
+from mta.core.returns.verp import Verp
 from mta.core.route.hosts import NOTHING, in_order
 from mta.core.route.routing import Host, Route
 from mta.core.route.source import Source
 from mta.core.route.terms import BranchBounds
 from mta.delivery.connections import Connections
 from mta.delivery.lane import Lane
+from mta.delivery.returnpath import ReturnPath
 from mta.delivery.traffic import Traffic
 from mta.metrics import Metrics
 from tests.fakes.clock import HandClock
@@ -106,6 +108,7 @@ class Street:
         self.refused: Counter[str] = Counter()
         self.dials: Counter[str] = Counter()
         self.draining = False
+        self.return_path = ReturnPath(Verp((b"s" * 32,)), None, self.clock)
         self._offered = offered
         self._dice = random.Random(1)
         self._number = 0
