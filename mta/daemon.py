@@ -56,6 +56,7 @@ from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
 from mta.signing import secret
 from mta.signing.keys import KeyFolder
+from mta.signing.plans import Plans
 from mta.signing.rotation import Rotation
 from mta.signing.signer import Signer
 from mta.smtp.connection import ClientTerms
@@ -92,9 +93,9 @@ class Daemon:
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics,
             settings.instance,
         )  # fmt: skip
-        self.domains = DomainStore(directory)
         self.keys = KeyFolder(directory)
-        self.signer = Signer(self.domains, self.keys, self.current, clock, self.metrics)
+        self.plans = Plans(DomainStore(directory), self.keys, self.current, clock)
+        self.signer = Signer(self.plans, self.keys, settings.hostname, clock, self.metrics)
         self.capacity = Capacity(self.current, self.spool, clock)
         self.authenticator = Authenticator(self.credentials, clock)
         self.resolver = Resolver(settings.dns, clock, self.metrics.dns_ignored.inc)
@@ -109,7 +110,7 @@ class Daemon:
                 Check("one-click", At.ACCEPT, one_click, is_no_list),
                 Check("proximity", At.ATTEMPT, self.proximity.ask),
             ),
-            self.signer.domain,
+            self.plans.domain,
             self.current,
             self.spool,
             clock,
@@ -158,7 +159,7 @@ class Daemon:
         follow: tuple[tuple[Room, Callable[[Policy, Policy], None]], ...] = (
             ("events", self.event_log.adopted),
             ("dns", self.resolver.adopted),
-            ("signing", self.signer.adopted),
+            ("signing", self.plans.adopted),
             ("delivery", self.router.adopted),
             ("delivery", self.pool.adopted),
             ("delivery", lambda old, new: self.pool.out.become(self._outgoing())),
@@ -194,7 +195,7 @@ class Daemon:
 
     def _store_is_new(self, words: str) -> None:
         self._tell_state(words)
-        self.signer.reopen()
+        self.plans.open()
 
     def _tell_state(self, words: str) -> None:
         log.error("%s", words)
@@ -220,6 +221,7 @@ class Daemon:
             self.event_log.open()
             self.credentials.open()
             await self.database.open()
+            self.plans.open()
             self.signer.start()
             await self.authenticator.open()
             async with asyncio.TaskGroup() as tasks:
@@ -237,6 +239,7 @@ class Daemon:
             self.authenticator.close()
             self.credentials.close()
             self.signer.stop()
+            self.plans.close()
             await self.database.close()
             await self.spool.close()
             self.event_log.close()
@@ -287,7 +290,7 @@ class Daemon:
         await self.pool.start(tasks)
         await self.scheduler.start(tasks)
         admission = Admission(
-            current, self.checks, self.signer, self.spool, self.clock, self.scheduler.accepted
+            current, self.checks, self.plans, self.signer, self.spool, self.clock, self.scheduler.accepted
         )
         self.intake = Intake(
             current,
@@ -445,6 +448,7 @@ class Daemon:
             reasons.append("the daemon is going down")
         reasons += self.spool.complaints
         reasons += self.capacity.short
+        reasons += self.plans.complaints
         reasons += self.signer.complaints
         if self.certificate is not None and self.certificate.complaint:
             reasons.append(self.certificate.complaint)
@@ -508,7 +512,7 @@ class Daemon:
         metrics.connections_out.set_function(lambda: self.pool.out.held)
         metrics.connections_out_waiting.set_function(lambda: len(self.pool.queue))
         metrics.branches_learned.set_function(lambda: self.pool.learned)
-        metrics.signers_known.set_function(lambda: self.signer.known)
+        metrics.signers_known.set_function(lambda: self.plans.known)
         metrics.check_records.set_function(lambda: len(self.records))
         metrics.check_volumes.set_function(lambda: len(self.proximity))
         metrics.routes_known.set_function(lambda: self.router.known)

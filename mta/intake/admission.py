@@ -41,7 +41,8 @@ from mta.core.mail.text import fit
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
 from mta.guard.checks import Checks
-from mta.signing.signer import Signed, Signer, SigningError, SigningPlan
+from mta.signing.plans import Plans, SigningPlan
+from mta.signing.signer import Signed, Signer, SigningError
 from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool
@@ -112,6 +113,7 @@ class Admission:
         self,
         current: Current,
         checks: Checks,
+        plans: Plans,
         signer: Signer,
         spool: Spool,
         clock: Clock,
@@ -120,6 +122,7 @@ class Admission:
         self._current = current
         self._checks = checks
         self._spool = spool
+        self._plans = plans
         self._signer = signer
         self._clock = clock
         self._accepted = accepted
@@ -148,7 +151,7 @@ class Admission:
         except HeaderError as error:
             return error.reply
         authors = domains(header.authors[0][1])
-        if not authors and b"@[" not in header.authors[0][1] and self._signer.is_in_use:
+        if not authors and b"@[" not in header.authors[0][1] and self._plans.is_in_use:
             return UNREADABLE  # nobody could tell whose it is, or sign it
         author = authors[0] if len(authors) == 1 else ""  # whose policy holds (RFC 9989 5.3.1)
         refused = _judge(credential, header, limits.hops)
@@ -163,7 +166,7 @@ class Admission:
         if identity.feedback_id or identity.complaints:
             fields += _told(identity, credential, terms.stream, author, header)
         stamped = stamp(pieces, header, fields)
-        plan = self._signer.plan(authors)
+        plan = self._plans.of(authors)
         owned = _Owned(
             policy, submission, queue_id, message_id, author, terms.reason, now, answer, terms, plan
         )

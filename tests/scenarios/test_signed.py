@@ -19,6 +19,7 @@ from mta.core.domain import ALGORITHMS, Algorithm, KeyState, SendingDomain, acti
 from mta.signing import signer
 from mta.signing.keys import KeyFolder, generate
 from mta.signing.rotation import make
+from mta.store.database import StoreError
 from mta.store.domains import DomainStore
 from tests.fakes.house import NETWORK, House, routed, running, settings
 from tests.fakes.peer import HELLO, TAKES
@@ -103,7 +104,7 @@ async def test_a_domain_that_is_added_while_we_run_signs_the_next_message(tmp_pa
         assert domains.verified(await arrived(house, peer)) == []
         domains.add("src.test")
         await asyncio.sleep(0)
-        house.daemon.signer._looked = -1.0
+        house.daemon.plans._looked = -1.0
         assert domains.verified(await arrived(house, peer)) == ["src.test"]
 
 
@@ -230,7 +231,7 @@ async def test_a_key_that_takes_over_signs_and_both_verify(tmp_path: Path) -> No
             new = make(KeyFolder(tmp_path / "spool"), made, "ed25519-sha256", 1.0).keys[-1]
             store.change_keys("src.test", lambda _: [new])
             store.change_keys("src.test", lambda found: activated(found, new.selector, 2.0))
-        house.daemon.signer._looked = -1.0
+        house.daemon.plans._looked = -1.0
         second = await arrived(house, peer)
     assert domains.verified(first) == domains.verified(second) == ["src.test"]
     assert f"s={new.selector};".encode() in second
@@ -360,7 +361,7 @@ async def test_a_store_that_cannot_be_opened_refuses_those_who_have_keys(tmp_pat
         assert any(each.startswith("who signs is not known: ") for each in house.daemon._not_ready())
         (tmp_path / "spool/store.db").rmdir()
         domains.add("new.test")
-        house.daemon.signer._looked = -1.0
+        house.daemon.plans._looked = -1.0
         new = MESSAGE.replace(b"src.test", b"new.test")
         assert domains.verified(await arrived(house, peer, new)) == ["new.test"]
 
@@ -397,7 +398,7 @@ async def test_a_from_that_cannot_be_read_does_not_go_unsigned(tmp_path: Path, a
     async with sending(tmp_path) as (house, peer):
         assert domains.verified(await arrived(house, peer, content)) == []
         domains.add("src.test")
-        house.daemon.signer._looked = -1.0
+        house.daemon.plans._looked = -1.0
         said = await house.send("b@dst.test", content=content)
         assert said.startswith("550 5.6.0 The From field cannot be read")
 
@@ -408,3 +409,20 @@ async def test_of_several_authors_the_first_that_was_added_signs(tmp_path: Path)
     content = MESSAGE.replace(b"Ann <a@src.test>", b"x@other.test, a@src.test")
     async with sending(tmp_path) as (house, peer):
         assert domains.verified(await arrived(house, peer, content)) == ["src.test"]
+
+
+async def test_a_store_that_is_set_aside_while_we_run_lets_no_mail_go_unsigned(tmp_path: Path) -> None:
+    domains = keys(tmp_path)
+    domains.add("src.test")
+    async with sending(tmp_path) as (house, peer):
+        assert domains.verified(await arrived(house, peer)) == ["src.test"]
+        for file in (tmp_path / "spool").glob("store.db*"):
+            file.write_bytes(b"no database" * 1000)
+        with pytest.raises(StoreError):
+            await house.daemon.database.run(
+                lambda connection: connection.execute("SELECT * FROM host").fetchall()
+            )
+        await house.event(type="state")
+        said = await house.send("b@dst.test", content=MESSAGE)
+        assert "its settings are lost: restore store.db, or mta domain add src.test" in said
+        domains.add("src.test")
