@@ -38,7 +38,7 @@ from mta.dns.authority import Authority
 from mta.dns.resolver import Resolver
 from mta.events.log import EventLog
 from mta.guard.checks import Checks
-from mta.guard.identity import Identity, is_no_list, is_nobodys, is_sender, one_click
+from mta.guard.identity import Identity, is_no_list, is_nobodys, is_sender, one_click, stream
 from mta.guard.proximity import Proximity
 from mta.guard.records import Records
 from mta.intake.admission import Admission
@@ -56,6 +56,7 @@ from mta.outbound.scheduler import Scheduler
 from mta.sandbox.mx import SandboxMX
 from mta.signing import secret
 from mta.signing.keys import KeyFolder
+from mta.signing.plans import Plans
 from mta.signing.rotation import Rotation
 from mta.signing.signer import Signer
 from mta.smtp.connection import ClientTerms
@@ -86,15 +87,15 @@ class Daemon:
         self.event_log = EventLog(settings.event_log, settings.events.retention, clock)
         self.credentials = CredentialStore(directory / "credentials.db")
         self.database = Database(directory / FILE)
-        self.database.on_new = self._tell_state
+        self.database.on_new = self._store_is_new
         mode = "sandbox" if settings.sandbox else "live"
         self.spool = Spool(
             directory, mode, settings.spool.memory, self.event_log.publish, clock, self.metrics,
             settings.instance,
         )  # fmt: skip
-        self.domains = DomainStore(directory)
         self.keys = KeyFolder(directory)
-        self.signer = Signer(self.domains, self.keys, self.current, clock, self.metrics)
+        self.plans = Plans(DomainStore(directory), self.keys, self.current, clock)
+        self.signer = Signer(self.plans, self.keys, settings.hostname, clock, self.metrics)
         self.capacity = Capacity(self.current, self.spool, clock)
         self.authenticator = Authenticator(self.credentials, clock)
         self.resolver = Resolver(settings.dns, clock, self.metrics.dns_ignored.inc)
@@ -105,10 +106,11 @@ class Daemon:
             (
                 Check("alignment", At.ACCEPT, self.identity.alignment, is_sender),
                 Check("key", At.ACCEPT, self.identity.key, is_nobodys),
+                Check("stream", At.ACCEPT, stream, is_nobodys),
                 Check("one-click", At.ACCEPT, one_click, is_no_list),
                 Check("proximity", At.ATTEMPT, self.proximity.ask),
             ),
-            self.signer.domain,
+            self.plans.domain,
             self.current,
             self.spool,
             clock,
@@ -124,7 +126,7 @@ class Daemon:
         self.certificate = Watch(certificate, clock, self.metrics) if certificate else None
         self.listeners: list[Listener] = []
         # Where what comes back for a message is taken: nowhere, as long as nobody listens there.
-        self.returns: Callable[[Message], str] = lambda message: ""
+        self.returns: Callable[[Message], str] | None = None  # nobody takes what comes back
         self._rests = Rests()
         self._stray = Sparing()
         self._stopping = asyncio.Event()
@@ -157,7 +159,7 @@ class Daemon:
         follow: tuple[tuple[Room, Callable[[Policy, Policy], None]], ...] = (
             ("events", self.event_log.adopted),
             ("dns", self.resolver.adopted),
-            ("signing", self.signer.adopted),
+            ("signing", self.plans.adopted),
             ("delivery", self.router.adopted),
             ("delivery", self.pool.adopted),
             ("delivery", lambda old, new: self.pool.out.become(self._outgoing())),
@@ -191,11 +193,12 @@ class Daemon:
         if error is not None and not isinstance(error, OSError):
             self.metrics.bugs["loop"].inc()
 
+    def _store_is_new(self, words: str) -> None:
+        self._tell_state(words)
+        self.plans.open()
+
     def _tell_state(self, words: str) -> None:
         log.error("%s", words)
-        self.domains.close()
-        self.domains.open()
-        self.signer.search()
         self.spool.report([Event(time=rfc3339(self.clock.now()), type=Type.STATE, reason=words)])
 
     def _tell_strays(self) -> None:
@@ -218,9 +221,8 @@ class Daemon:
             self.event_log.open()
             self.credentials.open()
             await self.database.open()
-            self.domains.open()
+            self.plans.open()
             self.signer.start()
-            self.signer.search()
             await self.authenticator.open()
             async with asyncio.TaskGroup() as tasks:
                 committing = tasks.create_task(self.spool.run())
@@ -237,7 +239,7 @@ class Daemon:
             self.authenticator.close()
             self.credentials.close()
             self.signer.stop()
-            self.domains.close()
+            self.plans.close()
             await self.database.close()
             await self.spool.close()
             self.event_log.close()
@@ -288,7 +290,7 @@ class Daemon:
         await self.pool.start(tasks)
         await self.scheduler.start(tasks)
         admission = Admission(
-            current, self.checks, self.signer, self.spool, self.clock, self.scheduler.accepted
+            current, self.checks, self.plans, self.signer, self.spool, self.clock, self.scheduler.accepted
         )
         self.intake = Intake(
             current,
@@ -305,7 +307,7 @@ class Daemon:
             self.database,
             self.keys,
             current,
-            Authority(self.resolver),
+            Authority(self.resolver, self.clock),
             self.spool.reader.oldest,
             self.spool.report,
             self.clock,
@@ -446,6 +448,7 @@ class Daemon:
             reasons.append("the daemon is going down")
         reasons += self.spool.complaints
         reasons += self.capacity.short
+        reasons += self.plans.complaints
         reasons += self.signer.complaints
         if self.certificate is not None and self.certificate.complaint:
             reasons.append(self.certificate.complaint)
@@ -509,7 +512,7 @@ class Daemon:
         metrics.connections_out.set_function(lambda: self.pool.out.held)
         metrics.connections_out_waiting.set_function(lambda: len(self.pool.queue))
         metrics.branches_learned.set_function(lambda: self.pool.learned)
-        metrics.signers_known.set_function(lambda: self.signer.known)
+        metrics.signers_known.set_function(lambda: self.plans.known)
         metrics.check_records.set_function(lambda: len(self.records))
         metrics.check_volumes.set_function(lambda: len(self.proximity))
         metrics.routes_known.set_function(lambda: self.router.known)

@@ -14,7 +14,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from benchmarks.figures.full import Verdict
 from benchmarks.load import flow
 from benchmarks.load.flow import Flow, Mail
 from benchmarks.namespace import Network, network
-from benchmarks.peers.limits import FLEET, Terms
+from benchmarks.peers.limits import FLEET, Terms, some
 from benchmarks.process import PATIENCE, Broken, Process
 from tests.fakes.dns import NameServer
 
@@ -63,11 +63,11 @@ COLUMNS = {
 Books = list[dict[str, Any]]
 
 
-def zone(place: Network) -> dict[tuple[str, str], list[str]]:
+def zone(place: Network, fleet: Sequence[Terms]) -> dict[tuple[str, str], list[str]]:
     """Each server is the MX of its domains; hosts have a name each, and one preference."""
     found: dict[tuple[str, str], list[str]] = {}
     addresses = iter(place.addresses)
-    for terms in FLEET:
+    for terms in fleet:
         hosts = [next(addresses) for _ in range(terms.hosts)]
         for domain in terms.domains:
             names = [
@@ -78,12 +78,12 @@ def zone(place: Network) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def providers() -> str:
+def providers(fleet: Sequence[Terms]) -> str:
     """As the settings have it: who hosts many domains is known by the names of their MX."""
     return json.dumps(
         {
             terms.name: {"match": [f"{terms.name}.test"], "examples": [terms.exchange(terms.domains[0])]}
-            for terms in FLEET
+            for terms in fleet
             if terms.tenants
         }
     )
@@ -92,14 +92,14 @@ def providers() -> str:
 class Load:
     """Mail for every server, each at its own rate."""
 
-    def __init__(self, flows: dict[str, Flow]) -> None:
+    def __init__(self, flows: dict[str, Flow], fleet: Sequence[Terms]) -> None:
         self._flows = flows
-        self._sent = dict.fromkeys(FLEET, 0)
+        self._sent = dict.fromkeys(fleet, 0)
 
     async def run(self, seconds: float) -> None:
         began = time.monotonic()
         while (elapsed := time.monotonic() - began) < seconds:
-            for terms in FLEET:
+            for terms in self._sent:
                 while self._sent[terms] < elapsed * terms.offered:
                     self._send(terms, self._sent[terms])
                     self._sent[terms] += 1
@@ -115,9 +115,12 @@ class Load:
 
 
 @asynccontextmanager
-async def receivers(place: Network, seconds: float) -> AsyncIterator[asyncio.subprocess.Process]:
+async def receivers(
+    place: Network, fleet: Sequence[Terms], seconds: float
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """The servers' process, ready to begin."""
-    argv = [sys.executable, "-m", "benchmarks.peers.receiver", str(seconds), *place.addresses]
+    names = ",".join(terms.name for terms in fleet)
+    argv = [sys.executable, "-m", "benchmarks.peers.receiver", str(seconds), names, *place.addresses]
     process = await asyncio.create_subprocess_exec(
         *place.argv(argv),
         stdin=asyncio.subprocess.PIPE,
@@ -140,17 +143,19 @@ async def _line(process: asyncio.subprocess.Process) -> bytes:
     return await asyncio.wait_for(process.stdout.readline(), PATIENCE)
 
 
-async def run(home: Path, place: Network, seconds: float) -> tuple[Books, dict[str, float]]:
+async def run(
+    home: Path, place: Network, fleet: Sequence[Terms], seconds: float
+) -> tuple[Books, dict[str, float]]:
     """The servers' books, and what the daemon cost."""
     listen = relay.free_ports(1)[0]
     async with AsyncExitStack() as stack:
-        names = await stack.enter_async_context(NameServer(zone(place)))
+        names = await stack.enter_async_context(NameServer(zone(place, fleet)))
         (home / "mta.yaml").write_text(
-            SETTINGS.format(home=home, listen=listen, dns=names.endpoint, providers=providers())
+            SETTINGS.format(home=home, listen=listen, dns=names.endpoint, providers=providers(fleet))
         )
         flow.credentials(home)
         argv = [sys.executable, "-m", "mta", "--config", str(home / "mta.yaml"), "serve"]
-        servers = await stack.enter_async_context(receivers(place, seconds))
+        servers = await stack.enter_async_context(receivers(place, fleet, seconds))
         daemon = Process(argv, listen, home / "mta.log")
         await asyncio.to_thread(daemon.__enter__)
         stack.push_async_callback(asyncio.to_thread, daemon.__exit__)
@@ -163,12 +168,12 @@ async def run(home: Path, place: Network, seconds: float) -> tuple[Books, dict[s
         if await _line(servers) != b"began\n":
             raise Broken("the receiving servers cannot listen")
         spent, began = cpu.spent(daemon.pid), time.monotonic()
-        await Load(flows).run(seconds)
+        await Load(flows, fleet).run(seconds)
         cost = {
             "cpu": (cpu.spent(daemon.pid) - spent) / (time.monotonic() - began),
             "pss_mb": cpu.proportional_memory(daemon.pid) / 1e6,
         }
-        books = [json.loads(await _line(servers)) for _ in FLEET]
+        books = [json.loads(await _line(servers)) for _ in fleet]
         _tell_flows(flows)
     return books, cost
 
@@ -203,7 +208,7 @@ def row(terms: Terms, books: dict[str, Any], half: float) -> relay.Row:
     }
 
 
-def verdicts(books: Books) -> Iterator[Verdict]:
+def verdicts(fleet: Sequence[Terms], books: Books) -> Iterator[Verdict]:
     """What the whole run says to the bounds."""
 
     def total(what: str) -> float:
@@ -215,7 +220,7 @@ def verdicts(books: Books) -> Iterator[Verdict]:
     yield Verdict("used of what the limits allow, at least", used, USED, used >= USED)
     broken = total("refused") / max(total("attempts"), 1.0)
     yield Verdict("refused of the attempts, at most", broken, REFUSED, broken <= REFUSED)
-    for terms, each in zip(FLEET, books, strict=True):
+    for terms, each in zip(fleet, books, strict=True):
         if terms.deaf:
             share = sum(each["delivered"]) / sum(each["allowed"])
             name = f"{terms.name}, came to those that listen, at least"
@@ -227,17 +232,22 @@ def main() -> int:
         prog="python -m benchmarks.figures.fleet", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--minutes", type=float, default=12.0, help="even: windows are minutes (%(default)s)")
+    parser.add_argument("--only", default="", help=f"some of {','.join(terms.name for terms in FLEET)}")
     parser.add_argument("--directory", type=Path, default="/var/tmp", help="on a real disk (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one object a server; the table goes to stderr")
     args = parser.parse_args()
     seconds = args.minutes * 60.0
+    names = args.only.split(",") if args.only else [terms.name for terms in FLEET]
+    if unknown := {*names} - {terms.name for terms in FLEET}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    fleet = some(names)
 
     def benchmark(home: Path) -> int:
-        with network(sum(terms.hosts for terms in FLEET)) as place, flow.explained(home / "mta.log"):
-            books, cost = asyncio.run(run(home, place, seconds))
-        rows = [row(terms, each, seconds / 2) for terms, each in zip(FLEET, books, strict=True)]
+        with network(sum(terms.hosts for terms in fleet)) as place, flow.explained(home / "mta.log"):
+            books, cost = asyncio.run(run(home, place, fleet, seconds))
+        rows = [row(terms, each, seconds / 2) for terms, each in zip(fleet, books, strict=True)]
         out = sys.stderr if args.json else sys.stdout
-        found = list(verdicts(books))
+        found = list(verdicts(fleet, books))
         print(relay.table(rows, COLUMNS), "", *found, sep="\n", file=out)
         print(f"the daemon used {cost['cpu']:.0%} of a processor and {cost['pss_mb']:.0f} MB", file=out)
         if args.json:

@@ -3,7 +3,8 @@
 Between: `fleet` and `latency` submit through it, to a daemon that has the credentials of `credentials`;
     `python -m benchmarks.load.flow PORT RATE SECONDS` is bulk mail in a process of its own.
 Contract: a `Flow` keeps its sessions open and sends what it is given, first come first served; nothing
-    waits but what was added. `on_accepted` is called with a message's tag at the last octet of its 250.
+    waits but what was added. `on_sent` is called with a message's tag at its
+    final dot, `on_accepted` at the last octet of its 250.
 Raises: ConnectionError, from `check`, when the daemon hung up.
 Standards: RFC 2920.
 Why: the daemon tells its two credentials apart by the client's address, so no time goes into TLS and AUTH.
@@ -95,6 +96,7 @@ class Flow:
         self.refused: Counter[str] = Counter()  # by reply
         self.fault = ""
         self.on_accepted: Callable[[str], None] = lambda tag: None
+        self.on_sent: Callable[[str], None] = lambda tag: None  # its final dot
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -185,6 +187,7 @@ class Session(asyncio.Protocol):
         if wrong is None:
             self._in_message = True
             self._transport.write(CONTENT)
+            self._flow.on_sent(mail.tag)
         else:
             self._over(mail, wrong)
 

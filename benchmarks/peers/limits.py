@@ -9,7 +9,7 @@ Why: the numbers are such that two cores carry all of them together, at about 32
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -184,3 +184,8 @@ FLEET = (
     Terms("hosts", "6/s at each of two hosts", lambda: Bucket(6.0), hosts=2),
     Terms("noise", "20/s; 3 % full, 2 % random 421", lambda: Bucket(20.0), full=0.03, goodbye=0.02),
 )  # fmt: skip
+
+
+def some(names: Collection[str]) -> tuple[Terms, ...]:
+    """Those of the fleet that are named, in its order."""
+    return tuple(terms for terms in FLEET if terms.name in names)

@@ -1,7 +1,7 @@
 """The receiving servers of `fleet`: real SMTP, each with limits of its own that it does not tell.
 
-Between: `fleet` starts `python -m benchmarks.peers.receiver SECONDS ADDRESS...` in a network of its own, one
-    address for each host of `limits.FLEET`, port 25; mail comes in over TCP.
+Between: `fleet` starts `python -m benchmarks.peers.receiver SECONDS NAME,... ADDRESS...` in a network of its
+    own, one address for each host of those in `limits.FLEET`, port 25; mail comes in over TCP.
 Contract: says `ready` on stdout; a line on stdin begins the run; after SECONDS one JSON object a server, and
     the end. An attempt is a recipient, or a connection or a MAIL that was refused; a refusal is one of these
     for a limit. Greylisting, full mailboxes, weather, deaf tenants and random 421s are `other`. Ages are
@@ -21,6 +21,7 @@ import random
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from statistics import median
@@ -28,7 +29,7 @@ from typing import NamedTuple, cast
 
 import uvloop
 
-from benchmarks.peers.limits import FLEET, MINUTE, Terms
+from benchmarks.peers.limits import MINUTE, Terms, some
 
 EHLO = b"250-mx.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 104857600\r\n"
 OK = b"250 2.0.0 Ok\r\n"
@@ -294,12 +295,12 @@ def _sent(mail: bytes) -> float | None:
     return float(rest.partition(b"@")[0]) if urgent else None
 
 
-async def serve(seconds: float, addresses: list[str]) -> None:
+async def serve(seconds: float, fleet: Sequence[Terms], addresses: list[str]) -> None:
     loop = asyncio.get_running_loop()
     print("ready", flush=True)
     await loop.run_in_executor(None, sys.stdin.readline)
     began = time.monotonic()
-    servers = [Server(terms, began, seconds) for terms in FLEET]
+    servers = [Server(terms, began, seconds) for terms in fleet]
     async with AsyncExitStack() as stack:
         doors = [(server, host) for server in servers for host in range(server.terms.hosts)]
         for door, address in zip(doors, addresses, strict=True):
@@ -314,9 +315,10 @@ async def serve(seconds: float, addresses: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("seconds", type=float)
+    parser.add_argument("names")
     parser.add_argument("address", nargs="+")
     args = parser.parse_args()
-    uvloop.run(serve(args.seconds, args.address))
+    uvloop.run(serve(args.seconds, some(args.names.split(",")), args.address))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from mta.core.domain import SendingDomain
 from mta.core.mail.header import Header
 from mta.core.model import Go, Reply, Wait
 
-CheckName = Literal["alignment", "key", "one-click", "proximity"]
+CheckName = Literal["alignment", "key", "stream", "one-click", "proximity"]
 CheckMode = Literal["enforce", "warn", "off"]
 
 NAMES: Final[tuple[CheckName, ...]] = get_args(CheckName)
@@ -100,6 +100,8 @@ def usual(check: CheckName, stream: str, is_ours: bool) -> CheckMode:
     """The mode where the settings say none; `is_ours`: somebody has added the domain in From."""
     if check == "one-click" and stream != BULK:
         return "off"  # a receipt has nothing to unsubscribe from
+    if check == "stream":
+        return "enforce"  # whoever added the domain has named its streams
     return "enforce" if check in ("alignment", "one-click") and stream == BULK and is_ours else "warn"
 
 

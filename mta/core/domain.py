@@ -119,7 +119,7 @@ class SendingDomain:
         for key in self.keys:
             if (over := len(key.host(self.name)) - MAX_HOST) > 0:
                 raise ValueError(
-                    f"{key.host(self.name)} is {over} octets too long for DNS: take a shorter selector"
+                    f"{key.host(self.name)} is too long for DNS, by {over}: take a shorter selector"
                 )
 
     @property

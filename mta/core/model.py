@@ -44,7 +44,7 @@ class Message(msgspec.Struct, eq=False):
     sender: str
     tenant: str
     stream: str
-    credential: str
+    credential: str  # "": nobody submitted it, we wrote it
     expires: float
     size: int
     message_id: str
@@ -63,11 +63,6 @@ class Message(msgspec.Struct, eq=False):
     body_hash: bytes = b""  # SHA-256 of the body in relaxed canonical form, where signed (RFC 6376 3.4.4)
     author: str = ""  # the domain in From; only known of a message that came in since the start
     return_path: str = ""  # the domain that its bounces go to, as its sending domain says
-
-    @property
-    def is_own(self) -> bool:
-        """Did we write it? Nobody submitted it."""
-        return not self.credential
 
     def line(self, recipient: Recipient) -> Line:
         """Where a recipient of it waits."""

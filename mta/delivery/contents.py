@@ -199,7 +199,7 @@ class Contents:
         failure: Exception | None = None
         try:
             octets = await self._spool.reader.content(message.id)
-            if message.is_own:
+            if not message.credential:
                 octets = await self._signed(octets)
             content.head = header_block(octets[:MAX_RETURNED])
             content.body = octets if message.dotless else await _stuffed(octets)

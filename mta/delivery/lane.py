@@ -104,13 +104,12 @@ class Lane:
 
     @property
     def lacks_host(self) -> bool:
-        """Has a host no connection that is to share the mail? What the others take is not all it takes."""
-        if not self.is_spread:
-            return False
+        """Has a host too few connections for its part? What the others take is not all it takes."""
+        if not self.is_spread or self.connections > self.spread.connections:
+            return False  # one is about to be dialled, and may be for that host
         best = self.route.hosts[0].name
-        sharing = [best, *self.route.alike(best)]
-        # One that is dead would be missing for ever, and others get its connections.
-        return self.connections <= len(sharing) and self.spread.lacks(sharing)
+        idle = {each.host for each in self.idle}
+        return self.spread.lacks([best, *self.route.alike(best)], idle, self._clock.monotonic())
 
     # Mail comes in
 
@@ -132,7 +131,9 @@ class Lane:
     def push(self, batch: Batch) -> None:
         """Let a batch wait; `gate` was asked."""
         message, recipients = batch.message, batch.recipients
-        domain = batch.return_path = self._pool.return_path.domain(message) if message.sender else ""
+        domain, returns = "", self._pool.return_path.domain
+        if returns is not None and message.sender:
+            domain = batch.return_path = returns(message)
         most = 1 if domain else self.route.limits.recipients_per_message  # each has a sender of his own
         if len(recipients) <= most:
             self._turns.push(batch)
@@ -249,7 +250,7 @@ class Lane:
     def opened(self, connection: Connection) -> None:
         """A dial succeeded."""
         self.serving.add(connection)
-        self.spread.opened(connection.host)
+        self.spread.opened(connection.host, self.route.alike(connection.host))
         connection.serve(self._transactions)
         self.traffic.opened()
         self._transactions.idle_again(connection)

@@ -20,10 +20,10 @@ from mta.core.returns.verp import Verp
 class ReturnPath:
     """What stands in MAIL."""
 
-    def __init__(self, verp: Verp, returns: Callable[[Message], str], clock: Clock) -> None:
+    def __init__(self, verp: Verp, returns: Callable[[Message], str] | None, clock: Clock) -> None:
         self._verp = verp
         self._clock = clock
-        self.domain = returns  # asked for each message, so without a call of ours around it
+        self.domain = returns  # where what comes back for a message is taken; None: nowhere
 
     def sender(self, batch: Batch) -> str:
         """Of its next transaction."""

@@ -23,6 +23,7 @@ import dns.rcode
 import dns.rdatatype
 from dns.exception import DNSException
 
+from mta.clock import Clock, timeout
 from mta.core.mail.text import heard
 from mta.core.route.routing import Status
 from mta.dns.resolver import Resolver
@@ -48,6 +49,8 @@ class Sightings(NamedTuple):
         for server, said in self.servers.items():
             if isinstance(said, str):
                 return f"{server}: {said}"
+            if len(said) > 1:  # which of them counts is not defined (RFC 6376 3.6.2.2)
+                return f"{server} has {len(said)} records there: one may stand there"
             if not any(map(is_right, said)):
                 return f"{server} has {'another record' if said else 'no record'} there"
         return ""
@@ -64,14 +67,15 @@ class _Said(NamedTuple):
 class Authority:
     """Asks the servers themselves."""
 
-    def __init__(self, resolver: Resolver, port: int = 53) -> None:
+    def __init__(self, resolver: Resolver, clock: Clock, port: int = 53) -> None:
         self._resolver = resolver
+        self._clock = clock
         self._port = port
 
     async def txt(self, host: str) -> Sightings:
         """The TXT records of a name at each of its servers."""
         try:
-            async with asyncio.timeout(LONGEST):
+            async with timeout(self._clock, LONGEST):
                 return await self._at(host, CHAIN, await self._servers(host))
         except TimeoutError:
             return Sightings(trouble=f"the servers of {host} took longer than {LONGEST:.0f} seconds")
@@ -132,6 +136,9 @@ class Authority:
             return _Said(f"it answers {dns.rcode.to_text(answer.rcode())}")
         assert isinstance(answer, dns.message.QueryMessage)
         chain = answer.resolve_chaining()
+        is_own = bool(answer.flags & dns.flags.AA)
+        if chain.answer is not None and not is_own:
+            return _Said("it is not authoritative, and answers from its memory")
         if chain.answer is not None:
             return _Said(tuple(b"".join(record.strings) for record in chain.answer))
         name = query.question[0].name
@@ -139,7 +146,7 @@ class Authority:
             return _Said()
         if chain.canonical_name != name:
             return _Said(target=chain.canonical_name.to_text(omit_final_dot=True))
-        if not answer.flags & dns.flags.AA:
+        if not is_own:
             for section in answer.authority:
                 if section.rdtype == dns.rdatatype.NS and name.is_subdomain(section.name):
                     hosts = (record.target.to_text(omit_final_dot=True) for record in section)

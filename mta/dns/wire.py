@@ -152,6 +152,8 @@ def _parse(packet: bytes, asked: bytes, kind: int, rcode: int) -> Answer:
         raise BadPacket("there is something behind its end")
     if high:
         return Answer(high << 4 | rcode)
+    if kind == NS:  # of the name itself: what it is an alias of stands in another zone
+        aliases.clear()
     end, ttl = _followed(owner, aliases, found)
     is_authentic = bool(packet[3] & _AD)
     if records := found.get(end):

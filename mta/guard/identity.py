@@ -1,4 +1,4 @@
-"""Is mail from whom it says: the checks `alignment`, `key` and `one-click`.
+"""Is mail from whom it says: the checks `alignment`, `key`, `stream` and `one-click`.
 
 Between: `guard.checks` asks them; `guard.records` has what DNS shows.
 Contract: synchronous, from memory; what is not known is Go. Of a From domain that nobody has added `key`
@@ -67,6 +67,14 @@ class Identity:
                 await self._records.fresh_key(key.host(domain.name))
 
 
+def stream(mail: Mail, now: float) -> Answer:
+    """May mail of this stream have this domain in From?"""
+    domain = mail.domain
+    if domain is None or not domain.streams or mail.stream in domain.streams:
+        return GO
+    return _other_stream(domain.name, domain.streams, mail.stream)
+
+
 def is_nobodys(mail: Mail) -> bool:
     """Nobody has added its From domain."""
     return mail.domain is None
@@ -115,6 +123,14 @@ def _not_shown(domain: str, name: str) -> Refuse:
     if not name:
         return Refuse(f"The From domain {domain} has no key to sign with: make one")
     return Refuse(f"DNS does not show the key of {domain}: publish the TXT record {name}")
+
+
+@lru_cache(maxsize=1024)
+def _other_stream(domain: str, streams: tuple[str, ...], said: str) -> Refuse:
+    return Refuse(
+        f"From addresses of {domain} are for {' and '.join(streams)} mail, and this is {said}: write another "
+        "From, or name the stream in X-MTA-Stream"
+    )
 
 
 @lru_cache(maxsize=2)

@@ -41,7 +41,8 @@ from mta.core.mail.text import fit
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
 from mta.guard.checks import Checks
-from mta.signing.signer import Signed, Signer, SigningError, SigningPlan
+from mta.signing.plans import Plans, SigningPlan
+from mta.signing.signer import Signed, Signer, SigningError
 from mta.smtp.connection import BUG
 from mta.spool.commit import Unwritable
 from mta.spool.queue import Spool
@@ -55,6 +56,7 @@ LARGE_EIGHT_BIT = 64 * 1024  # ... and to convert these
 
 Answer = Callable[[Reply], None]
 Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
+UNREADABLE = Reply(550, "5.6.0", "The From field cannot be read: write Name <user@domain>")
 FULL = Reply(452, "4.3.1", "The spool cannot take the message now; it was not kept, please try again")
 
 
@@ -111,6 +113,7 @@ class Admission:
         self,
         current: Current,
         checks: Checks,
+        plans: Plans,
         signer: Signer,
         spool: Spool,
         clock: Clock,
@@ -119,6 +122,7 @@ class Admission:
         self._current = current
         self._checks = checks
         self._spool = spool
+        self._plans = plans
         self._signer = signer
         self._clock = clock
         self._accepted = accepted
@@ -147,6 +151,8 @@ class Admission:
         except HeaderError as error:
             return error.reply
         authors = domains(header.authors[0][1])
+        if not authors and b"@[" not in header.authors[0][1] and self._plans.is_in_use:
+            return UNREADABLE  # nobody could tell whose it is, or sign it
         author = authors[0] if len(authors) == 1 else ""  # whose policy holds (RFC 9989 5.3.1)
         refused = _judge(credential, header, limits.hops)
         if refused is not None:
@@ -160,7 +166,7 @@ class Admission:
         if identity.feedback_id or identity.complaints:
             fields += _told(identity, credential, terms.stream, author, header)
         stamped = stamp(pieces, header, fields)
-        plan = self._signer.plan(authors)
+        plan = self._plans.of(authors)
         owned = _Owned(
             policy, submission, queue_id, message_id, author, terms.reason, now, answer, terms, plan
         )
@@ -211,8 +217,11 @@ class Admission:
             options |= Option.NOTIFY
         if carried.requires_tls:
             options |= Option.REQUIRE_TLS
-        priority, delay = submission.priority, terms.delay
-        return Message(
+        delay = terms.delay
+        priority: int = policy.priorities[terms.stream]
+        if submission.priority is not None:
+            priority = _priority(policy, credential, terms.stream, submission.priority)
+        message = Message(
             owned.queue_id,
             submission.sender.address,
             credential.tenant,
@@ -226,15 +235,15 @@ class Admission:
             content,
             True,
             not (submission.dotted or is_converted),
-            priority=_priority(policy, credential, terms.stream, priority),
+            priority=priority,
             release=owned.now + delay if delay else None,
-            tags=carried.tags,
-            score=carried.score,
-            metadata=carried.metadata,
-            body_hash=owned.body_hash,
             author=owned.author,
-            return_path=owned.plan.return_path if owned.plan is not None else "",
         )
+        if carried is not NOTHING:
+            message.tags, message.score, message.metadata = carried.tags, carried.score, carried.metadata
+        if owned.plan is not None:
+            message.body_hash, message.return_path = owned.body_hash, owned.plan.return_path
+        return message
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:
         now = owned.now
@@ -268,7 +277,7 @@ class Admission:
 
 def _terms(policy: Policy, submission: Submitted, header: Header, now: float) -> _Terms:
     credential = submission.credential
-    carried = read(header.ours, credential.streams)
+    carried = read(header.ours, credential.streams) if header.ours else NOTHING
     stream = carried.stream or credential.stream
     lifetime = policy.lifetimes.get(stream)
     if lifetime is None:
@@ -286,11 +295,9 @@ def _terms(policy: Policy, submission: Submitted, header: Header, now: float) ->
     return _Terms(carried, stream, delay, expires, "; ".join(told))
 
 
-def _priority(policy: Policy, credential: Credential, stream: str, asked: int | None) -> int:
-    """What is asked for, or the stream's: it is also the highest, where the credential has no other."""
+def _priority(policy: Policy, credential: Credential, stream: str, asked: int) -> int:
+    """What is asked for; the stream's is the highest, where the credential has no other."""
     own = policy.priorities[stream]
-    if asked is None:
-        return own
     return min(asked, own if credential.priority is None else credential.priority)
 
 

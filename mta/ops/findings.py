@@ -35,6 +35,8 @@ from mta.core.networks import parse_networks
 from mta.signing import secret
 from mta.signing.secret import SecretError
 from mta.store.credentials import CredentialError, CredentialStore
+from mta.store.database import FILE, StoreError
+from mta.store.domains import DomainStore
 
 SOON = timedelta(days=14)  # before the end of a certificate: what renews it has failed for weeks by then
 ANY4, ANY6 = "0.0.0.0", "::"
@@ -80,6 +82,7 @@ class _Look:
         yield from self._sources()
         yield from self._doors()
         yield from self._credentials()
+        yield from self._domains()
 
     def _error(self, key: Key, text: str) -> Finding:
         return Finding("error", self._path, *self._place(key), _written(key), text)
@@ -213,6 +216,22 @@ class _Look:
             yield self._warning(("listeners",), "there is none: no program can submit mail")
 
     # Who may submit
+
+    def _domains(self) -> Iterator[Finding]:
+        """Who is named to sign, and was not added."""
+        identity, file = self._settings.identity, self._settings.spool.path / FILE
+        named = {"default": identity.default, "second": identity.second}
+        known: frozenset[str] = frozenset()
+        try:
+            if any(named.values()) and file.exists():
+                with DomainStore(self._settings.spool.path) as store:
+                    known = store.names()
+        except (StoreError, OSError) as error:
+            yield Finding("warning", file, None, None, "domains", f"cannot be looked at: {error}")
+            return
+        for key, name in named.items():
+            if name is not None and name not in known:
+                yield self._error(("identity", key), f"nobody has added {name}: mta domain add {name}")
 
     def _credentials(self) -> Iterator[Finding]:
         file = self._settings.spool.path / "credentials.db"

@@ -13,11 +13,12 @@ Standards: RFC 6376 3.6.1 (an empty p=), 6.1.2 (keys and mail that is late), RFC
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mta.clock import Clock, Every
 from mta.config.policy import Current
@@ -31,7 +32,6 @@ from mta.core.domain import (
     activated,
     changed,
     new_selector,
-    retired,
 )
 from mta.core.event import Event, Type, rfc3339
 from mta.dns.authority import Authority
@@ -44,7 +44,13 @@ ROUND = 60.0  # seconds
 SOONEST, LATEST = 60.0, 900.0  # seconds between two looks at a record that is not there yet
 AT_ONCE = 8  # domains that are looked at
 MARGIN = 86400.0  # seconds that a key stays published beyond the life of its mail: receivers queue, too
+SEEN = 3600.0  # seconds that we must have seen a key retire, whatever the wall clock says
+REMIND = 86400.0  # seconds between two words about what does not move
 MAX_WAITING = 10_000  # keys whose record is looked for
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 def make(
@@ -90,7 +96,7 @@ class _Look(NamedTuple):
 
     at: float  # monotonic
     wait: float
-    said: str
+    told: float  # monotonic; when it was said last that the record is not there
 
 
 class Rotation:
@@ -117,6 +123,8 @@ class Rotation:
         self._bug = partial(metrics.bug, "signing", "a bug in the rotation of keys")
         self._every = Every(clock, ROUND, self._begin, self._bug)
         self._looks: dict[tuple[str, str], _Look] = {}
+        self._retiring: dict[tuple[str, str], float] = {}  # since when we have seen it so, monotonic
+        self._failed: dict[str, float] = {}  # domains for which no key could be made, and when; monotonic
         self._round: asyncio.Task[None] | None = None
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -125,7 +133,7 @@ class Rotation:
         self._every.start()
 
     def stop(self) -> None:
-        """A round that is under way is broken off: each of its steps is whole."""
+        """A round that is under way is broken off between its steps: each of them is whole."""
         self._every.stop()
         if self._round is not None:
             self._round.cancel()
@@ -138,23 +146,35 @@ class Rotation:
         try:
             await self.round()
         except StoreError:
-            pass  # it is told where it is used for mail
+            pass  # the signer tells it, and tries again
         except Exception as error:
             self._bug(error)
 
     async def round(self) -> None:
-        """Look at each key that may move."""
+        """Tell what has become of keys, whoever did it; look at each that may move."""
         now = self._clock.now()
+        for domain, key in await self._whole(self._database.run(domains.untold)):
+            self._tell(domain, _step(domain, key))
         found = await self._database.run(lambda connection: domains.moving(connection, self._older(now)))
-        pending = {(each.name, key.selector) for each in found for key in each.keys}
-        self._looks = {each: look for each, look in self._looks.items() if each in pending}
+        names = {(each.name, key.selector) for each in found for key in each.keys}
+        self._looks = {each: look for each, look in self._looks.items() if each in names}
+        self._retiring = {each: since for each, since in self._retiring.items() if each in names}
         permits = asyncio.Semaphore(AT_ONCE)
 
         async def one(domain: SendingDomain) -> None:
             async with permits:
                 await self._move(domain, now)
 
-        await asyncio.gather(*map(one, found))
+        for raised in await asyncio.gather(*map(one, found), return_exceptions=True):
+            if isinstance(raised, Exception):
+                self._bug(raised)
+
+    async def _whole(self, step: Coroutine[Any, Any, Result]) -> Result:
+        """Who is cancelled leaves nothing half done behind."""
+        answer = await asyncio.shield(self._tasks.create_task(_answered(step)))
+        if isinstance(answer, _Raised):
+            raise answer.error
+        return answer
 
     def _older(self, now: float) -> tuple[float, float]:
         """When a key began to sign, or to retire, that may move on now."""
@@ -169,55 +189,61 @@ class Rotation:
                 if key.state is KeyState.PENDING:
                     await self._look(domain, key)
                 elif key.state is KeyState.ACTIVE and key.since < aged:
-                    await self._follow(domain, key, now)
+                    await self._whole(self._follow(domain, key, now))
                 elif key.state is KeyState.RETIRING and key.since < over:
                     await self._retire(domain, key, now)
-            except (KeyMoveError, StoreError, ValueError):
+            except (StoreError, _Moved):
                 pass  # somebody has moved it meanwhile; the next round sees how
-            except KeyFileError as error:
-                self._tell(domain, f"the key {key.selector} cannot be moved on: {error}")
+            except (KeyFileError, KeyMoveError) as error:
+                self._failed[domain.name] = self._clock.monotonic()
+                self._tell(domain, f"the key {key.selector} cannot be followed by a new one: {error}")
 
     async def _look(self, domain: SendingDomain, key: DomainKey) -> None:
         """Is its record everywhere? Then it signs."""
         which, now = (domain.name, key.selector), self._clock.monotonic()
-        look = self._looks.get(which, _Look(now, SOONEST / 2, ""))
+        look = self._looks.get(which, _Look(now, SOONEST / 2, now))
         if look.at > now or (which not in self._looks and len(self._looks) >= MAX_WAITING):
             return
         said = (await self._authority.txt(key.host(domain.name))).lacking(key.is_shown_by)
+        said = said or self._keys.complaint(domain.name, key)
         if said:
-            wait = min(look.wait * 2, LATEST)
-            self._looks[which] = _Look(self._clock.monotonic() + wait, wait, said)
+            now, wait, told = self._clock.monotonic(), min(look.wait * 2, LATEST), look.told
+            if now - told >= REMIND:
+                told = now
+                self._tell(domain, f"the key {key.selector} still waits: {said}; {_wanted(domain, key)}")
+            self._looks[which] = _Look(now + wait, wait, told)
             return
         self._looks.pop(which, None)
         since = self._clock.now()
-        changed = await self._change(domain.name, lambda found: activated(found, key.selector, since))
-        former = [each.selector for each in changed.keys if each.state is KeyState.RETIRING]
-        rest = f"; leave {' and '.join(former)} published" if former else ""
-        self._tell(domain, f"the key {key.selector} signs now: every name server shows its record{rest}")
+        await self._whole(self._change(domain.name, lambda found: activated(found, key.selector, since)))
 
     async def _follow(self, domain: SendingDomain, key: DomainKey, now: float) -> None:
         """It is old: a new one is made, which waits for its record."""
         kinds = {each.algorithm for each in domain.keys if each.state is KeyState.PENDING}
-        if key.algorithm in kinds:
+        failed = self._failed.get(domain.name, -REMIND)
+        if key.algorithm in kinds or self._clock.monotonic() - failed < REMIND:
             return
         made = await asyncio.to_thread(make, self._keys, domain, key.algorithm, now)
         new = made.keys[-1]
-        await self._change(domain.name, lambda _: [new])
-        age = (now - key.since) / 86400
-        words = (
-            f"the key {key.selector} has signed for {age:.0f} days; its follower signs when every name server"
-        )
-        self._tell(domain, f"{words} shows its record: publish {new.host(domain.name)} TXT {new.record}")
+        try:
+            await self._change(domain.name, lambda found: _replaced(found, domain, made))
+        except BaseException:  # it was removed meanwhile, or the disk is full
+            await asyncio.to_thread(self._keys.forget, domain.name, new.selector)
+            raise
 
     async def _retire(self, domain: SendingDomain, key: DomainKey, now: float) -> None:
         """No mail that it signed is under way: it is over."""
+        # A clock that is wrong for a moment ends nothing.
+        seen = self._retiring.setdefault((domain.name, key.selector), self._clock.monotonic())
         oldest = await self._oldest()
-        if oldest is not None and oldest <= key.since:
+        if self._clock.monotonic() - seen < SEEN or (oldest is not None and oldest <= key.since + ROUND):
             return
-        await self._change(domain.name, lambda found: [retired(found, key.selector, now)])
-        await asyncio.to_thread(self._keys.forget, domain.name, key.selector)
-        words = f"the key {key.selector} is retired: publish {key.host(domain.name)} TXT v=DKIM1; p="
-        self._tell(domain, f"{words}, and remove that record some weeks later")
+
+        async def step() -> None:
+            await self._change(domain.name, lambda found: [_over(found, key, now)])
+            await asyncio.to_thread(self._keys.forget, domain.name, key.selector)
+
+        await self._whole(step())
 
     async def _change(self, name: str, change: domains.Change) -> SendingDomain:
         def work(connection: sqlite3.Connection) -> SendingDomain:
@@ -226,5 +252,51 @@ class Rotation:
         return await self._database.run(work)
 
     def _tell(self, domain: SendingDomain, words: str) -> None:
+        log.info("%s: %s", domain.name, words)
         now = rfc3339(self._clock.now())
-        self._report([Event(time=now, type=Type.STATE, reason=f"{domain.name}: {words}")])
+        self._report([Event(time=now, type=Type.STATE, domain=domain.name, reason=words)])
+
+
+class _Raised(NamedTuple):
+    """What a step came to; as an exception it would end the daemon's other tasks."""
+
+    error: Exception
+
+
+async def _answered(step: Coroutine[Any, Any, Result]) -> Result | _Raised:
+    try:
+        return await step
+    except Exception as error:
+        return _Raised(error)
+
+
+class _Moved(Exception):
+    """A key is not any more what it was when we looked."""
+
+
+def _over(found: SendingDomain, key: DomainKey, now: float) -> DomainKey:
+    if key not in found.keys:
+        raise _Moved
+    return key.moved(KeyState.RETIRED, now)
+
+
+def _replaced(found: SendingDomain, before: SendingDomain, made: SendingDomain) -> tuple[DomainKey, ...]:
+    if found != before:
+        raise _Moved
+    return made.keys
+
+
+def _wanted(domain: SendingDomain, key: DomainKey) -> str:
+    return f"publish {key.host(domain.name)} TXT {key.record}"
+
+
+def _step(domain: SendingDomain, key: DomainKey) -> str:
+    """What has become of a key, and what is to be done."""
+    name = f"the key {key.selector}"
+    if key.state is KeyState.PENDING:
+        return f"{name} signs when every name server shows its record: {_wanted(domain, key)}"
+    if key.state is KeyState.ACTIVE:
+        return f"{name} signs from now on: {_wanted(domain, key)}"
+    if key.state is KeyState.RETIRING:
+        return f"{name} signs no more; leave its record for the mail that is on its way"
+    return f"{name} is retired: {_wanted(domain, key)}, and remove that record some weeks later"

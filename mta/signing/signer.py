@@ -1,35 +1,35 @@
-"""The signer: who signs a message, and the fields that say so.
+"""The signer: the fields that say whose a message is, made off the event loop.
 
-Between: admission asks for a `SigningPlan` as a message comes in, and hands the content over;
-    `delivery.contents` asks for what mail of our own gets when its transaction begins.
-Contract: a plan says who signs, from memory, in the loop; None is nobody. `sign` calls back once, in the
-    loop, at once or later, with `Signed`, or with the error that says why not. RSA, and much content, is
-    signed in threads, at most `BATCH` messages a hop; Ed25519 alone of little content at once, which takes
-    less than the hop. Whom nobody can sign for is in `complaints` until a signature for that domain is made.
+Between: admission hands over what a plan says is to be signed; `delivery.contents` asks for what mail of our
+    own gets when its transaction begins.
+Contract: `sign` calls back once, in the loop, at once or later, with `Signed`, or with the error that says
+    why not. RSA, and much content, is signed in threads, at most `BATCH` messages a hop; Ed25519 alone of
+    little content at once, which takes less than the hop. The first key of a plan must sign, which is RSA
+    where its domain has one; others that cannot are left out. What is wrong with keys is in `complaints`
+    until a look at them finds nothing.
 Raises: nothing; SigningError goes to whoever waits.
-Standards: RFC 6376 5 (signing), 5.1 (who may), 6.1 (each signature stands for itself).
-Why: a hop to a thread costs 61 us alone, and 7 shared by eight; RSA takes 0.25 to 0.8 ms, in which the GIL is
-    free. So what comes in the turns of the loop that the spool waits anyway goes together.
+Standards: RFC 6376 5 (signing), 6.1 (each signature stands for itself).
+Why: a hop to a thread costs 61 us alone, and 7 shared by eight; RSA takes 0.25 to 0.8 ms, in which the GIL
+    is free. So what comes in the turns of the loop that the spool waits anyway goes together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-from mta.clock import Clock
-from mta.config.policy import Current
-from mta.core.domain import DomainKey, SendingDomain
+from mta.clock import Clock, Every
+from mta.core.domain import DomainKey
 from mta.core.limits.budget import SIGNERS
 from mta.core.mail import dkim
 from mta.metrics import Metrics
 from mta.signing.keys import KeyFileError, KeyFolder, Secret
-from mta.store.database import StoreError
-from mta.store.domains import DomainStore
+from mta.signing.plans import Plans, Signers, SigningPlan
 
 BATCH = 8  # messages a hop; RSA for these takes some 10 ms
 BATCH_OCTETS = 256 * 1024  # of contents a hop, but for one that is larger
@@ -37,30 +37,14 @@ QUICK = 16 * 1024  # octets; of so little Ed25519 is quicker than a hop
 LARGE = 1024 * 1024  # octets; such contents wait for each other, and nobody for them
 TURNS = 8  # of the event loop, until a hop begins
 HOPS = 2  # at once
-LOOK = 0.1  # seconds between looks at the store
-MAX_COMPLAINTS = 100
+LOOK_AGAIN = 10.0  # seconds between looks at what is wrong
+MAX_TROUBLE = 100  # keys that are looked at again
+
+log = logging.getLogger(__name__)
 
 
 class SigningError(Exception):
-    """A signature cannot be made now; the text says why."""
-
-
-class SigningPlan(NamedTuple):
-    """Who signs a message."""
-
-    domain: SendingDomain | None  # whose settings hold: that of the From field, else the default
-    signers: tuple[tuple[str, DomainKey], ...]  # domains and keys
-    error: str = ""  # why nobody can
-
-    @property
-    def return_path(self) -> str:
-        """The domain that bounces go to; "" where the client's sender stays."""
-        return "" if self.domain is None else self.domain.return_path
-
-    @property
-    def may_go_unsigned(self) -> bool:
-        """Does the domain say so?"""
-        return self.domain is not None and self.domain.unsigned == "send"
+    """A signature cannot be made now; the text says why, and is for clients."""
 
 
 class Signed(NamedTuple):
@@ -84,12 +68,10 @@ class _Job(NamedTuple):
 class Signer:
     """Signs for all domains."""
 
-    def __init__(
-        self, store: DomainStore, keys: KeyFolder, current: Current, clock: Clock, metrics: Metrics
-    ) -> None:
-        self._store = store
+    def __init__(self, plans: Plans, keys: KeyFolder, host: str, clock: Clock, metrics: Metrics) -> None:
+        self._plans = plans
         self._keys = keys
-        self._current = current
+        self._host = host  # whose mail our own is
         self._clock = clock
         self._metrics = metrics
         self._threads: ThreadPoolExecutor | None = None
@@ -98,124 +80,34 @@ class Signer:
         self._hops = 0  # under way
         self._is_gathering = False
         self._is_large = False  # is one under way?
-        self._looked = -LOOK  # monotonic
-        self._revision = -1
-        self._plans: dict[str, SigningPlan | None] = {}
         self._secrets: dict[tuple[str, DomainKey], Secret] = {}
-        self._lost: frozenset[str] = frozenset()  # domains that have secrets, and are not in the store
-        self._trouble: dict[str, str] = {}
+        self._trouble: dict[tuple[str, DomainKey], str] = {}
+        bug = partial(metrics.bug, "signing", "a bug in a look at keys")
+        self._every = Every(clock, LOOK_AGAIN, self._look_again, bug)
 
     def start(self) -> None:
         """Begin."""
         self._threads = ThreadPoolExecutor(HOPS + 1, "sign")
+        self._every.start()
 
     def stop(self) -> None:
         """Nothing more comes; what is under way ends."""
+        self._every.stop()
         if self._threads is not None:
             self._threads.shutdown()
             self._threads = None
 
     @property
     def complaints(self) -> list[str]:
-        """Whom mail is refused for, and why."""
-        lost = [f"mail for {name} cannot be signed: {_lost(name)}" for name in sorted(self._lost)]
-        return lost + [f"mail for {name} cannot be signed: {why}" for name, why in self._trouble.items()]
+        """Keys that cannot sign, and why."""
+        return [f"the key {key.selector} of {name}: {why}" for (name, key), why in self._trouble.items()]
 
-    @property
-    def known(self) -> int:
-        """From domains whose signer is remembered."""
-        return len(self._plans)
-
-    # Who signs
-
-    def plan(self, authors: tuple[str, ...]) -> SigningPlan | None:
-        """Who signs what has these domains in its From field: the first of them that was added."""
-        self._look()
-        if self._store.is_empty and not self._lost and self._current.policy.settings.identity.is_silent:
-            return None
-        if len(authors) > 1:
-            authors = tuple(name for name in authors if self.domain(name) or self._is_lost(name)) or authors
-        return self._plan(authors[0] if authors else "")
-
-    def domain(self, author: str) -> SendingDomain | None:
-        """Whose mail it is that has this domain in From."""
-        self._look()
-        try:
-            return self._store.find(author)
-        except StoreError:
-            return None  # `plan` says why
-
-    def _plan(self, name: str) -> SigningPlan | None:
-        try:
-            return self._plans[name]
-        except KeyError:
-            pass
-        plan = self._made(name)
-        if plan is None or not plan.error:
-            if len(self._plans) >= SIGNERS:
-                self._plans.clear()
-            self._plans[name] = plan
-        return plan
-
-    def _made(self, name: str) -> SigningPlan | None:
-        identity = self._current.policy.settings.identity
-        first: SendingDomain | None = None
-        signers: list[tuple[str, DomainKey]] = []
-        try:
-            first = self._store.find(name)
-            if first is None and self._is_lost(name):
-                return SigningPlan(None, (), _lost(name))
-            if first is None and identity.default is not None:
-                first = self._added(identity.default, "default")
-            if first is not None:
-                signers += [(first.name, key) for key in first.signers]
-                if not signers:
-                    return SigningPlan(first, (), f"no key of {first.name} is active: mta domain activate")
-            if identity.second is not None and (second := self._added(identity.second, "second")) != first:
-                signers += [(second.name, key) for key in second.signers]
-        except (StoreError, SigningError) as error:
-            return SigningPlan(first, (), str(error))
-        return SigningPlan(first, tuple(signers)) if signers else None
-
-    def _is_lost(self, name: str) -> bool:
-        """It or a domain above it is: that may have been for those below."""
-        labels = name.split(".")
-        return bool(self._lost) and any(".".join(labels[n:]) in self._lost for n in range(len(labels)))
-
-    def _added(self, name: str, key: str) -> SendingDomain:
-        found = self._store.get(name)
-        if found is None:
-            raise SigningError(f"identity.{key} is {name}, which nobody has added: mta domain add {name}")
-        return found
-
-    def _look(self) -> None:
-        now = self._clock.monotonic()
-        if now - self._looked < LOOK:
-            return
-        self._looked = now
-        try:
-            revision = self._store.look()
-        except StoreError:
-            return  # what was known holds; the next look may see more
-        if revision != self._revision:
-            self._revision = revision
-            self._plans.clear()
-            if self._lost:
-                self.search()
-
-    def adopted(self, *_: object) -> None:
-        """The settings have changed."""
-        self._plans.clear()
-
-    def search(self) -> None:
-        """Find domains that have secrets, and are not in the store: it was begun anew."""
-        try:
-            self._lost = frozenset(name for name in self._keys.domains if self._store.get(name) is None)
-        except (KeyFileError, StoreError) as error:
-            self._complain("all domains", str(error))
-        self._plans.clear()
-
-    # Signing
+    def _look_again(self) -> None:
+        """Is what was wrong with keys still so?"""
+        for name, key in list(self._trouble)[:BATCH]:
+            domain = self._plans.get(name)
+            if domain is None or key not in domain.signers or not self._keys.complaint(name, key):
+                del self._trouble[name, key]
 
     def sign(self, plan: SigningPlan, content: bytes, done: Done) -> None:
         """Sign a content; `done` hears of it."""
@@ -240,8 +132,7 @@ class Signer:
 
         Raises: SigningError.
         """
-        self._look()
-        plan = self._plan(self._current.policy.settings.hostname)
+        plan = self._plans.of((self._host,))
         if plan is None:
             return content
         waiter: asyncio.Future[Signed | SigningError] = asyncio.get_running_loop().create_future()
@@ -293,66 +184,83 @@ class Signer:
         self._next_large()
 
     def _in_thread(self, batch: list[_Job], landed: Callable[[], None]) -> None:
-        future = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: [self._signed(job) for job in batch]
-        )
-        future.add_done_callback(partial(self._back, batch, landed))
+        try:
+            hop = asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: [self._signed(job) for job in batch]
+            )
+        except Exception as error:  # no thread can be started
+            self._metrics.bug("signing", "a hop cannot begin", error)
+            asyncio.get_running_loop().call_soon(self._fell, batch, landed)
+        else:
+            hop.add_done_callback(partial(self._back, batch, landed))
+
+    def _fell(self, batch: list[_Job], landed: Callable[[], None]) -> None:
+        landed()
+        for job in batch:
+            self._end(job, SigningError("a fault of ours"))
 
     def _back(
         self, batch: list[_Job], landed: Callable[[], None], hop: asyncio.Future[list[Signed | SigningError]]
     ) -> None:
+        if hop.cancelled() or hop.exception() is not None:
+            self._fell(batch, landed)
+            return
         landed()
         for job, answer in zip(batch, hop.result(), strict=True):
             self._end(job, answer)
 
     def _end(self, job: _Job, answer: Signed | SigningError) -> None:
-        name = "" if job.plan.domain is None else job.plan.domain.name
         if isinstance(answer, SigningError):
             self._metrics.signing_failed.inc()
-            self._complain(name or "domains that were not added", str(answer))
             if job.plan.may_go_unsigned:
                 answer = Signed(job.content, reason=f"unsigned: {answer}")
         else:
             self._metrics.signed.inc()
-            self._trouble.pop(name, None)
         try:
             job.done(answer)
         except Exception as error:
             self._metrics.bug("signing", "a bug behind a signature", error)
 
-    def _complain(self, name: str, why: str) -> None:
-        if name in self._trouble or len(self._trouble) < MAX_COMPLAINTS:
-            self._trouble[name] = why
-
     # In a thread, but for what is quick
 
     def _signed(self, job: _Job) -> Signed | SigningError:
         try:
+            with_secrets = list(self._with_secrets(job.plan.signers))
+            if with_secrets[0][2] is None:
+                domain, selector, _ = with_secrets[0]
+                return SigningError(f"the key {selector} of {domain} cannot be used")
             prepared = dkim.prepare(job.content)
-            fields = [_field(prepared, *each, job.t) for each in self._with_secrets(job.plan)]
+            fields = [
+                _field(prepared, domain, selector, secret, job.t)
+                for domain, selector, secret in with_secrets
+                if secret is not None
+            ]
             return Signed(b"".join((*fields, job.content)), prepared.body_hash)
-        except KeyFileError as error:
-            return SigningError(str(error))
         except Exception as error:
             self._metrics.bug("signing", "a bug over a signature", error)
             return SigningError("a fault of ours")
 
-    def _with_secrets(self, plan: SigningPlan) -> Iterator[tuple[str, str, Secret]]:
-        for signer in plan.signers:
+    def _with_secrets(self, signers: Signers) -> Iterator[tuple[str, str, Secret | None]]:
+        for signer in signers:
             domain, key = signer
             secret = self._secrets.get(signer)
             if secret is None:
-                secret = self._keys.find(domain, key)
-                if len(self._secrets) >= SIGNERS:
-                    self._secrets.clear()
-                self._secrets[signer] = secret
+                try:
+                    secret = self._keys.find(domain, key)
+                except KeyFileError as error:
+                    self._complain(signer, str(error))
+                else:
+                    if len(self._secrets) >= SIGNERS:
+                        self._secrets.clear()
+                    self._secrets[signer] = secret
             yield domain, key.selector, secret
+
+    def _complain(self, signer: tuple[str, DomainKey], why: str) -> None:
+        if self._trouble.get(signer) != why and len(self._trouble) < MAX_TROUBLE:
+            self._trouble[signer] = why
+            log.error("the key %s of %s: %s", signer[1].selector, signer[0], why)
 
 
 def _field(prepared: dkim.Prepared, domain: str, selector: str, secret: Secret, t: int) -> bytes:
     field, octets = dkim.to_sign(prepared, secret.algorithm, domain, selector, t)
     return dkim.signed(field, secret.sign(octets))
-
-
-def _lost(name: str) -> str:
-    return f"its settings are lost: restore store.db, or mta domain add {name}"

@@ -63,7 +63,7 @@ class Notes:
 
     def _is_shut(self, message: Message) -> bool:
         """No new mail is taken; a notice of ours belongs to the outcomes that it tells of."""
-        return not message.is_own and (self.reader.damaged is not None or self._outbox.is_full)
+        return bool(message.credential) and (self.reader.damaged is not None or self._outbox.is_full)
 
     def _put(self, put: Put) -> None:
         message = put.message

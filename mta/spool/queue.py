@@ -347,7 +347,7 @@ class Spool(Notes):
         size = len(message.content)
         used = self._memory_used + size
         # Larger ones, and what is signed as its transaction begins, are made ready in a thread.
-        if used <= self._memory_budget and size < ASIDE and not message.is_own:
+        if used <= self._memory_budget and size < ASIDE and message.credential:
             self._memory_used = used
         else:
             message.content = None

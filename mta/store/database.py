@@ -24,7 +24,7 @@ from mta.store.shared import PRAGMAS, schema, upgrade
 FILE = "store.db"
 DAMAGED = ".damaged"
 _SCHEMA = Path(__file__).with_name("schema")
-SCRIPTS = ("store-0001.sql", "store-0002.sql", "store-0003.sql")  # PRAGMA user_version counts them
+SCRIPTS = ("store-0001.sql", "store-0002.sql")  # PRAGMA user_version counts them
 _LOOK = "PRAGMA quick_check(1)"
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
 

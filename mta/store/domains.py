@@ -36,9 +36,19 @@ _MOVING = (
 _NAMES = "SELECT CAST(name AS BLOB) FROM domain ORDER BY name"
 _ANY = "SELECT EXISTS (SELECT 1 FROM domain)"
 _ADD = f"INSERT INTO domain ({_COLUMNS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
-_ADD_KEY = f"INSERT INTO dkim_key (domain, {_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PUT_KEY = (
+    f"INSERT INTO dkim_key (domain, {_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "algorithm = excluded.algorithm, public = excluded.public, state = excluded.state, "
+    "since = excluded.since, created = excluded.created"
+)
+_UNTOLD = (
+    "SELECT CAST(domain AS BLOB), selector FROM dkim_key WHERE told != state "
+    "ORDER BY domain, selector LIMIT 1000"
+)
+_TOLD = "UPDATE dkim_key SET told = state WHERE (domain, selector) = (?, ?)"
 _REMOVE = "DELETE FROM domain WHERE name = ?"
 _REMOVE_KEYS = "DELETE FROM dkim_key WHERE domain = ?"
+_REMOVE_KEY = "DELETE FROM dkim_key WHERE (domain, selector) = (?, ?)"
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +88,14 @@ class DomainStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def is_open(self) -> bool:
+        return self._file.is_open
+
+    def names(self) -> frozenset[str]:
+        """Of all of them, as they are now."""
+        return frozenset(_shown(name) for (name,) in self._file.run(_NAMES))
 
     def look(self) -> int:
         """Another number than before if anything was changed in the file, by whomever."""
@@ -188,10 +206,25 @@ def _each(
         try:
             found = read(connection, octets.decode())
         except (StoreError, UnicodeDecodeError) as error:
-            yield UnreadDomain(octets.decode("utf-8", "replace"), str(error))
+            yield UnreadDomain(_shown(octets), str(error))
             continue
         if found is not None:
             yield found
+
+
+def untold(connection: sqlite3.Connection) -> list[tuple[SendingDomain, DomainKey]]:
+    """Keys whose state no event has told of; from now on one has."""
+    found = []
+    for octets, selector in connection.execute(_UNTOLD).fetchall():
+        name = _shown(octets)
+        connection.execute(_TOLD, (name, selector))
+        try:
+            domain = read(connection, name)
+        except StoreError:
+            continue
+        if domain is not None:
+            found.append((domain, domain.key(selector)))
+    return found
 
 
 def write(connection: sqlite3.Connection, domain: SendingDomain) -> None:
@@ -200,7 +233,8 @@ def write(connection: sqlite3.Connection, domain: SendingDomain) -> None:
     row = (domain.name, int(domain.subdomains), streams, domain.return_path, domain.unsigned)
     if not connection.execute(_ADD, row).fetchall():
         raise StoreError(f"{domain.name} is there already: mta domain show {domain.name}")
-    _write_keys(connection, domain)
+    connection.execute(_REMOVE_KEYS, (domain.name,))  # of a row that was lost
+    _put_keys(connection, domain)
 
 
 def remove(connection: sqlite3.Connection, name: str) -> bool:
@@ -214,16 +248,21 @@ def change_keys(connection: sqlite3.Connection, name: str, change: Change) -> Se
     domain = read(connection, name)
     if domain is None:
         raise StoreError(f"there is no domain {name!r}: mta domain add {name}")
-    domain = changed(domain, change(domain))
-    _write_keys(connection, domain)
-    return domain
+    after = changed(domain, change(domain))
+    for selector in {key.selector for key in domain.keys}.difference(key.selector for key in after.keys):
+        connection.execute(_REMOVE_KEY, (name, selector))
+    _put_keys(connection, after)
+    return after
 
 
-def _write_keys(connection: sqlite3.Connection, domain: SendingDomain) -> None:
-    connection.execute(_REMOVE_KEYS, (domain.name,))
+def _put_keys(connection: sqlite3.Connection, domain: SendingDomain) -> None:
     for key in domain.keys:
         row = (domain.name, key.selector, key.algorithm, key.public, key.state.value, key.since, key.created)
-        connection.execute(_ADD_KEY, row)
+        connection.execute(_PUT_KEY, row)
+
+
+def _shown(octets: bytes) -> str:
+    return octets.decode("utf-8", "replace")
 
 
 def _domain(row: tuple[Any, ...], keys: list[tuple[Any, ...]]) -> SendingDomain:

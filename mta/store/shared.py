@@ -83,6 +83,10 @@ class SharedFile:
             raise self._error(f"{self.path}: {error}") from error
 
     @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    @property
     def connection(self) -> sqlite3.Connection:
         if self._connection is None:
             raise self._error(f"{self.path}: is not open")

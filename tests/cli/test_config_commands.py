@@ -16,8 +16,10 @@ from click.testing import CliRunner, Result
 from mta.cli.main import main
 from mta.config.load import load
 from mta.core.credential import Credential
+from mta.core.domain import SendingDomain
 from mta.ops.certificate import LIFETIME, self_signed
 from mta.store.credentials import CredentialStore
+from mta.store.domains import DomainStore
 
 GOOD = """\
 hostname: mx.example.com
@@ -323,3 +325,17 @@ def test_a_warning_is_told_as_such_to_programs(at: Place) -> None:
     at.certificate(days=5)
     (problem,) = json.loads(config(at.path, "check", "--json").stdout)["problems"]
     assert (problem["severity"], problem["line"], problem["key"]) == ("warning", 5, "tls.certificate")
+
+
+def test_a_signer_that_nobody_added_is_an_error_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "mta.yaml"
+    path.write_text(
+        'hostname: mx.example.com\nlisteners: [{bind: "127.0.0.1:0", tls: none, auth: network}]\n'
+        "spool: {path: spool}\nidentity: {default: src.test, second: lopo.test}\n"
+    )
+    with DomainStore(tmp_path / "spool") as store:
+        store.put(SendingDomain("src.test"))
+    checked = CliRunner().invoke(main, ["--config", str(path), "config", "check"])
+    assert "4:" in checked.output
+    assert "nobody has added lopo.test: mta domain add lopo.test" in checked.output
+    assert "src.test: mta" not in checked.output

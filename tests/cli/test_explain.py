@@ -270,11 +270,12 @@ async def test_what_checks_say_of_a_from_domain_is_told_with_its_records_looked_
         wrong = await asyncio.to_thread(ask, tmp_path, "comcast", "--from", "a b")
         assert house.of(type="check") == []
     assert [line for line in told.stdout.splitlines() if line.startswith("  check")] == [
-        "  check     alignment  warn on transactional, enforce on bulk  go",
-        "  check     key        warn on transactional, warn on bulk     "
+        "  check     alignment  warn on transactional, enforce on bulk     go",
+        "  check     key        warn on transactional, warn on bulk        "
         "refuse: DNS does not show the key of src.test: publish the TXT record s1._domainkey.src.test",
-        "  check     proximity  warn on transactional, warn on bulk     go",
+        "  check     stream     enforce on transactional, enforce on bulk  go",
+        "  check     proximity  warn on transactional, warn on bulk        go",
     ]
     says = {each["check"]: each["says"] for each in json.loads(unknown.stdout)["checks"]}
-    assert says == {"alignment": "go", "key": "refuse", "proximity": "go"}
+    assert says == {"alignment": "go", "key": "refuse", "stream": "go", "proximity": "go"}
     assert (wrong.exit_code, wrong.stderr) == (1, "Error: 'a b': The domain is not valid\n")

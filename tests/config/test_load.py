@@ -451,7 +451,7 @@ def test_a_check_that_there_is_none_is_told_with_those_that_there_are(write: Wri
         PLAIN + "guard: {checks: {aligment: warn, key: perhaps}}\n"
         "streams: {bulk: {checks: {one_click: off}}}\n"
     )
-    known = "there are alignment, key, one-click, proximity"
+    known = "there are alignment, key, stream, one-click, proximity"
     assert complaints(path) == [
         f"3:18: guard.checks.aligment: 'aligment' is no check; {known}",
         "3:39: guard.checks.key: expected one of enforce, warn, off; got 'perhaps'",

@@ -123,5 +123,5 @@ def test_too_many_keys_are_none_too_many_where_some_are_retired() -> None:
 
 def test_a_key_whose_host_is_too_long_for_dns_is_none_of_the_domain() -> None:
     name = ".".join(("x" * 60, "y" * 60, "z" * 60, "w" * 54, "test"))
-    with pytest.raises(ValueError, match="octets too long for DNS: take a shorter selector"):
+    with pytest.raises(ValueError, match="is too long for DNS, by 3: take a shorter selector"):
         SendingDomain(name, keys=(OLD,))

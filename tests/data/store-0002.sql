@@ -7,12 +7,13 @@ CREATE TABLE dkim_key (            -- the secrets are files in keys/
   state        TEXT NOT NULL CHECK (state IN ('pending', 'active', 'retiring', 'retired')),
   since        REAL NOT NULL,      -- seconds since the epoch
   created      REAL NOT NULL,
+  told         TEXT NOT NULL DEFAULT '',  -- the state that an event has told of
   PRIMARY KEY (domain, selector)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "dkim_key" VALUES('news.src.test','e1','rsa-sha256','cHVibGlj','retiring',1800000060.0,1800000000.0);
-INSERT INTO "dkim_key" VALUES('news.src.test','e2','ed25519-sha256','cHVibGlj','retired',1800000060.0,1800000000.0);
-INSERT INTO "dkim_key" VALUES('news.src.test','r1','rsa-sha256','cHVibGlj','pending',1800000060.0,1800000000.0);
-INSERT INTO "dkim_key" VALUES('news.src.test','r2','ed25519-sha256','cHVibGlj','active',1800000060.0,1800000000.0);
+INSERT INTO "dkim_key" VALUES('news.src.test','e1','rsa-sha256','cHVibGlj','retiring',1800000060.0,1800000000.0,'');
+INSERT INTO "dkim_key" VALUES('news.src.test','e2','ed25519-sha256','cHVibGlj','retired',1800000060.0,1800000000.0,'');
+INSERT INTO "dkim_key" VALUES('news.src.test','r1','rsa-sha256','cHVibGlj','pending',1800000060.0,1800000000.0,'');
+INSERT INTO "dkim_key" VALUES('news.src.test','r2','ed25519-sha256','cHVibGlj','active',1800000060.0,1800000000.0,'');
 CREATE TABLE domain (              -- core/domain
   name         TEXT PRIMARY KEY,   -- A-labels
   subdomains   INTEGER NOT NULL,
@@ -43,5 +44,14 @@ INSERT INTO "host" VALUES('mx3.test',25,'192.0.2.3',0,0.0,0.0,0.0,'','small',180
 INSERT INTO "host" VALUES('mx4.test',2525,'192.0.2.4',0,0.0,0.0,0.0,'','doubted',1800000000.0,'the TLS handshake failed',0.0);
 INSERT INTO "host" VALUES('mx5.test',25,'192.0.2.5',0,0.0,0.0,0.0,'','clear',1800000000.0,'alert',0.0);
 INSERT INTO "host" VALUES('mx6.test',25,'192.0.2.6',0,0.0,0.0,0.0,'','ordinary',0.0,'',1800000000.0);
+CREATE TABLE volume (              -- recipients by the hour, for 24 hours: core/limits/day
+  domain    TEXT NOT NULL,
+  provider  TEXT NOT NULL,
+  hour      INTEGER NOT NULL,      -- that was counted last, since the epoch
+  counts    BLOB NOT NULL CHECK (length(counts) = 96),
+  told      REAL NOT NULL,         -- seconds since the epoch; 0: never
+  PRIMARY KEY (domain, provider)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "volume" VALUES('src.test','google',500000,X'000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F202122232425262728292A2B2C2D2E2F303132333435363738393A3B3C3D3E3F404142434445464748494A4B4C4D4E4F505152535455565758595A5B5C5D5E5F',1800000000.0);
 COMMIT;
 PRAGMA user_version = 2;

@@ -114,7 +114,7 @@ async def test_a_store_that_cannot_be_written_is_told_once_and_written_later(
         for _ in range(3):
             await clock.advance(SAVE_INTERVAL)
             await one.daemon.hosts._write()
-        said = [each.message for each in caplog.records if "not kept" in each.message]
+        said = [each.message for each in caplog.records if "of hosts is not kept" in each.message]
         assert len(said) == 1
         assert said[0].startswith("what is remembered of hosts is not kept: ")
         (tmp_path / "spool" / "store.db").rmdir()

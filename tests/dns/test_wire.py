@@ -78,6 +78,8 @@ def theirs(packet: bytes, kind: int) -> tuple[list[Any], int] | None:
         return None
     if chain.answer is None:
         return [], chain.minimum_ttl
+    if kind == wire.NS and chain.canonical_name != message.question[0].name:
+        return [], 0  # of an alias nothing counts: what it leads to is another zone
     return [_theirs(record, kind) for record in chain.answer], chain.minimum_ttl
 
 

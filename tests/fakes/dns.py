@@ -99,6 +99,7 @@ class NameServer(asyncio.DatagramProtocol):
         if entry is Misfortune.SILENCE:
             return
         response = dns.message.make_response(question, recursion_available=True)
+        response.flags |= dns.flags.AA
         if isinstance(entry, Misfortune):
             response.set_rcode(dns.rcode.Rcode(entry.value))
             soa = f"ns.test. root.test. 1 2 3 4 {self.ttl}"

@@ -165,6 +165,24 @@ async def test_a_key_that_dns_does_not_show_is_told_with_its_record(tmp_path: Pa
         assert "has no key" in await one.send("b@dst.test", content=mail_of(more=ONE_CLICK))
 
 
+# The stream
+
+
+async def test_mail_of_a_stream_that_the_domain_is_not_for_is_refused(tmp_path: Path) -> None:
+    receipts = replace(sending(), streams=("transactional",))
+    async with house(tmp_path) as one:
+        added(one, receipts)
+        content = mail_of(more=ONE_CLICK)
+        assert await one.send("b@dst.test", content=content) == (
+            "550 5.7.1 From addresses of src.test are for transactional mail, and this is bulk: write "
+            "another From, or name the stream in X-MTA-Stream (check stream)"
+        )
+        added(one, replace(receipts, streams=("transactional", "bulk")))
+        assert (await one.send("b@dst.test", content=content)).startswith("250 ")
+        added(one, sending())
+        assert (await one.send("b@dst.test", content=content)).startswith("250 ")
+
+
 # One click
 
 

@@ -83,7 +83,7 @@ async def test_the_best_mx_is_asked_and_no_other(tmp_path: Path) -> None:
     async with serving(tmp_path, BOTH, {FIRST: [HELLO + TAKES], SECOND: []}) as net:
         await net.house.send(B)
         assert await story(net.house, 2) == [f"reception {B}", f"delivery 1 {B}: 250 2.0.0 taken (.)"]
-        assert net.house.events[1]["host"] == "mx1.dst.test"
+        assert net.house.of(type="delivery")[0]["host"] == "mx1.dst.test"
 
 
 @pytest.mark.parametrize("first", ["close", "abort", "-> 554 5.3.2 no mail today\nclose"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from mta.core.domain import ALGORITHMS, Algorithm, KeyState, SendingDomain, acti
 from mta.signing import signer
 from mta.signing.keys import KeyFolder, generate
 from mta.signing.rotation import make
+from mta.store.database import StoreError
 from mta.store.domains import DomainStore
 from tests.fakes.house import NETWORK, House, routed, running, settings
 from tests.fakes.peer import HELLO, TAKES
@@ -107,7 +109,7 @@ async def test_a_domain_that_is_added_while_we_run_signs_the_next_message(tmp_pa
         assert domains.verified(await arrived(house, peer)) == []
         domains.add("src.test")
         await asyncio.sleep(0)
-        house.daemon.signer._looked = -1.0
+        house.daemon.plans._looked = -1.0
         assert domains.verified(await arrived(house, peer)) == ["src.test"]
 
 
@@ -147,14 +149,17 @@ async def test_a_signature_that_cannot_be_made_is_451_with_the_reason_until_it_c
     file.rename(tmp_path / "away")
     async with sending(tmp_path) as (house, peer):
         said = await house.send("b@dst.test", content=MESSAGE)
-        assert said.startswith("451 4.7.5 The message cannot be signed now, and was not kept:")
-        assert "No such file" in said
+        selector = made.keys[0].selector
+        why = f"the key {selector} of src.test cannot be used"
+        assert said == f"451 4.7.5 The message cannot be signed now, and was not kept: {why}"
         (complaint,) = house.daemon._not_ready()
-        assert complaint.startswith("mail for src.test cannot be signed: ")
+        assert complaint.startswith(f"the key {selector} of src.test: ")
+        assert "No such file" in complaint
         told = await house.event(type="rejection")
         assert told["reply"]["enhanced"] == "4.7.5"
         (tmp_path / "away").rename(file)
         assert domains.verified(await arrived(house, peer)) == ["src.test"]
+        house.daemon.signer._look_again()
         assert house.daemon._not_ready() == []
 
 
@@ -174,7 +179,8 @@ async def test_a_secret_of_another_key_signs_nothing(tmp_path: Path) -> None:
     file = tmp_path / f"spool/keys/src.test/{made.keys[0].selector}.pem"
     file.write_bytes(generate("ed25519-sha256").pem)
     async with sending(tmp_path) as (house, _):
-        assert "is not the one of its record" in await house.send("b@dst.test", content=MESSAGE)
+        assert (await house.send("b@dst.test", content=MESSAGE)).startswith("451 4.7.5 ")
+        assert "is not the one of its record" in house.daemon._not_ready()[0]
 
 
 async def test_a_store_that_is_lost_does_not_let_mail_go_unsigned(tmp_path: Path) -> None:
@@ -230,7 +236,7 @@ async def test_a_key_that_takes_over_signs_and_both_verify(tmp_path: Path) -> No
             new = make(KeyFolder(tmp_path / "spool"), made, "ed25519-sha256", 1.0).keys[-1]
             store.change_keys("src.test", lambda _: [new])
             store.change_keys("src.test", lambda found: activated(found, new.selector, 2.0))
-        house.daemon.signer._looked = -1.0
+        house.daemon.plans._looked = -1.0
         second = await arrived(house, peer)
     assert domains.verified(first) == domains.verified(second) == ["src.test"]
     assert f"s={new.selector};".encode() in second
@@ -311,3 +317,117 @@ async def test_a_bug_over_a_signature_is_451_and_counted_and_stays_with_its_mess
         )
         await house.event(type="delivery")
         assert domains.verified(peer.messages[0]) == ["src.test"]
+
+
+async def test_of_two_keys_the_one_that_is_lost_is_left_out_unless_it_is_rsa(tmp_path: Path) -> None:
+    domains = keys(tmp_path)
+    made = domains.add("src.test", *ALGORITHMS)
+    large, small = (tmp_path / f"spool/keys/src.test/{key.selector}.pem" for key in made.signers)
+    small.rename(tmp_path / "small")
+    async with sending(tmp_path) as (house, peer):
+        assert domains.verified(await arrived(house, peer)) == ["src.test"]
+        assert "No such file" in house.daemon._not_ready()[0]
+        (tmp_path / "small").rename(small)
+        large.unlink()
+        house.daemon.signer._secrets.clear()
+        assert (await house.send("b@dst.test", content=MESSAGE)).startswith("451 4.7.5 ")
+
+
+async def test_a_second_signer_that_nobody_added_costs_no_mail_and_is_told(tmp_path: Path) -> None:
+    domains = keys(tmp_path)
+    domains.add("src.test")
+    identity = IdentitySettings(second="lopo.test")  # type: ignore[arg-type]
+    async with sending(tmp_path, identity=identity) as (house, peer):
+        assert domains.verified(await arrived(house, peer)) == ["src.test"]
+        assert house.daemon._not_ready() == [
+            "identity.second is lopo.test, which nobody has added: mta domain add lopo.test"
+        ]
+        domains.add("lopo.test")
+        assert house.daemon._not_ready() == []
+
+
+async def test_a_default_signer_that_nobody_added_lets_nothing_go_unsigned(tmp_path: Path) -> None:
+    identity = IdentitySettings(default="defualt.test")  # type: ignore[arg-type]
+    async with sending(tmp_path, identity=identity) as (house, _):
+        said = await house.send("b@dst.test", content=MESSAGE)
+        assert said.endswith("identity.default, defualt.test, was not added")
+
+
+async def test_a_store_that_cannot_be_opened_refuses_those_who_have_keys(tmp_path: Path) -> None:
+    domains = keys(tmp_path)
+    domains.add("src.test")
+    for file in (tmp_path / "spool").glob("store.db*"):
+        file.unlink()
+    (tmp_path / "spool/store.db").mkdir()
+    async with sending(tmp_path) as (house, peer):
+        assert (await house.send("b@dst.test", content=MESSAGE)).startswith("451 4.7.5 ")
+        other = MESSAGE.replace(b"src.test", b"other.test")
+        assert b"DKIM-Signature" not in await arrived(house, peer, other)
+        assert any(each.startswith("who signs is not known: ") for each in house.daemon._not_ready())
+        (tmp_path / "spool/store.db").rmdir()
+        domains.add("new.test")
+        house.daemon.plans._looked = -1.0
+        new = MESSAGE.replace(b"src.test", b"new.test")
+        assert domains.verified(await arrived(house, peer, new)) == ["new.test"]
+
+
+async def test_a_thread_that_cannot_be_started_costs_the_mail_of_that_moment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = keys(tmp_path)
+    domains.add("src.test", "rsa-sha256")
+    async with sending(tmp_path) as (house, peer):
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as patched:
+            patched.setattr(house.daemon.signer, "_threads", BrokenExecutor())
+            for _ in range(3):
+                said = await house.send("b@dst.test", content=MESSAGE)
+                assert said.endswith("a fault of ours")
+        assert loop.is_running()
+        assert domains.verified(await arrived(house, peer)) == ["src.test"]
+
+
+class BrokenExecutor(ThreadPoolExecutor):
+    """As where the system has no thread for us."""
+
+    def submit(self, *_: object, **__: object) -> Any:
+        raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    "author", ["a@src.test.", "ann <a@src.test", "<@x.test:a@src.test>", "ann. b: <a@src.test>"]
+)
+async def test_a_from_that_cannot_be_read_does_not_go_unsigned(tmp_path: Path, author: str) -> None:
+    domains = keys(tmp_path)
+    content = MESSAGE.replace(b"Ann <a@src.test>", author.encode())
+    async with sending(tmp_path) as (house, peer):
+        assert domains.verified(await arrived(house, peer, content)) == []
+        domains.add("src.test")
+        house.daemon.plans._looked = -1.0
+        said = await house.send("b@dst.test", content=content)
+        assert said.startswith("550 5.6.0 The From field cannot be read")
+
+
+async def test_of_several_authors_the_first_that_was_added_signs(tmp_path: Path) -> None:
+    domains = keys(tmp_path)
+    domains.add("src.test")
+    content = MESSAGE.replace(b"Ann <a@src.test>", b"x@other.test, a@src.test")
+    async with sending(tmp_path) as (house, peer):
+        assert domains.verified(await arrived(house, peer, content)) == ["src.test"]
+
+
+async def test_a_store_that_is_set_aside_while_we_run_lets_no_mail_go_unsigned(tmp_path: Path) -> None:
+    domains = keys(tmp_path)
+    domains.add("src.test")
+    async with sending(tmp_path) as (house, peer):
+        assert domains.verified(await arrived(house, peer)) == ["src.test"]
+        for file in (tmp_path / "spool").glob("store.db*"):
+            file.write_bytes(b"no database" * 1000)
+        with pytest.raises(StoreError):
+            await house.daemon.database.run(
+                lambda connection: connection.execute("SELECT * FROM host").fetchall()
+            )
+        await house.event(type="state")
+        said = await house.send("b@dst.test", content=MESSAGE)
+        assert "its settings are lost: restore store.db, or mta domain add src.test" in said
+        domains.add("src.test")

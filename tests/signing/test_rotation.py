@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
@@ -9,20 +10,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mta.config.policy import Current, build
 from mta.config.settings import DAY, Dns, Duration, IdentitySettings
-from mta.core.domain import ALGORITHMS, MAX_KEYS, KeyMoveError, KeyState, SendingDomain
+from mta.core.domain import ALGORITHMS, MAX_KEYS, KeyMoveError, KeyState, SendingDomain, activated
 from mta.core.event import Event
 from mta.dns.authority import Authority
 from mta.dns.resolver import Resolver
 from mta.metrics import Metrics
 from mta.signing.keys import KeyFolder
-from mta.signing.rotation import LATEST, ROUND, Rotation, adopt, make
+from mta.signing.rotation import LATEST, REMIND, ROUND, SEEN, Rotation, adopt, make
 from mta.store import domains
 from mta.store.database import Database
+from mta.store.domains import DomainStore
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer
 from tests.fakes.house import settings
@@ -98,15 +101,17 @@ async def scene(tmp_path: Path, **identity: object) -> AsyncIterator[Scene]:
         async def oldest() -> float | None:
             return made[0].oldest
 
-        authority = Authority(resolver, port)
+        authority = Authority(resolver, clock, port)
         rotation = Rotation(database, keys, current, authority, oldest, report, clock, metrics)
         made.append(Scene(rotation, database, keys, clock, zones, told))
         domain = make(keys, SendingDomain("src.test"), "ed25519-sha256", clock.now(), "first")
         await database.run(lambda connection: domains.write(connection, domain))
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            rotation._tasks = tasks
+            await rotation.round()
+            told.clear()  # of the first key
             yield made[0]
-        finally:
-            await database.close()
+        await database.close()
 
 
 async def test_a_new_key_signs_when_the_last_name_server_shows_its_record(tmp_path: Path) -> None:
@@ -116,13 +121,16 @@ async def test_a_new_key_signs_when_the_last_name_server_shows_its_record(tmp_pa
         await it.publish(new, 0)
         await it.after(ROUND)
         assert await it.states() == {"first": "active", new: "pending"}
-        assert it.told == []
+        (said,) = it.told
+        assert said.startswith(f"the key {new} signs when every name server shows its record: publish ")
         await it.publish(new, 1)
         await it.after(2 * ROUND)
         assert await it.states() == {"first": "retiring", new: "active"}
-        (said,) = it.told
-        assert said.startswith(f"src.test: the key {new} signs now")
-        assert "leave first published" in said
+        await it.after(1)
+        assert it.told[1].startswith(
+            f"the key {new} signs from now on: publish {new}._domainkey.src.test TXT "
+        )
+        assert it.told[2] == "the key first signs no more; leave its record for the mail that is on its way"
 
 
 @pytest.mark.parametrize("misfortune", [Misfortune.SERVFAIL, Misfortune.REFUSED, Misfortune.NXDOMAIN])
@@ -188,11 +196,13 @@ async def test_a_former_key_retires_when_no_mail_of_its_time_can_be_out(tmp_path
         await it.after(ROUND)
         it.oldest = it.clock.now() - 1.0  # a message that was delayed for a month
         await it.after(6 * DAY)
+        await it.after(SEEN)
         assert (await it.states())["first"] == "retiring"
         it.oldest = it.clock.now()
         await it.after(ROUND)
         assert (await it.states())["first"] == "retired"
-        assert "publish first._domainkey.src.test TXT v=DKIM1; p=" in it.told[-1]
+        await it.after(1)
+        assert "publish first._domainkey.src.test TXT v=DKIM1; k=ed25519; p=, " in it.told[-1]
         assert [selector for _, selector in it.keys.selectors("src.test")] == [new]
 
 
@@ -202,6 +212,7 @@ async def test_a_former_key_stays_published_for_the_life_of_its_mail(tmp_path: P
         await it.publish(new, 0, 1)
         await it.after(ROUND)
         await it.after(4 * DAY)
+        await it.after(SEEN)
         assert (await it.states())["first"] == "retiring"
 
 
@@ -215,7 +226,7 @@ async def test_an_old_key_gets_a_follower_once_and_people_are_told_what_to_publi
         assert sorted(states.values()) == ["active", "pending"]
         (said,) = it.told
         new = next(key for key in (await it.domain()).keys if key.state is KeyState.PENDING)
-        assert said.endswith(f"publish {new.host('src.test')} TXT {new.record}")
+        assert said.endswith(f": publish {new.host('src.test')} TXT {new.record}")
         assert new.selector in [selector for _, selector in it.keys.selectors("src.test")]
 
 
@@ -278,6 +289,7 @@ async def test_keys_that_are_retired_make_room_for_new_ones_in_the_store_too(tmp
             await it.publish(new, 0, 1)
             await it.after(ROUND)
             await it.after(6 * DAY)
+            await it.after(SEEN)
         states = list((await it.states()).values())
         assert states == ["retired"] * (MAX_KEYS - 1) + ["active"]
 
@@ -330,7 +342,98 @@ def test_a_selector_that_is_too_long_for_dns_with_its_domain_leaves_no_secret(tm
     folder = KeyFolder(tmp_path)
     domain = SendingDomain(".".join(("x" * 57, "y" * 60, "z" * 60, "test")))
     fits = 253 - len(f"._domainkey.{domain.name}")
-    with pytest.raises(ValueError, match="is 1 octets too long for DNS: take a shorter selector"):
+    with pytest.raises(ValueError, match="is too long for DNS, by 1: take a shorter selector"):
         make(folder, domain, "ed25519-sha256", 0.0, "s" * (fits + 1))
     assert folder.domains == []
     assert make(folder, domain, "ed25519-sha256", 0.0, "s" * fits).signers
+
+
+async def test_a_clock_that_is_wrong_for_a_moment_retires_nothing(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0, 1)
+        await it.after(ROUND)
+        it.clock._now += 3650 * DAY
+        await it.rotation.round()
+        it.clock._now -= 3650 * DAY
+        await it.after(SEEN + ROUND)
+        assert (await it.states())["first"] == "retiring"
+
+
+async def test_a_record_that_is_not_published_is_asked_for_once_a_day_with_what_is_wrong(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0)
+        for _ in range(int(3 * REMIND / LATEST)):
+            await it.after(LATEST)
+        asked = [said for said in it.told if "still waits" in said]
+        assert 2 <= len(asked) <= 3
+        assert asked[0].startswith(
+            f"the key {new} still waits: ns2.src.test has no record there; publish {new}."
+        )
+
+
+async def test_two_records_under_one_selector_are_none(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0, 1)
+        host = (await it.domain()).key(new).host("src.test")
+        it.zones[1][host, "TXT"] = [*it.zones[0][host, "TXT"], '"v=DKIM1; k=ed25519; p=b3RoZXI="']  # type: ignore[misc]
+        await it.after(ROUND)
+        assert (await it.states())[new] == "pending"
+
+
+async def test_a_key_whose_secret_is_gone_does_not_take_over(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0, 1)
+        it.keys.forget("src.test", new)
+        await it.after(ROUND)
+        assert (await it.states())[new] == "pending"
+
+
+async def test_what_a_command_does_is_told_by_the_next_round_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        second = await it.rotate()
+        with DomainStore(tmp_path) as store:
+            store.change_keys("src.test", lambda found: activated(found, second, it.clock.now()))
+        await it.after(ROUND)
+        await it.after(ROUND)
+        assert sorted(said.split()[2] for said in it.told) == sorted(["first", second])
+
+
+async def test_a_former_key_that_signs_again_meanwhile_keeps_its_secret(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        new = await it.rotate()
+        await it.publish(new, 0, 1)
+        await it.after(ROUND)
+        await it.after(6 * DAY)
+        domain = await it.domain()
+
+        async def oldest() -> None:
+            """Between the look and the step somebody lets it sign again."""
+            with DomainStore(tmp_path) as store:
+                store.change_keys("src.test", lambda found: activated(found, "first", it.clock.now()))
+
+        it.rotation._oldest = oldest  # type: ignore[assignment]
+        await it.after(SEEN)
+        assert domain.key("first").state is KeyState.RETIRING
+        assert await it.states() == {"first": "active", new: "retiring"}
+        assert "first" in [selector for _, selector in it.keys.selectors("src.test")]
+
+
+async def test_a_domain_that_is_removed_while_its_key_is_made_leaves_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*given: Any) -> SendingDomain:
+        result = make(*given)
+        with DomainStore(tmp_path) as store:
+            store.remove("src.test")
+        return result
+
+    async with scene(tmp_path, rotate=Duration(30 * DAY)) as it:
+        monkeypatch.setattr("mta.signing.rotation.make", made)
+        await it.after(31 * DAY)
+        assert [selector for _, selector in it.keys.selectors("src.test")] == ["first"]

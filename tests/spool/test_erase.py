@@ -142,7 +142,8 @@ async def test_the_daemon_delivers_to_the_others_afterwards(tmp_path: Path) -> N
         assert (await served.send("ok@dst.test")).startswith("250")
         await served.event(type="delivery")
     assert house.rows() == []
-    assert {each["recipient"] for each in house.events} == {"ok@dst.test", "erased", ANN}
+    told = {each["recipient"] for each in house.events if "recipient" in each}
+    assert told == {"ok@dst.test", "erased", ANN}
 
 
 async def test_a_running_daemon_is_in_the_way(tmp_path: Path) -> None:

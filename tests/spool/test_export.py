@@ -52,21 +52,18 @@ def test_what_a_message_carries_arrives_and_a_plain_record_is_as_older_versions_
     house: Still, other: Still, tmp_path: Path
 ) -> None:
     full, plain = message(0, "b@dst.test"), message(1, "b@dst.test")
-    full.tags, full.score, full.metadata, full.body_hash = (
-        ("a", "\u00dc"),
-        0,
-        '{"k":{"n":1.5}}',
-        bytes(range(32)),
-    )
+    full.tags, full.score, full.metadata = ("a", "\u00dc"), 0, '{"k":{"n":1.5}}'
+    full.body_hash, full.return_path = bytes(range(32)), "bounces.src.test"
     full.options |= Option.REQUIRE_TLS
     house.fill(full, plain)
     before = house.messages
-    assert before[0][-4:] == ('["a","\u00dc"]', 0, bytes(range(32)), '{"k":{"n":1.5}}')
+    kept = ('["a","\u00dc"]', 0, bytes(range(32)), "bounces.src.test", '{"k":{"n":1.5}}')
+    assert before[0][-5:] == kept
     house.answer("export", tmp_path / "out", "--all")
     records = [json.loads(path.read_bytes()) for path in sorted((tmp_path / "out").glob("*.json"))]
     assert records[0]["metadata"] == {"k": {"n": 1.5}}
     assert "require_tls" in records[0]["options"]
-    assert records[0].keys() - records[1].keys() == {"tags", "score", "metadata", "body_hash"}
+    assert records[0].keys() - records[1].keys() == {"tags", "score", "metadata", "body_hash", "return_path"}
     other.answer("import", tmp_path / "out")
     assert other.messages == before
     assert [event.get("tags") for event in other.events] == [["a", "\u00dc"], None]

@@ -190,9 +190,9 @@ def test_lines_that_the_event_log_does_not_take_wait_and_are_whole(
         assert ward.ready() == (503, f"the event log cannot be written: {why}")
         home.disk.heals()
         told = ward.events(1, type="delivery")
-        assert [(each["seq"], each["type"], each["queue_id"]) for each in told] == [
-            (1, "reception", taken), (2, "delivery", taken),
-        ]  # fmt: skip
+        about = [(each["type"], each["queue_id"]) for each in told if "queue_id" in each]
+        assert about == [("reception", taken), ("delivery", taken)]
+        assert [each["seq"] for each in told] == list(range(1, len(told) + 1))
         ward.tells("the event log can be written again")
         assert ward.ready() == (200, "ok")
         assert ward.stop() == 0
@@ -501,7 +501,7 @@ def test_an_event_log_that_was_removed_is_made_anew(home: Patient) -> None:
         taken = ward.accept(to="ok@dst.test")
         log = home.directory / ward.facts["event_log"]
         assert ward.stop() == 0
-    told = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [each for line in log.read_text().splitlines() if "queue_id" in (each := json.loads(line))]
     assert [(each["type"], each["queue_id"]) for each in told] == [("reception", taken), ("delivery", taken)]
 
 

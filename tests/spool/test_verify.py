@@ -202,7 +202,7 @@ async def test_a_file_whose_commit_is_under_way_is_no_orphan(tmp_path: Path) -> 
         def commit() -> None:
             change(
                 tmp_path,
-                f"INSERT INTO message VALUES ({made}, '', '', '', '', 0, 5, '', 0, 0, {'NULL, ' * 3}NULL)",
+                f"INSERT INTO message VALUES ({made}, '', '', '', '', 0, 5, '', 0, 0, {'NULL, ' * 4}NULL)",
             )
             change(tmp_path, f"INSERT INTO body VALUES ({made}, NULL)")
             values = f"{made}, 0, 'b@x.test', 'x.test', '', 0, 1, NULL, 0, NULL"

@@ -53,6 +53,7 @@ HEEDED = 1.1  # times a refusal below the mark: a probe that went higher knows b
 LAG = 1.1  # how much the meter is behind a rate that grows
 SOON = 30.0  # seconds after a refusal in which the site may still count what came before it
 DRAIN = 0.5  # of the mark, at least, until it has forgotten that
+FULL = 200  # answers, weighted, of a minute that tells a mark; of fewer much is what a bucket had saved up
 # Silence
 PAUSE = (1.0, 300.0)  # seconds, the first and the longest: the end of a block is found within five minutes
 TRIAL = 30.0  # seconds until another one is tried where the first got no answer
@@ -388,7 +389,9 @@ class Branch:
             level = max(level, DEEPEST * rate.value)
             if now - self._refused_at < SOON:
                 self._lapses = 0
-                mark = max(level, min(self._minute.rate(now), rate.value))
+                # After a steep climb its minute is full, however slow we go at once: that is no lower mark.
+                is_climb = self._former[1] == math.inf and self._minute.answers > FULL
+                mark = max(level, min(self._minute.rate(now), rate.mark if is_climb else rate.value))
                 return mark, max(level * BACK, mark * DRAIN)
             self._lapses = self._lapses + 1 if now - meter.opened_at < self._silence else 0
             level *= BACK ** min(self._lapses, 2)

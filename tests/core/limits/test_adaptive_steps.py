@@ -22,10 +22,10 @@ def refusal(started: float, subject: Subject = Subject.RATE, **more: object) -> 
     return Refusal(subject, True, started, 1, 1)._replace(**more)
 
 
-def used(rate: float = 1.0) -> Branch:
-    """A path that has sent at its rate for a minute."""
+def used(rate: float = 1.0, messages: int = 60) -> Branch:
+    """A path that has sent at its rate."""
     one = path(rate)
-    for second in range(60):
+    for second in range(messages):
         assert isinstance(one.take(second / rate, 1), Go)
         one.answered(second / rate + 0.1, second / rate, 1, 0)
     return one
@@ -88,6 +88,16 @@ def test_refused_again_at_once_the_mark_is_what_the_minute_took() -> None:
     one.refused(16.4, refusal(16.3))
     assert one.snapshot().rate_mark == pytest.approx(2.56)  # as fast as it went: the minute took more
     assert one.rate == pytest.approx(2.56 * 0.7)
+
+
+def test_refused_again_after_a_climb_that_filled_the_minute_the_mark_is_not_how_slow_it_went() -> None:
+    one = used(20.0, 1200)
+    one.refused(60.0, refusal(59.9))
+    one.take(one.until, 1)
+    one.answered(61.1, 61.0, 1, 1)
+    one.refused(61.4, refusal(61.3))
+    assert one.snapshot().rate_mark == pytest.approx(16.0)  # as before; the minute took more
+    assert one.rate == pytest.approx(12.8 * 0.7, rel=0.01)
 
 
 def test_refused_again_after_a_while_the_mark_is_what_was_measured() -> None:

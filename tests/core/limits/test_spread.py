@@ -46,7 +46,7 @@ def test_a_full_host_is_asked_again_because_the_other_is_dead_and_it_is_the_site
 def test_a_full_host_that_takes_one_more_is_full_no_longer() -> None:
     spread = Spread()
     assert spread.is_own("a", ["b"], 0.0)
-    spread.opened("a")
+    spread.opened("a", ["b"])
     assert spread.is_quiet(1.0)
 
 
@@ -58,7 +58,7 @@ def test_mail_that_has_waited_for_a_host_does_so_again_only_when_somebody_took_s
     assert spread.has_waited(60.0)
     assert not spread.is_quiet(60.0 + BELIEVED)
     assert not spread.has_waited(60.0 + BELIEVED)
-    spread.opened("a")
+    spread.opened("a", ["b"])
     assert not spread.has_waited(60.0)
     assert spread.is_quiet(60.0)
 
@@ -87,11 +87,40 @@ def test_the_host_that_was_served_longest_ago_has_its_turn() -> None:
     assert spread.turn("b") == 0  # nothing is remembered of a host without connections
 
 
-def test_a_host_without_a_connection_is_missed() -> None:
+def dialled(*hosts: str) -> Spread:
     spread = Spread()
-    spread.dialled("a")
-    assert spread.lacks(["a", "b"])
+    for host in hosts:
+        spread.dialled(host)
+        spread.opened(host, {"a", "b"} - {host})
+    return spread
+
+
+def test_a_host_without_a_connection_is_missed() -> None:
+    spread = dialled("a", "a", "b")
+    assert not spread.lacks(["a", "b"], ["a", "b"], 0.0)
+    spread.closed("b")
+    assert spread.lacks(["a", "b"], ["a"], 0.0)
     spread.dialled("b")
-    assert not spread.lacks(["a", "b"])
-    spread.closed("a")
-    assert spread.lacks(["a", "b"])
+    spread.dialled("b")
+    assert not spread.lacks(["a", "b"], ["a"], 0.0)
+
+
+def test_a_host_with_fewer_connections_is_missed_while_all_of_them_are_busy() -> None:
+    spread = dialled("a", "b", "b")
+    assert spread.lacks(["a", "b"], ["b"], 0.0)
+    assert not spread.lacks(["a", "b"], ["a"], 0.0)
+
+
+def test_a_host_that_does_not_take_its_connection_is_missed_no_more_until_it_takes_one() -> None:
+    spread = dialled("a", "a", "a")
+    assert not spread.lacks(["a", "b"], [], 0.0)
+    spread.dialled("b")
+    spread.opened("b", ["a"])
+    assert spread.lacks(["a", "b"], [], 0.0)
+
+
+def test_a_host_that_wants_no_more_is_not_missed() -> None:
+    spread = dialled("a", "b", "b")
+    assert spread.is_own("a", ["b"], 0.0)
+    assert not spread.lacks(["a", "b"], [], 1.0)
+    assert spread.lacks(["a", "b"], [], BELIEVED)
