@@ -25,14 +25,12 @@ from mta.config.settings import DAY, Endpoint, ListenerSettings, Settings
 from mta.core.check import At, Check
 from mta.core.event import Event, Type, rfc3339
 from mta.core.limits.sparing import PERIOD, Sparing
-from mta.core.model import Message
 from mta.core.queue.last import read
 from mta.core.queueid import text
 from mta.core.returns.verp import LIFETIME, WEEK, Verp
 from mta.delivery.connect import Connector
 from mta.delivery.hosts import Hosts
 from mta.delivery.pool import Pool
-from mta.delivery.returnpath import ReturnPath
 from mta.delivery.router import Router
 from mta.dns.authority import Authority
 from mta.dns.resolver import Resolver
@@ -126,7 +124,6 @@ class Daemon:
         self.certificate = Watch(certificate, clock, self.metrics) if certificate else None
         self.listeners: list[Listener] = []
         # Where what comes back for a message is taken: nowhere, as long as nobody listens there.
-        self.returns: Callable[[Message], str] | None = None  # nobody takes what comes back
         self._rests = Rests()
         self._stray = Sparing()
         self._stopping = asyncio.Event()
@@ -272,13 +269,12 @@ class Daemon:
         connector = Connector(self.router, self.hosts, self.clock)
         settler = Settler(self.spool, current, self.clock, self.metrics)
         settler.on_delivered = self.proximity.delivered
-        return_path = ReturnPath(Verp(secrets), self.returns, self.clock)
         self.pool = Pool(
             connector,
             current,
             settler,
             self.spool,
-            return_path,
+            Verp(secrets),
             self._outgoing(),
             self.signer.own,
             self.clock,

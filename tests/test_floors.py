@@ -36,7 +36,6 @@ FLOORS = (
     (
         "delivery.router",
         "delivery.contents",
-        "delivery.returnpath",
         "delivery.hosts",
         "delivery.traffic",
         "delivery.lookout",

@@ -62,7 +62,7 @@ class Message(msgspec.Struct, eq=False):
     metadata: str = ""  # the sender's, a JSON object; only said of a message that comes in, or is exported
     body_hash: bytes = b""  # SHA-256 of the body in relaxed canonical form, where signed (RFC 6376 3.4.4)
     author: str = ""  # the domain in From; only known of a message that came in since the start
-    return_path: str = ""  # the domain that its bounces go to, as its sending domain says
+    return_path: str = ""  # the domain of a sender of ours for each recipient; "": the sender stays
 
     def line(self, recipient: Recipient) -> Line:
         """Where a recipient of it waits."""
@@ -84,7 +84,6 @@ class Batch(msgspec.Struct, eq=False):
     recipients: list[Recipient]
     requeued: bool = False  # its connection went away before it was sent
     head: bytes = b""  # the header block, where the content was read from disk
-    return_path: str = ""  # the domain of the one recipient's return path; "": the sender is the message's
 
     def split(self, positions: set[int]) -> Batch:
         """Take the recipients at these positions out into a batch of their own."""

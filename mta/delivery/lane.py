@@ -131,15 +131,13 @@ class Lane:
     def push(self, batch: Batch) -> None:
         """Let a batch wait; `gate` was asked."""
         message, recipients = batch.message, batch.recipients
-        domain, returns = "", self._pool.return_path.domain
-        if returns is not None and message.sender:
-            domain = batch.return_path = returns(message)
-        most = 1 if domain else self.route.limits.recipients_per_message  # each has a sender of his own
+        # Each has a sender of his own where what comes back is taken.
+        most = 1 if message.return_path else self.route.limits.recipients_per_message
         if len(recipients) <= most:
             self._turns.push(batch)
         else:
             for start in range(0, len(recipients), most):
-                self._turns.push(Batch(message, recipients[start : start + most], return_path=domain))
+                self._turns.push(Batch(message, recipients[start : start + most]))
         self.kick()
 
     def kick(self, stalled: bool = False) -> None:

@@ -25,6 +25,7 @@ from mta.core.event import MAX_REASON, Event, Type, rfc3339
 from mta.core.limits.order import Share
 from mta.core.limits.throttle import RateLimit
 from mta.core.model import Batch, Go, Message, Option, Wait
+from mta.core.returns.verp import Verp
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
 from mta.delivery.branches import Branches
@@ -33,7 +34,6 @@ from mta.delivery.connections import Connections
 from mta.delivery.contents import Contents
 from mta.delivery.lane import FULL_WAIT, LANE_FULL, Lane
 from mta.delivery.lanes import Lanes
-from mta.delivery.returnpath import ReturnPath
 from mta.metrics import Metrics
 from mta.outbound.outcome import Settler
 from mta.smtp.client import QUIT_TIMEOUT, Connection
@@ -55,7 +55,7 @@ class Pool:
         current: Current,
         settler: Settler,
         spool: Spool,
-        return_path: ReturnPath,
+        verp: Verp,
         connections: int,
         signed: Callable[[bytes], Awaitable[bytes]],
         clock: Clock,
@@ -64,7 +64,7 @@ class Pool:
         self._current = current
         self._settler = settler
         self._spool = spool
-        self.return_path = return_path
+        self.verp = verp
         self._clock = clock
         self._metrics = metrics
         self._lanes = Lanes(clock, self._forgotten, self.bug)

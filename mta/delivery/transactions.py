@@ -34,11 +34,11 @@ from mta.core.limits.spread import Spread
 from mta.core.limits.turns import Turns
 from mta.core.mail.message import header_block, stuff
 from mta.core.model import Batch, Message, Outcome, Reaction, Scope
+from mta.core.returns.verp import Verp
 from mta.core.route.routing import Route
 from mta.core.route.source import Source
 from mta.delivery.contents import Contents
 from mta.delivery.reach import Reach
-from mta.delivery.returnpath import ReturnPath
 from mta.delivery.traffic import SLICE, Traffic, Waiter, is_refusal
 from mta.outbound.outcome import Settler, Trace
 from mta.signing.signer import SigningError
@@ -76,7 +76,7 @@ class Means(Protocol[Whose]):
 
     draining: bool
     contents: Contents
-    return_path: ReturnPath
+    verp: Verp
     idle: OrderedDict[Connection, Any]  # of all lanes, with these, in the order they became so
     queue: Collection[Any]  # lanes that wait for a connection, of whatever branch
 
@@ -148,7 +148,7 @@ class Transactions(Generic[Lane]):
                 body = self._pool.contents.lend(self, connection, batch)
             else:
                 body = content if message.dotless else stuff(content)
-            sender = self._sender(batch) if batch.return_path else message.sender
+            sender = self._sender(batch) if message.return_path else message.sender
             transaction = Transaction(message, sender, batch.recipients, body, connection)
         except Exception as error:
             self.fail_next(batch, error)
@@ -352,7 +352,11 @@ class Transactions(Generic[Lane]):
         return unsendable(message.options, connection.capabilities, connection.host) is None
 
     def _sender(self, batch: Batch) -> str:
-        return self._pool.return_path.sender(batch)
+        """Where a return path is used what comes back to it says whose it was; each attempt gets one anew."""
+        message, now = batch.message, self._clock.now()
+        if not message.return_path:
+            return message.sender
+        return self._pool.verp.make(message.id, batch.recipients[0].n, message.return_path, now)
 
     def _refuse(self, connection: Connection, batch: Batch, positions: set[int], refusal: Outcome) -> bool:
         """Give some recipients of a batch up; are there others?"""

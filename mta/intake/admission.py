@@ -242,7 +242,8 @@ class Admission:
         if carried is not NOTHING:
             message.tags, message.score, message.metadata = carried.tags, carried.score, carried.metadata
         if owned.plan is not None:
-            message.body_hash, message.return_path = owned.body_hash, owned.plan.return_path
+            message.body_hash = owned.body_hash
+            message.return_path = owned.plan.return_path if message.sender else ""
         return message
 
     def _receptions(self, message: Message, owned: _Owned) -> list[Event]:

@@ -12,6 +12,7 @@ Why: the store is a file that commands write; to ask it for each message would t
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import NamedTuple
 
 from mta.clock import Clock
@@ -61,6 +62,7 @@ class Plans:
         self._plans: dict[str, SigningPlan | None] = {}
         self._searched = False
         self._is_idle = True  # nobody signs
+        self.returns_are_taken = False  # somebody listens for what comes back to a return path
         self._closed = ""  # why the store cannot be asked
         self._lost: frozenset[str] = frozenset()  # domains that have secrets, and are not in the store
 
@@ -124,9 +126,14 @@ class Plans:
         if self._is_idle:
             return None
         try:
-            return self._store.find(author)
+            return self._known(self._store.find(author))
         except StoreError:
             return None  # `of` says why
+
+    def _known(self, domain: SendingDomain | None) -> SendingDomain | None:
+        if domain is None or not domain.return_path or self.returns_are_taken:
+            return domain
+        return replace(domain, return_path="")
 
     def _made(self, name: str) -> SigningPlan | None:
         if self._is_lost(name):
@@ -134,7 +141,7 @@ class Plans:
         if self._closed:
             return None  # nobody was ever added who could be this one
         try:
-            first = self._store.find(name)
+            first = self._known(self._store.find(name))
             if first is None and self._identity.default is not None:
                 first = self._store.get(self._identity.default)
                 if first is None:

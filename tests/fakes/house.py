@@ -25,9 +25,11 @@ from mta.config.settings import (
     Tls,
 )
 from mta.core.credential import Credential
+from mta.core.event import Event
 from mta.core.model import Message
 from mta.daemon import Daemon
 from mta.ops.certificate import self_signed
+from mta.spool.commit import Done
 from mta.store.credentials import CredentialStore
 from tests.fakes.clock import HandClock
 
@@ -166,7 +168,13 @@ async def running(
                 store.add(credential, KEY if credential.kind != "network" else "")
     daemon = Daemon(build(terms), clock or SystemClock(), {})
     if returns is not None:
-        daemon.returns = returns
+        put = daemon.spool.put
+
+        def putting(message: Message, events: list[Event], done: Done) -> None:
+            message.return_path = returns(message) if message.sender else ""
+            put(message, events, done)
+
+        daemon.spool.put = putting  # type: ignore[method-assign]
     house = House(daemon)
     ready = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:

@@ -33,7 +33,6 @@ from mta.core.route.source import Source
 from mta.core.route.terms import BranchBounds
 from mta.delivery.connections import Connections
 from mta.delivery.lane import Lane
-from mta.delivery.returnpath import ReturnPath
 from mta.delivery.traffic import Traffic
 from mta.metrics import Metrics
 from tests.fakes.clock import HandClock
@@ -108,7 +107,7 @@ class Street:
         self.refused: Counter[str] = Counter()
         self.dials: Counter[str] = Counter()
         self.draining = False
-        self.return_path = ReturnPath(Verp((b"s" * 32,)), None, self.clock)
+        self.verp = Verp((b"s" * 32,))
         self._offered = offered
         self._dice = random.Random(1)
         self._number = 0

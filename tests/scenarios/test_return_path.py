@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from mta.core.domain import SendingDomain
 from mta.core.model import Message
 from mta.core.queueid import parse
 from mta.core.returns.verp import Returned, Verp
 from mta.signing import secret
+from mta.signing.keys import KeyFolder
+from mta.signing.rotation import make
+from mta.store.domains import DomainStore
 from tests.fakes.client import Client
 from tests.fakes.house import House
 from tests.fakes.peer import ASKED, HELLO, TAKES, Call, answers, envelope
@@ -186,3 +190,23 @@ async def test_a_connection_that_is_lost_between_two_of_one_body(tmp_path: Path)
         assert read(relay, senders(relay.peer.calls[2])[0]) == Returned(queue_id, 1)
         assert relay.house.daemon.pool.contents.octets == 0
     assert said == [[0, 1], [0, 1], [1]]
+
+
+async def test_the_return_path_of_a_sending_domain_waits_for_somebody_who_listens(tmp_path: Path) -> None:
+    """It is kept with the message, so a retry after a restart has it, too."""
+    (tmp_path / "spool").mkdir()
+    made = make(
+        KeyFolder(tmp_path / "spool"), SendingDomain("src.test", return_path=DOMAIN), "ed25519-sha256", 0.0
+    )
+    with DomainStore(tmp_path / "spool") as store:
+        store.put(made)
+    async with relaying(tmp_path, HELLO + 2 * TAKES, connections=1) as relay:
+        await relay.house.send("b@dst.test")
+        await relay.house.event(type="delivery")
+        relay.house.daemon.plans.returns_are_taken = True
+        relay.house.daemon.plans._plans.clear()
+        await relay.house.send("b@dst.test")
+        await relay.house.event(2, type="delivery")
+        plain, token = senders(relay.peer.calls[0])
+        assert plain == "a@src.test"
+        assert read(relay, token).n == 0
