@@ -64,6 +64,7 @@ class Plans:
         self._is_idle = True  # nobody signs
         self.returns_are_taken = False  # somebody listens for what comes back to a return path
         self._closed = ""  # why the store cannot be asked
+        self._unlisted = ""  # why the secrets cannot be listed
         self._lost: frozenset[str] = frozenset()  # domains that have secrets, and are not in the store
 
     def open(self) -> None:
@@ -80,6 +81,7 @@ class Plans:
     def complaints(self) -> list[str]:
         """Whom mail is refused for, and why."""
         wrong = [f"who signs is not known: {self._closed}"] if self._closed else []
+        wrong += [f"who has keys is not known: {self._unlisted}"] if self._unlisted else []
         wrong += [f"mail for {name} cannot be signed: {_lost(name)}" for name in sorted(self._lost)]
         for key, name in (("default", self._identity.default), ("second", self._identity.second)):
             if name is not None and not self._closed and self.get(name) is None:
@@ -209,8 +211,10 @@ class Plans:
             if not self._closed:
                 known = self._store.names()
             self._lost = frozenset(self._keys.domains) - known
+            self._unlisted = ""
         except (KeyFileError, StoreError) as error:
-            log.error("%s", error)
+            self._searched, self._unlisted = False, str(error)
+            log.error("who has keys is not known: %s", error)
 
 
 def _lost(name: str) -> str:

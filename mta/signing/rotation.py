@@ -194,7 +194,7 @@ class Rotation:
                     await self._retire(domain, key, now)
             except (StoreError, _Moved):
                 pass  # somebody has moved it meanwhile; the next round sees how
-            except (KeyFileError, KeyMoveError) as error:
+            except (KeyFileError, ValueError) as error:
                 self._failed[domain.name] = self._clock.monotonic()
                 self._tell(domain, f"the key {key.selector} cannot be followed by a new one: {error}")
 
