@@ -99,7 +99,7 @@ class Daemon:
         self.resolver = Resolver(settings.dns, clock, self.metrics.dns_ignored.inc)
         self.records = Records(self.resolver, clock, self.metrics)
         self.identity = Identity(self.records)
-        self.proximity = Proximity(VolumeStore(self.database), clock, self.metrics)
+        self.proximity = Proximity(VolumeStore(self.database), self.records.organisation, clock, self.metrics)
         self.checks = Checks(
             (
                 Check("alignment", At.ACCEPT, self.identity.alignment, is_sender),
@@ -108,7 +108,7 @@ class Daemon:
                 Check("one-click", At.ACCEPT, one_click, is_no_list),
                 Check("proximity", At.ATTEMPT, self.proximity.ask),
             ),
-            self.plans.domain,
+            self.plans,
             self.current,
             self.spool,
             clock,

@@ -51,12 +51,15 @@ class Mail(msgspec.Struct, frozen=True):
     credential: str = ""
     domain: SendingDomain | None = None  # the sending domain that signs it
     header: Header | None = None  # at ACCEPT
+    signers: tuple[str, ...] = ()  # the d= of the signatures that we make
     provider: str = ""  # whom it goes to, at ATTEMPT
 
     @property
     def path(self) -> str:
         """The domain of the return path that it leaves with."""
-        return self.domain.return_path or self.sender if self.domain is not None else self.sender
+        if self.domain is None or not self.sender:  # the null sender stays
+            return self.sender
+        return self.domain.return_path or self.sender
 
 
 class Refuse(NamedTuple):

@@ -246,6 +246,8 @@ class Pool:
     def tell(self, lane: Lane, reason: str, until: float = 0.0) -> None:
         """A site has gone, or come back."""
         now, route = self._clock.now(), lane.route
+        if route.is_apart:
+            reason = f"for mail that requires TLS: {reason}"
         event = _state_event(reason, now, until - now, lane.source.name, route.site, route.provider)
         self._spool.report([event])
 

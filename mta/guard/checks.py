@@ -13,7 +13,7 @@ Why: to ask all of them costs 20,000 instructions. Of mail from a domain that no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -39,11 +39,11 @@ from mta.core.mail.header import Header
 from mta.core.mail.text import fit
 from mta.core.model import Go
 from mta.metrics import Count, Metrics
+from mta.signing.plans import Plans, SigningPlan
 from mta.spool.queue import Spool
 
 HOUR = 3600.0  # seconds
-
-Find = Callable[[str], SendingDomain | None]  # by the domain in From
+NOBODY: tuple[str, ...] = ()  # signs
 
 
 class Asked(NamedTuple):
@@ -67,14 +67,14 @@ class Checks:
     def __init__(
         self,
         checks: Sequence[Check],
-        find: Find,
+        plans: Plans,
         current: Current,
         spool: Spool,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._checks = checks
-        self.domain_of = find
+        self._plans = plans
         self._current = current
         self._spool = spool
         self._clock = clock
@@ -85,7 +85,7 @@ class Checks:
             "enforce": metrics.check_refusals,
         }
         self._asked: dict[tuple[At, str, bool], list[Asked]] = {}
-        self._steady: dict[tuple[str, str, str, str, bool], Steady] = {}
+        self._steady: dict[tuple[str, str, str, str, bool, tuple[str, ...]], Steady] = {}
         bug = partial(metrics.bug, "guard", "a bug in what is told of checks")
         self._rests = Every(clock, HOUR, self.tell_rest, bug)
 
@@ -103,8 +103,13 @@ class Checks:
         self._steady.clear()
 
     def find(self, author: str) -> SendingDomain | None:
-        """The sending domain of ours that signs mail with this domain in From."""
-        return self.domain_of(author) if author else None
+        """The sending domain that was added for mail with this domain in From."""
+        plan = self.plan(author)
+        return None if plan is None else plan.own
+
+    def plan(self, author: str) -> SigningPlan | None:
+        """Who signs it."""
+        return self._plans.of((author,)) if author else None
 
     def asks(self, at: At, stream: str, is_ours: bool) -> list[Asked]:
         """Which ones, in which mode: those that are not off."""
@@ -129,12 +134,19 @@ class Checks:
         ]
 
     def accept(
-        self, credential: Credential, stream: str, author: str, sender: str, header: Header
+        self,
+        credential: Credential,
+        stream: str,
+        author: str,
+        sender: str,
+        header: Header,
+        plan: SigningPlan | None,
     ) -> CheckFinding | None:
         """What forbids a message that comes in; it is told of, and so is what does not."""
-        ours = self.domain_of(author) if author else None
-        login = credential.login
-        key = login, stream, author, sender, header.is_list
+        login, ours, signers = credential.login, None, NOBODY
+        if plan is not None:
+            ours, signers = plan.own, plan.names
+        key = login, stream, author, sender, header.is_list, signers
         steady = self._steady.get(key) if ours is None else None
         if steady is not None:  # nearly all mail of domains that nobody has added
             for objection, counter in steady.objections:
@@ -145,7 +157,7 @@ class Checks:
         asked = self.asks(At.ACCEPT, stream, ours is not None) if steady is None else steady.asked
         if not asked:
             return None
-        mail = Mail(author, sender, stream, credential.tenant, login, ours, header)
+        mail = Mail(author, sender, stream, credential.tenant, login, ours, header, signers)
         if steady is not None:
             return self._ask(asked, mail, None)
         steady = Steady([], [])
@@ -169,7 +181,8 @@ class Checks:
             if isinstance(answer, Go):
                 continue
             counter.inc()
-            objection = self._told.met(check.name, mail.credential, mail.author)
+            whose = mail.author or (mail.domain.name if mail.domain is not None else "")
+            objection = self._told.met(check.name, mail.credential, whose)
             if not objection.more:
                 event = self._event(check.name, mode, answer, mail)
                 event.credential, event.domain = objection.credential, objection.domain

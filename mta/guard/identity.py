@@ -34,20 +34,18 @@ class Identity:
     def alignment(self, mail: Mail, now: float) -> Answer:
         """Is the domain in From that of a signature, or of the return path? RFC 9989 5.3."""
         author, path = mail.author, mail.path
-        if not author or author == path or (mail.domain is not None and author == mail.domain.name):
+        if not author or author == path or author in mail.signers:
             return GO
-        signers = _signers(mail.header) if mail.header is not None else []
-        if mail.domain is not None:
-            signers.append(mail.domain.name)
+        signers = [*mail.signers, *(_signers(mail.header) if mail.header is not None else ())]
         if alignment(author, signers, path, self._records.walked) is not False:
             return GO
-        return _unaligned(author, path, mail.domain.name if mail.domain is not None else "")
+        return _unaligned(author, path, mail.signers)
 
     def key(self, mail: Mail, now: float) -> Answer:
         """Can others verify our signatures?"""
         domain = mail.domain
         if domain is None:
-            return _not_added(mail.author) if mail.author else GO
+            return _not_added(mail.author) if mail.author and not mail.signers else GO
         missing = ""
         for key in domain.signers:
             missing = key.host(domain.name)
@@ -59,7 +57,7 @@ class Identity:
     async def refresh(self, mail: Mail) -> None:
         """Look up what both need to know of it."""
         domain = mail.domain
-        names = (mail.author, mail.path, domain.name if domain is not None else "")
+        names = (mail.author, mail.path, *mail.signers)
         for name in filter(None, dict.fromkeys(names)):
             await self._records.fresh_walk(name)
         if domain is not None:
@@ -113,8 +111,8 @@ def _not_added(author: str) -> Refuse:
     )
 
 
-def _unaligned(author: str, path: str, signer: str) -> Refuse:
-    signed = f"the signature of {signer}" if signer else "any signature of ours"
+def _unaligned(author: str, path: str, signers: tuple[str, ...]) -> Refuse:
+    signed = f"the signature of {' and '.join(signers)}" if signers else "any signature of ours"
     words = f"The From domain {author} is aligned with neither {signed} nor the return path"
     return Refuse(f"{words} ({path or 'none'}): send from {author}, or write another From")
 

@@ -42,8 +42,11 @@ log = logging.getLogger(__name__)
 class Proximity:
     """The counts."""
 
-    def __init__(self, store: VolumeStore, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, store: VolumeStore, organisation: Callable[[str], str], clock: Clock, metrics: Metrics
+    ) -> None:
         self._store = store
+        self._organisation = organisation  # providers count a domain with all below it
         self._clock = clock
         self._days: dict[Pair, Day] = {}
         self._changed: set[Pair] = set()
@@ -74,14 +77,17 @@ class Proximity:
 
     def ask(self, mail: Mail, now: float) -> Answer:
         """Is the domain near it at the provider that the mail goes to?"""
-        day = self._days.get((mail.author, mail.provider))
+        whose = self._organisation(mail.author)
+        day = self._days.get((whose, mail.provider))
         count = 0 if day is None else day.turn(int(now / HOUR))
-        return Go() if count < NEAR else _near(mail.author, mail.provider, count)
+        return Go() if count < NEAR else _near(whose, mail.provider, count)
 
     def delivered(self, batch: Batch, provider: str, many: int) -> None:
         """So many recipients of a message were taken there."""
         message = batch.message
-        author = message.author or _author(batch)
+        if not message.author:
+            message.author = _author(batch)
+        author = self._organisation(message.author)
         if not author:
             return
         now = self._clock.now()

@@ -63,6 +63,11 @@ class Records:
         """What the walk from this domain has shown."""
         return self._walks.get(domain)
 
+    def organisation(self, domain: str) -> str:
+        """The organisational domain; itself while that is not known."""
+        walked = self.walked(domain) if domain else None
+        return domain if walked is None else walked.organisation
+
     def shown(self, host: str) -> tuple[bytes, ...] | None:
         """The records where a key's should stand; none where there are none."""
         return self._keys.get(host)

@@ -36,7 +36,7 @@ from mta.core.mail import eightbit, feedbackid
 from mta.core.mail.address import EnvelopePath, PathError, a_label
 from mta.core.mail.carried import NOTHING, Carried, read
 from mta.core.mail.header import Header, HeaderError, addable, begun, scan, stamp
-from mta.core.mail.mailbox import MAX_FIELD, addresses, domains
+from mta.core.mail.mailbox import MAX_FIELD, addresses, domains, names_somebody
 from mta.core.mail.text import fit
 from mta.core.model import Message, Option, Recipient, Reply, Wait
 from mta.core.queueid import text
@@ -150,23 +150,25 @@ class Admission:
             terms = _terms(policy, submission, header, now)
         except HeaderError as error:
             return error.reply
-        authors = domains(header.authors[0][1])
-        if not authors and b"@[" not in header.authors[0][1] and self._plans.is_in_use:
-            return UNREADABLE  # nobody could tell whose it is, or sign it
+        said = header.authors[0][1]
+        authors = domains(said)
         author = authors[0] if len(authors) == 1 else ""  # whose policy holds (RFC 9989 5.3.1)
         refused = _judge(credential, header, limits.hops)
         if refused is not None:
             return refused
-        forbids = self._checks.accept(credential, terms.stream, author, submission.sender.domain, header)
+        plan = self._plans.of(authors)
+        if not authors and self._plans.is_in_use and names_somebody(said):
+            return UNREADABLE  # nobody could tell whose it is, or sign it
+        sender = submission.sender.domain
+        forbids = self._checks.accept(credential, terms.stream, author, sender, header, plan)
         if forbids is not None:
             return refusal(forbids, now)
         queue_id = self._spool.mint()
         fields, message_id = _fields(settings, submission, header, queue_id, now)
         identity = settings.identity
         if identity.feedback_id or identity.complaints:
-            fields += _told(identity, credential, terms.stream, author, header)
+            fields += _told(identity, credential, terms.stream, author, header, plan)
         stamped = stamp(pieces, header, fields)
-        plan = self._plans.of(authors)
         owned = _Owned(
             policy, submission, queue_id, message_id, author, terms.reason, now, answer, terms, plan
         )
@@ -330,16 +332,28 @@ def _fields(
 
 
 def _told(
-    identity: IdentitySettings, credential: Credential, stream: str, author: str, header: Header
+    identity: IdentitySettings,
+    credential: Credential,
+    stream: str,
+    author: str,
+    header: Header,
+    plan: SigningPlan | None,
 ) -> bytes:
     """What providers are to tell complaints by, and to whom; what the application has written stays."""
     fields = ""
     if identity.feedback_id is not None and addable(header, b"feedback-id"):
         words = stream, credential.tenant, credential.login, author
         fields += f"Feedback-ID: {feedbackid.filled(identity.feedback_id, *words)}\r\n"
-    if identity.complaints is not None and addable(header, b"cfbl-address"):
-        fields += f"CFBL-Address: {identity.complaints}; report=arf\r\n"
+    complaints = identity.complaints
+    if complaints is not None and _vouched(complaints, plan) and addable(header, b"cfbl-address"):
+        fields += f"CFBL-Address: {complaints}; report=arf\r\n"
     return fields.encode()
+
+
+def _vouched(complaints: str, plan: SigningPlan | None) -> bool:
+    """Is it signed by the domain that complaints go to (RFC 9477 3.1)? Else no provider sends any there."""
+    name = complaints.rpartition("@")[2]
+    return plan is not None and any(name == each or name.endswith(f".{each}") for each in plan.names)
 
 
 def _content(eight_bit: EightBit, pieces: list[bytes]) -> tuple[bytes, str, bool]:

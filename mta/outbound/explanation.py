@@ -66,9 +66,11 @@ async def explain_checks(
     checks: Checks, identity: Identity, author: str, provider: str, streams: Iterable[str]
 ) -> list[dict[str, Any]]:
     """What they say of mail from this domain to this provider, with the mode of each stream."""
-    domain = checks.find(author)
-    sender = author if domain is None else domain.return_path
-    mails = [Mail(author, sender, stream, domain=domain, provider=provider) for stream in streams]
+    plan = checks.plan(author)
+    domain, signers = (None, ()) if plan is None else (plan.own, plan.names)
+    mails = [
+        Mail(author, author, stream, domain=domain, provider=provider, signers=signers) for stream in streams
+    ]
     rows: dict[str, dict[str, Any]] = {}
     for mail in mails[:1]:
         await identity.refresh(mail)

@@ -37,6 +37,17 @@ class SigningPlan(NamedTuple):
     domain: SendingDomain | None  # whose settings hold: that of the From field, else the default
     signers: Signers
     error: str = ""  # why nobody can
+    is_own: bool = False  # the domain is that of the From field
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The d= of the signatures."""
+        return tuple(dict.fromkeys([name for name, _ in self.signers]))
+
+    @property
+    def own(self) -> SendingDomain | None:
+        """The domain that was added for the From field."""
+        return self.domain if self.is_own else None
 
     @property
     def return_path(self) -> str:
@@ -110,7 +121,7 @@ class Plans:
         if self._is_idle:
             return None
         if len(authors) > 1:
-            authors = tuple(name for name in authors if self.domain(name) or self._is_lost(name)) or authors
+            authors = tuple(filter(self._is_ours, authors)) or authors
         name = authors[0] if authors else ""
         try:
             return self._plans[name]
@@ -123,19 +134,16 @@ class Plans:
             self._plans[name] = plan
         return plan
 
-    def domain(self, author: str) -> SendingDomain | None:
-        """Whose mail it is that has this domain in From, as it was when a plan was asked for last."""
-        if self._is_idle:
-            return None
-        try:
-            return self._known(self._store.find(author))
-        except StoreError:
-            return None  # `of` says why
-
     def _known(self, domain: SendingDomain | None) -> SendingDomain | None:
         if domain is None or not domain.return_path or self.returns_are_taken:
             return domain
         return replace(domain, return_path="")
+
+    def _is_ours(self, name: str) -> bool:
+        try:
+            return self._is_lost(name) or self._store.find(name) is not None
+        except StoreError:
+            return True  # the plan says why not
 
     def _made(self, name: str) -> SigningPlan | None:
         if self._is_lost(name):
@@ -143,7 +151,7 @@ class Plans:
         if self._closed:
             return None  # nobody was ever added who could be this one
         try:
-            first = self._known(self._store.find(name))
+            first = own = self._known(self._store.find(name))
             if first is None and self._identity.default is not None:
                 first = self._store.get(self._identity.default)
                 if first is None:
@@ -153,9 +161,11 @@ class Plans:
             log.error("who signs for %s is not known: %s", name, error)
             return SigningPlan(None, (), f"what is kept of {name} cannot be read")
         if first is not None and not first.signers:
-            return SigningPlan(first, (), f"no key of {first.name} is active")
+            return SigningPlan(first, (), f"no key of {first.name} is active", own is not None)
         signers = [(each.name, key) for each in (first, second) if each is not None for key in each.signers]
-        return SigningPlan(first, tuple(dict.fromkeys(signers))) if signers else None
+        if not signers:
+            return None
+        return SigningPlan(first, tuple(dict.fromkeys(signers)), is_own=own is not None)
 
     def get(self, name: str) -> SendingDomain | None:
         """The one of just this name, as it is now."""

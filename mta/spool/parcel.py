@@ -274,6 +274,8 @@ def _envelope(record: Record) -> Iterator[str]:
     """It was accepted by us once; one that was edited must not speak SMTP for us."""
     if not _is_path(b"FROM", record.sender, None):
         yield f"sender {record.sender!r} is not an address"
+    if record.return_path and not _is_path(b"FROM", f"x@{record.return_path}", record.return_path):
+        yield f"return path {record.return_path!r} is not a domain"
     for recipient in record.recipients:
         if not _is_path(b"TO", recipient.address, recipient.domain):
             yield f"recipient {recipient.address!r} is not an address at {recipient.domain!r}"

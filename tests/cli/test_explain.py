@@ -26,7 +26,7 @@ from mta.core.limits.throttle import Rate
 from mta.core.route.hosts import Peer
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import Misfortune, NameServer, Zone
-from tests.fakes.domains import active, added, sending
+from tests.fakes.domains import active, added, nobody, sending
 from tests.fakes.house import running, settings
 
 FILE = """\
@@ -265,7 +265,7 @@ async def test_what_checks_say_of_a_from_domain_is_told_with_its_records_looked_
     async with NameServer(zone) as server, running(terms(tmp_path, server), HandClock()) as house:
         added(house, sending(keys=(active("s1", "AAAA"),)))
         told = await asyncio.to_thread(ask, tmp_path, "comcast", "--from", "a@News.src.test")
-        house.daemon.checks.domain_of = lambda author: None
+        nobody(house)
         unknown = await asyncio.to_thread(ask, tmp_path, "comcast", "--from", "src.test", "--json")
         wrong = await asyncio.to_thread(ask, tmp_path, "comcast", "--from", "a b")
         assert house.of(type="check") == []

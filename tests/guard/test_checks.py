@@ -13,8 +13,10 @@ import pytest
 from mta.config.policy import build
 from mta.config.settings import Dns, Duration, GuardSettings, IdentitySettings, Stream
 from mta.core.check import At, Check, CheckMode, Mail, Refuse
+from mta.core.domain import SendingDomain
 from mta.core.model import Wait
 from mta.guard.checks import HOUR
+from mta.store.domains import DomainStore
 from tests.fakes.clock import HandClock
 from tests.fakes.dns import NameServer, Zone
 from tests.fakes.domains import active, added, sending
@@ -183,6 +185,63 @@ async def test_mail_of_a_stream_that_the_domain_is_not_for_is_refused(tmp_path: 
         assert (await one.send("b@dst.test", content=content)).startswith("250 ")
 
 
+async def test_a_second_author_gets_past_no_check(tmp_path: Path) -> None:
+    async with house(tmp_path) as one:
+        added(one, replace(sending(), streams=("transactional",)))
+        content = mail_of("a@src.test, x@other.test", ONE_CLICK)
+        assert (await one.send("b@dst.test", content=content)).endswith("(check stream)")
+        told = await one.event(type="check", check="stream")
+        assert told["domain"] == "src.test"
+        added(one, sending())
+        bare = mail_of("a@src.test, x@other.test")
+        assert (await one.send("b@dst.test", content=bare)).endswith("(check one-click)")
+
+
+@pytest.mark.parametrize("author", ["Shop <a@src.test> (@[ (((", "a@src.test., b@[192.0.2.1]"])
+async def test_a_from_that_cannot_be_read_is_refused_whatever_is_in_it(tmp_path: Path, author: str) -> None:
+    async with house(tmp_path) as one:
+        one.daemon.plans._is_idle = False
+        said = await one.send("b@dst.test", content=mail_of(author, ONE_CLICK))
+        assert said == "550 5.6.0 The From field cannot be read: write Name <user@domain>"
+
+
+@pytest.mark.parametrize(
+    "author", ["root (Cron Daemon)", "MAILER-DAEMON", "<>", "undisclosed:;", "a@[192.0.2.1]"]
+)
+async def test_mail_of_programs_that_name_nobody_goes_on(tmp_path: Path, author: str) -> None:
+    async with house(tmp_path, credential=NETWORK) as one:
+        one.daemon.plans._is_idle = False
+        assert (await one.send("b@dst.test", content=mail_of(author))).startswith("250 ")
+
+
+async def test_a_domain_that_was_just_added_is_judged_from_its_first_message_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as one:
+        assert (await one.send("b@dst.test", content=mail_of())).startswith("250 ")
+        with DomainStore(tmp_path / "spool") as store:
+            store.put(
+                SendingDomain("src.test", streams=("transactional",), unsigned="send", keys=(active(),))
+            )
+        one.daemon.plans._looked = -1.0
+        said = await one.send("b@dst.test", content=mail_of(more=ONE_CLICK))
+        assert said.endswith("(check stream)")
+
+
+async def test_a_signature_of_the_default_domain_counts_where_it_is_aligned(tmp_path: Path) -> None:
+    identity = IdentitySettings(default="src.test")  # type: ignore[arg-type]
+    async with house(tmp_path, guard=GuardSettings({"alignment": "enforce"}), identity=identity) as one:
+        with DomainStore(tmp_path / "spool") as store:
+            store.put(SendingDomain("src.test", unsigned="send", keys=(active(),)))
+        one.daemon.plans._looked = -1.0
+        for name in ("news.src.test", "src.test", "strict.test", "other.test"):
+            await known(one, name, name)
+        content = mail_of("a@news.src.test", ONE_CLICK)
+        assert (await one.send("b@dst.test", content=content, sender="a@other.test")).startswith("250 ")
+        content = mail_of("a@news.strict.test", ONE_CLICK)
+        await known(one, "news.strict.test", "other.test")
+        said = await one.send("b@dst.test", content=content, sender="a@other.test")
+        assert "neither the signature of src.test nor the return path" in said
+
+
 # One click
 
 
@@ -260,10 +319,14 @@ async def test_a_check_that_says_later_is_answered_with_the_seconds(tmp_path: Pa
 # What is added
 
 
-async def sent(directory: Path, content: bytes, **identity: Any) -> bytes:
+async def sent(
+    directory: Path, content: bytes, domain: SendingDomain | None = None, **identity: Any
+) -> bytes:
     async with ScriptedPeer(HELLO + TAKES) as peer:
         terms = settings(directory, routes=routed(peer.port), identity=IdentitySettings(**identity))
         async with running(terms, HandClock(), (BULK,)) as one:
+            if domain is not None:
+                added(one, domain)
             assert (await one.send("b@dst.test", content=content)).startswith("250 ")
             await one.event(type="delivery")
         return peer.calls[0].messages[0]
@@ -273,7 +336,8 @@ ASKED = {"feedback_id": "{stream}:{tenant}:{domain}:example", "complaints": "abu
 
 
 async def test_complaints_find_their_way_back(tmp_path: Path) -> None:
-    head = (await sent(tmp_path, mail_of("A <a@Src.test>"), **ASKED)).partition(b"\r\n\r\n")[0]
+    content = mail_of("A <a@Src.test>", ONE_CLICK)
+    head = (await sent(tmp_path, content, sending(), **ASKED)).partition(b"\r\n\r\n")[0]
     assert b"\r\nFeedback-ID: bulk:acme:src.test:example\r\n" in head
     assert b"\r\nCFBL-Address: abuse@src.test; report=arf\r\n" in head
 
@@ -285,10 +349,16 @@ async def test_what_the_application_says_of_complaints_stays(tmp_path: Path) -> 
 
 
 async def test_a_signature_that_covers_a_missing_field_is_not_broken(tmp_path: Path) -> None:
-    more = b"DKIM-Signature: v=1; d=src.test; h=from : Feedback-ID\r\n"
-    head = (await sent(tmp_path, mail_of(more=more), **ASKED)).partition(b"\r\n\r\n")[0]
+    more = ONE_CLICK + b"DKIM-Signature: v=1; d=src.test; h=from : Feedback-ID\r\n"
+    head = (await sent(tmp_path, mail_of(more=more), sending(), **ASKED)).partition(b"\r\n\r\n")[0]
     assert b"\r\nFeedback-ID:" not in head
     assert b"\r\nCFBL-Address:" in head
+
+
+async def test_complaints_go_nowhere_where_no_signature_vouches_for_their_address(tmp_path: Path) -> None:
+    assert b"CFBL" not in await sent(tmp_path, mail_of(more=ONE_CLICK), **ASKED)
+    other = sending("other.test")
+    assert b"CFBL" not in await sent(tmp_path / "2", mail_of("a@other.test", ONE_CLICK), other, **ASKED)
 
 
 async def test_nothing_is_added_that_nobody_asked_for(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ BOUNDS = (
     ),
     Bound(
         "threads",
-        "two for each database, 2 for passwords, 3 for signatures, "
+        "two for each database, 2 for passwords, 1 for signatures, "
         "and for the rest 4 more than processors, 32 at most",
         "the work waits for one",
         "mta_threads",

@@ -49,6 +49,8 @@ class Day:
 
     def turn(self, hour: int) -> int:
         """It is that hour now; how many there are."""
+        if self.hour - hour > HOURS:  # a clock was ahead once
+            self.hour, self.total, self._counts = hour, 0, bytearray(len(self._counts))
         for passed in range(max(self.hour + 1, hour - HOURS + 1), hour + 1):
             at = passed % HOURS * _ONE.size
             self.total -= _ONE.unpack_from(self._counts, at)[0]

@@ -35,6 +35,7 @@ MAX_TAG = 128  # octets
 MAX_METADATA = 4096  # octets, compact
 MAX_WRITTEN = 64 * 1024  # octets of a field: blanks and escapes of JSON are not kept
 MAX_DEPTH = 20  # objects and lists in one another
+MAX_DIGITS = 300  # of a whole number: what a double can have
 MAX_SCORE = 100
 SHOWN = 40  # characters of a value that a reply quotes
 SAME = 60.0  # seconds: what MAIL asked for was counted before the content came
@@ -68,6 +69,7 @@ class Carried(msgspec.Struct, frozen=True):
             raise HeaderError(
                 550, "X-MTA-Send-At: HOLDFOR or HOLDUNTIL named another time; write one of them"
             )
+        wait = max(wait, asked)
         if wait and longest is None:
             raise HeaderError(550, "X-MTA-Send-At: you may not ask for a later release", "5.7.1")
         if longest is not None and wait > longest:
@@ -138,7 +140,13 @@ def tags(said: Iterable[str]) -> tuple[str, ...]:
 def metadata(said: str) -> str:
     """A JSON object, without what it can do without."""
     try:
-        value = json.loads(said, object_pairs_hook=_object, parse_float=_number, parse_constant=_no_number)
+        value = json.loads(
+            said,
+            object_pairs_hook=_object,
+            parse_float=_number,
+            parse_int=_whole_number,
+            parse_constant=_no_number,
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error.msg} at character {error.pos + 1})") from None
     except RecursionError:
@@ -155,6 +163,12 @@ def metadata(said: str) -> str:
     if size > MAX_METADATA:
         raise ValueError(f"it has {size} octets, and may have {MAX_METADATA}")
     return kept
+
+
+def _whole_number(said: str) -> int:
+    if len(said) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(said)} digits, and may have {MAX_DIGITS}")
+    return int(said)
 
 
 def _asked(name: bytes, parse: Callable[[Any], Value], said: Any, write: str) -> Value:

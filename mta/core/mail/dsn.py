@@ -55,6 +55,7 @@ def failure_notice(
     content += b"Content-Transfer-Encoding: 8bit\r\n\r\n" + head[:MAX_RETURNED]
     content += f"\r\n--{boundary}--\r\n".encode()
     options = Option.EIGHTBIT | (Option.SMTPUTF8 if utf8 else 0)
+    options |= message.options & Option.REQUIRE_TLS  # it tells who wrote to whom (RFC 8689 5)
     recipient = Recipient(0, to, domain)
     message_id = f"<{shown}@{hostname}>"
     return Message(

@@ -56,6 +56,7 @@ TABLE = (
     HeaderFault("a line that is no field: no `name:` of printable ASCII", Fate.REFUSED),
     HeaderFault("first lines of a mailbox file: `From ann ...`, `>From ann ...`", Fate.REMOVED),
     HeaderFault("no `From`", Fate.REFUSED),
+    HeaderFault("an address in `From` that cannot be read, once some domain was added", Fate.REFUSED),
     HeaderFault(
         "a second `From`, `Sender`, `Subject`, `To`, `Cc` or `Reply-To`",
         Fate.REFUSED,

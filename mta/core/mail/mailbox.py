@@ -68,6 +68,12 @@ def addresses(value: bytes) -> list[str]:
     return [f"{_local(*tokens[at - 1])}@{tokens[at + 1][1]}" for at in found]
 
 
+def names_somebody(value: bytes) -> bool:
+    """Does it hold something like an address at a domain, whether it can be read or not?"""
+    found = addresses(value)
+    return not all(address.endswith("]") for address in found) if found else b"@" in value
+
+
 def domains(value: bytes) -> tuple[str, ...]:
     """The domains of its addresses, each once, in their order; an address literal has none."""
     return _remembered(value) if len(value) <= MAX_KEPT else _domains(value)

@@ -44,3 +44,10 @@ def test_an_hour_is_full_and_no_more() -> None:
 def test_octets_that_are_none_of_a_day_are_refused() -> None:
     with pytest.raises(ValueError, match="no counts"):
         Day(0, b"123")
+
+
+def test_a_clock_that_was_ahead_once_spoils_no_window() -> None:
+    day = Day(1_000)
+    day.add(1_000_000, 4_000)
+    assert day.add(1_001, 10) == 10
+    assert [day.add(1_001 + n, 10) for n in range(1, 40)][-1] == 240

@@ -214,3 +214,9 @@ def test_utf8_only_where_it_is_needed(
     ]
     for part, needs in zip(parts, eight, strict=True):
         assert part["Content-Transfer-Encoding"] == "8bit" or not needs
+
+
+def test_a_notice_about_mail_that_requires_tls_requires_it_too() -> None:
+    failed = ("b@dst.test", outcome())
+    assert notice(message(options=Option.REQUIRE_TLS), failed).options & Option.REQUIRE_TLS
+    assert not notice(message(), failed).options & Option.REQUIRE_TLS
