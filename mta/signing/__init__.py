@@ -1,1 +1,1 @@
-"""Secrets and keys on disk, and what is made with them: signatures, off the event loop."""
+"""Secrets and keys on disk, and what is made with them."""
