@@ -258,6 +258,24 @@ class Daemon:
 
     async def _open_doors(self, tasks: asyncio.TaskGroup, secrets: tuple[bytes, ...]) -> None:
         """Outbound first, then intake, then the operator's doors."""
+        await self._open_outbound(tasks, secrets)
+        self._open_intake(tasks)
+        await self.capacity.measure()
+        self._watching.append(tasks.create_task(self.capacity.watch()))
+        self._watch()
+        self._tides.start()
+        if self.certificate is not None:
+            self.certificate.start()
+        self._strays.start()
+        await self.admin.start()
+        await self.control.start()
+        for n, door in enumerate(self.settings.listeners):
+            listener = self._made_for(door, tasks)
+            await _started(listener, f"listeners[{n}].bind")
+            self.listeners.append(listener)
+
+    async def _open_outbound(self, tasks: asyncio.TaskGroup, secrets: tuple[bytes, ...]) -> None:
+        """The way out of the spool, and what it is told and learns."""
         sandbox = await self._open_sandbox(tasks)
         current = self.current
         self.router = Router(current, self.resolver, self.clock, local_addresses(), sandbox)
@@ -285,6 +303,10 @@ class Daemon:
         )
         await self.pool.start(tasks)
         await self.scheduler.start(tasks)
+
+    def _open_intake(self, tasks: asyncio.TaskGroup) -> None:
+        """The way into the spool, and the keys that it signs with."""
+        current = self.current
         admission = Admission(
             current, self.checks, self.plans, self.signer, self.spool, self.clock, self.scheduler.accepted
         )
@@ -310,19 +332,6 @@ class Daemon:
             self.metrics,
         )
         self.rotation.start(tasks)
-        await self.capacity.measure()
-        self._watching.append(tasks.create_task(self.capacity.watch()))
-        self._watch()
-        self._tides.start()
-        if self.certificate is not None:
-            self.certificate.start()
-        self._strays.start()
-        await self.admin.start()
-        await self.control.start()
-        for n, door in enumerate(self.settings.listeners):
-            listener = self._made_for(door, tasks)
-            await _started(listener, f"listeners[{n}].bind")
-            self.listeners.append(listener)
 
     def _places(self) -> int:
         """Connections that clients may hold."""

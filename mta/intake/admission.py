@@ -56,7 +56,6 @@ LARGE_EIGHT_BIT = 64 * 1024  # ... and to convert these
 
 Answer = Callable[[Reply], None]
 Answered = Reply | Coroutine[Any, Any, None] | None  # a coroutine is to be run
-UNREADABLE = Reply(550, "5.6.0", "The From field cannot be read: write Name <user@domain>")
 FULL = Reply(452, "4.3.1", "The spool cannot take the message now; it was not kept, please try again")
 
 
@@ -158,7 +157,7 @@ class Admission:
             return refused
         plan = self._plans.of(authors)
         if not authors and self._plans.is_in_use and names_somebody(said):
-            return UNREADABLE  # nobody could tell whose it is, or sign it
+            return _unreadable("From")  # nobody could tell whose it is, or sign it
         sender = submission.sender.domain
         forbids = self._checks.accept(credential, terms.stream, author, sender, header, plan)
         if forbids is not None:
@@ -370,6 +369,10 @@ def _date(second: int) -> str:
     return format_datetime(datetime.fromtimestamp(second, UTC))  # +0000: -0000 says that the zone is unknown
 
 
+def _unreadable(field: str) -> Reply:
+    return Reply(550, "5.6.0", f"The {field} field cannot be read: write Name <user@domain>")
+
+
 def _judge_authors(credential: Credential, authors: list[tuple[str, bytes]]) -> Reply | None:
     """May the addresses of those who say that they wrote or sent it be used? RFC 6409 6.1."""
     left = MAX_FIELD  # octets, of all fields together
@@ -377,7 +380,7 @@ def _judge_authors(credential: Credential, authors: list[tuple[str, bytes]]) -> 
         left -= len(value)
         found = addresses(value) if left >= 0 else []
         if not found:
-            return Reply(550, "5.6.0", f"The {field} field cannot be read: write Name <user@domain>")
+            return _unreadable(field)
         for address in found:
             if not credential.allows(address):
                 return Reply(550, "5.7.1", f"You may not send as {fit(address, MAX_SHOWN)} ({field} field)")

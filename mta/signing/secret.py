@@ -12,7 +12,6 @@ Why: whoever knows it can write addresses that we take for our own.
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import os
 import re
@@ -73,16 +72,12 @@ def fingerprint(secret: bytes) -> str:
 def _make(path: Path) -> None:
     draft = path.with_name(f"{path.name}.new")
     try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)  # another instance may be at it: it has one ready in no time
+        with disk.alone(path.parent):  # another instance may be at it: it has one ready in no time
             if not path.exists():
                 draft.unlink(missing_ok=True)  # of a start that was cut off
                 _write(draft, secrets.token_hex(OCTETS) + "\n")
                 draft.rename(path)
-                os.fsync(folder)
-        finally:
-            os.close(folder)
+                disk.sync_names(path.parent)
     except OSError as error:
         raise SecretError(
             f"{path} does not exist and cannot be made: {disk.words(error)}; or make it as this user: "

@@ -116,24 +116,23 @@ class Signer:
         elif len(content) > ASIDE or not all(signer in self._secrets for signer in plan.signers):
             self._aside.append(job)
             self._next_aside()
+        elif self._left:
+            self._now(job)
         else:
-            if self._left == EACH_TURN:
-                asyncio.get_running_loop().call_soon(self._turn)
-            if self._left:
-                self._left -= 1
-                self._end(job, self._signed(job))
-            else:
-                self._jobs.append(job)
+            self._jobs.append(job)
+
+    def _now(self, job: _Job) -> None:
+        """One of this turn of the loop; the first asks for the next turn."""
+        if self._left == EACH_TURN:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._left -= 1
+        self._end(job, self._signed(job))
 
     def _turn(self) -> None:
         """Another turn of the loop: what is ready on the sockets came in between."""
         self._left = EACH_TURN
         while self._jobs and self._left:
-            if self._left == EACH_TURN:
-                asyncio.get_running_loop().call_soon(self._turn)
-            self._left -= 1
-            job = self._jobs.popleft()
-            self._end(job, self._signed(job))
+            self._now(self._jobs.popleft())
 
     async def own(self, content: bytes) -> bytes:
         """Mail of our own, signed by whoever signs for our host name.

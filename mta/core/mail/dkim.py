@@ -20,6 +20,8 @@ from base64 import b64encode
 from functools import lru_cache
 from typing import NamedTuple
 
+from mta.core.mail.message import header_block
+
 OVERSIGNED = (
     b"from", b"to", b"cc", b"subject", b"date", b"reply-to", b"message-id", b"mime-version", b"content-type",
     b"content-transfer-encoding", b"list-unsubscribe", b"list-unsubscribe-post", b"feedback-id",
@@ -45,11 +47,9 @@ class Prepared(NamedTuple):
 
 def prepare(content: bytes) -> Prepared:
     """The pass over a message. Of much it lets the GIL go at each slice: call it in a thread."""
-    end = 0 if content.startswith(b"\r\n") else content.find(b"\r\n\r\n") + 2
-    if end == 1:  # there is no blank line, and so no body
-        end = len(content)
-    names, fields = _covered(content[:end])
-    return Prepared(names, fields, _body_hash(content, end + 2))
+    header = header_block(content)
+    names, fields = _covered(header)
+    return Prepared(names, fields, _body_hash(content, len(header) + 2))
 
 
 def _body_hash(content: bytes, start: int) -> bytes:
